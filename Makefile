@@ -1,0 +1,103 @@
+# Builds and installs the extension (PGXS), and names everything else that can be done here.
+#
+#   make, make install            the extension; needs the server's headers and libcurl
+#   make programs                 gpu-orch-worker, runpod-sim and the other programs beside it
+#   make test, make demo          install what is missing (as root, on Debian), build, run
+#   make check                    the lint checks alone
+#   make bench, make chaos        where there are benchmarks and chaos tests
+#   make format, format-check     the layout of the C sources, by clang-format
+#
+# PG_CONFIG chooses the server. Must not need a server's headers for targets that build nothing of
+# the extension: on a bare machine "make test" is what installs them.
+
+PG_CONFIG ?= pg_config
+EXTENSION = gpu_orch
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
+
+MODULE_big = gpu_orch
+OBJS := $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+
+# No warning is accepted. The three exceptions are forced by the server's headers: inline functions
+# with parameters that only assertions use and PG_FUNCTION_ARGS; lengthof(), which is unsigned; and
+# structs meant to be initialised in part.
+PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wdeclaration-after-statement \
+	-Wshadow=compatible-local -Wimplicit-fallthrough \
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+PG_CPPFLAGS = $(shell pkg-config --cflags libcurl)
+# What the server looks up by name is visible, nothing else.
+SHLIB_LINK = $(shell pkg-config --libs libcurl) -Wl,--version-script=gpu_orch.map
+
+REGRESS_FILES := $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS := $(filter install,$(REGRESS_FILES)) $(filter-out install,$(REGRESS_FILES))
+ISOLATION := $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
+
+PROGRAM_DIRS = $(patsubst %/Makefile,%,$(wildcard worker/Makefile sim/Makefile cli/Makefile))
+C_SOURCES = $(sort $(wildcard src/*.[ch] test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
+
+.DEFAULT_GOAL := all
+WITHOUT_SERVER = programs install-programs clean-programs test check demo bench chaos \
+	format format-check
+
+ifneq ($(filter-out $(WITHOUT_SERVER),$(or $(MAKECMDGOALS),all)),)
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs))
+ifeq ($(PGXS),)
+$(error no server headers found by $(PG_CONFIG): install postgresql-server-dev-NN and \
+	libcurl4-openssl-dev, or run "make test" as root)
+endif
+# The bitcode for JIT inlining needs the compiler that the server was built with.
+ifeq ($(shell command -v $$(sed -n 's/^CLANG *= *//p' $(dir $(PGXS))../Makefile.global)),)
+override with_llvm = no
+endif
+include $(PGXS)
+
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h) Makefile
+$(shlib): gpu_orch.map
+
+clean: clean-programs
+else
+check:
+	@test/run --here check
+endif
+
+# The folder is a prerequisite too, so that a part that was removed or renamed is noticed.
+INSTALL_PARTS = $(sort $(wildcard sql/extension/*.sql))
+$(DATA_built): $(INSTALL_PARTS) sql/extension $(EXTENSION).control Makefile
+	(printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+	 cat $(INSTALL_PARTS)) > $@.tmp
+	mv $@.tmp $@
+
+programs:
+	+@set -e; for dir in $(PROGRAM_DIRS); do $(MAKE) -C $$dir all; done
+
+install-programs:
+	+@set -e; for dir in $(PROGRAM_DIRS); do $(MAKE) -C $$dir install; done
+
+clean-programs:
+	+@set -e; for dir in $(PROGRAM_DIRS) $(patsubst %/Makefile,%,$(wildcard test/unit/Makefile)); \
+		do $(MAKE) -C $$dir clean; done
+
+test:
+	@test/run
+
+demo:
+	@test/demo
+
+ifneq ($(wildcard bench/run),)
+bench:
+	@bench/run
+endif
+
+ifneq ($(wildcard test/chaos/run),)
+chaos:
+	@test/chaos/run
+endif
+
+format:
+	clang-format -i $(C_SOURCES)
+
+format-check:
+	clang-format --dry-run --Werror $(C_SOURCES)
+
+.PHONY: programs install-programs clean-programs test check demo bench chaos format format-check
