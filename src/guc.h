@@ -1,0 +1,33 @@
+/*
+ * guc.h
+ *	  The settings of gpu_orch. Intervals are in milliseconds.
+ */
+#ifndef GPU_ORCH_GUC_H
+#define GPU_ORCH_GUC_H
+
+extern int	guc_api_concurrency;
+extern int	guc_cycle_interval;
+extern char *guc_database;
+extern bool guc_enabled;
+extern int	guc_event_debounce;
+extern int	guc_heartbeat_interval;
+extern int	guc_heartbeat_timeout;
+extern int	guc_http_connect_timeout;
+extern int	guc_http_timeout;
+extern int	guc_kill_cap_percent;
+extern int	guc_log_level;
+extern int	guc_max_losses;
+extern int	guc_max_payload_bytes;
+extern int	guc_orphan_grace;
+extern int	guc_reconcile_interval;
+extern int	guc_retry_delay;
+extern char *guc_runpod_api_key_file;
+extern char *guc_runpod_api_url;
+extern int	guc_settle_time;
+extern int	guc_spawn_rate_limit;
+extern bool guc_test_clock;
+extern char *guc_worker_dsn;
+
+extern void guc_init(void);
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * wake.c
+ *	  Waking the leader when a transaction commits.
+ *
+ * A function that made work claimable, or ended some, calls wake_at_commit();
+ * when its transaction commits, the leader's latch is set once. A wake-up lost
+ * or in vain costs time, never correctness: the leader looks at the tables anew
+ * at each tick.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "wake.h"
+
+static uint32 pending = 0;
+
+static void
+at_commit(XactEvent event, void *arg)
+{
+	uint32		flags = pending;
+	uint32		before;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			pending = 0;
+			return;
+		default:
+			return;
+	}
+	pending = 0;
+	if (flags == 0 || !shmem_available())
+		return;
+	before = pg_atomic_fetch_or_u32(&shmem_state()->wake_flags, flags);
+	if ((before | flags) != before)
+		shmem_set_leader_latch();
+}
+
+/* Register the commit callback. To be called once, from _PG_init. */
+void
+wake_init(void)
+{
+	RegisterXactCallback(at_commit, NULL);
+}
+
+/*
+ * Wake the leader with WAKE_* flags if and when the current transaction commits.
+ */
+void
+wake_at_commit(uint32 flags)
+{
+	pending |= flags;
+}
+
+/* Take the flags that commits have set since the last call. For the leader. */
+uint32
+wake_take(void)
+{
+	return pg_atomic_exchange_u32(&shmem_state()->wake_flags, 0);
+}
