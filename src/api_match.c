@@ -1,0 +1,62 @@
+/*
+ * api_match.c
+ *	  satisfies() and match_reasons(): the rules of match.c for SQL.
+ *
+ * Both are immutable. They resolve nothing by name, read no table and no setting.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "match.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(gpu_orch_satisfies);
+PG_FUNCTION_INFO_V1(gpu_orch_match_reasons);
+
+/*
+ * Match the three arguments that both functions have; reasons as for
+ * match_satisfies(). Capabilities and requirements must not be null. Raises 22023
+ * for those that cannot be matched.
+ */
+static bool
+match_arguments(FunctionCallInfo fcinfo, List **reasons)
+{
+	Jsonb	   *capabilities = PG_GETARG_JSONB_P(0);
+	Jsonb	   *requirements = PG_GETARG_JSONB_P(1);
+	char	   *kind = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+
+	match_require_capabilities(capabilities, "capabilities");
+	match_require_requirements(requirements, "requirements");
+	return match_satisfies(capabilities, requirements, kind, reasons);
+}
+
+/* SQL: satisfies(capabilities jsonb, requirements jsonb, kind text = null) -> boolean */
+Datum
+gpu_orch_satisfies(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(match_arguments(fcinfo, NULL));
+}
+
+/* SQL: match_reasons(capabilities jsonb, requirements jsonb, kind text = null) -> text[] */
+Datum
+gpu_orch_match_reasons(PG_FUNCTION_ARGS)
+{
+	List	   *reasons = NIL;
+	Datum	   *items;
+	int			count = 0;
+	ListCell   *cell;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	if (match_arguments(fcinfo, &reasons))
+		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
+
+	items = palloc(sizeof(Datum) * list_length(reasons));
+	foreach(cell, reasons)
+		items[count++] = CStringGetTextDatum((char *) lfirst(cell));
+	PG_RETURN_ARRAYTYPE_P(construct_array(items, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
