@@ -1,0 +1,287 @@
+/*
+ * store_fleet.c
+ *	  The whole fleet at one moment, what the planner makes of it, and the one way
+ *	  to announce a new pod.
+ *
+ * Everything that a decision depends on is read here, under one `now`, and handed
+ * to the pure planner; the leader, dry runs and explanations all come this way.
+ * Nothing is decided here that the planner could decide, and nothing is sent.
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "match.h"
+#include "plan_place.h"
+#include "store_fleet.h"
+#include "store_op.h"
+#include "store_queue.h"
+#include "store_task.h"
+
+/* More claimable tasks of one shape than this make no difference to a decision. */
+#define COUNT_LIMIT 10000
+
+/* After a start, silence proves nothing for as long as two heartbeats. */
+#define GRACE_HEARTBEATS 2
+
+static double
+seconds_since(TimestampTz then, TimestampTz now)
+{
+	return then == 0 ? -1 : (double) (now - then) / USECS_PER_SEC;
+}
+
+static PlanWorker
+plan_worker(const WorkerInfo *worker, TimestampTz now)
+{
+	PlanWorker	plan = {
+		.no = worker->no,
+		.state = worker->state,
+		.origin = worker->origin,
+		.held = (int) worker->held,
+		.age = seconds_since(worker->created_at, now),
+		.state_age = seconds_since(worker->state_since, now),
+		.silence = seconds_since(worker->last_heartbeat, now),
+		.create_open = worker->create_open,
+		.recallable = worker->recallable
+	};
+
+	plan.idle = seconds_since(Max(worker->busy_at, worker->state_since), now);
+	return plan;
+}
+
+/* How many workers of a pool exist, or may exist, at the provider. */
+static int
+live_workers(const PlanInput *input)
+{
+	int			live = 0;
+
+	for (int i = 0; i < input->n_workers; i++)
+		live += input->workers[i].origin == WO_CLOUD;
+	return live;
+}
+
+/*
+ * Give each shape's claimable tasks to the first pool whose workers meet it; a
+ * pool that is full passes them on to the next, if there is one.
+ */
+static void
+assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
+{
+	ShapeCount *counts;
+	int			n = store_queue_count(&counts, COUNT_LIMIT);
+	bool	   *counted = palloc0((n_workers + 1) * sizeof(bool));
+
+	for (int i = 0; i < n; i++)
+	{
+		FleetPool  *taker = NULL;
+		char	   *kind;
+		Jsonb	   *requirements;
+
+		fleet->summary.queued += counts[i].count;
+		if (!store_shape_load(counts[i].shape, &kind, &requirements))
+			continue;
+		for (int p = 0; p < fleet->n_pools; p++)
+		{
+			FleetPool  *pool = &fleet->pools[p];
+			bool		full = live_workers(&pool->input) >= pool->row.plan.max_workers;
+
+			if (pool->row.dropped || pool->row.plan.max_workers == 0 ||
+				(pool->row.capabilities != NULL &&
+				 !match_satisfies(pool->row.capabilities, requirements, kind, NULL)))
+				continue;
+			if (taker == NULL || !full)
+				taker = pool;
+			if (!full)
+				break;
+		}
+		if (taker == NULL)
+			continue;
+		taker->input.claimable =
+			(int) Min((int64) PG_INT32_MAX, taker->input.claimable + counts[i].count);
+		for (int w = 0; w < n_workers; w++)
+			if (workers[w].origin == WO_EXTERNAL && workers[w].state == WS_ACTIVE &&
+				workers[w].held == 0 && !counted[w] &&
+				match_satisfies(store_worker_capabilities(workers[w].no), requirements, kind, NULL))
+			{
+				counted[w] = true;
+				taker->input.matching_external++;
+			}
+	}
+}
+
+/* How many more pods a pool's hourly budget allows at the price of its best offer. */
+int
+store_fleet_room(const PoolRow *pool)
+{
+	OfferRow   *offers;
+	int			n;
+	int64		price = 0;
+	int64		left;
+
+	if (pool->budget_micros < 0)
+		return PLAN_NO_LIMIT;
+	n = store_offer_list(pool->id, &offers);
+	for (int i = 0; i < n; i++)
+		price = Max(price, offers[i].price_micros);
+	left = pool->budget_micros - store_spend_rate(pool->id);
+	if (left <= 0 || price <= 0)
+		return 0;
+	return (int) Min(left / price, (int64) PLAN_NO_LIMIT);
+}
+
+static void
+add_status(CycleSummary *summary, const PlanResult *plan)
+{
+	summary->spawning += plan->n_spawning;
+	summary->initializing += plan->n_initializing;
+	summary->active += plan->n_active;
+	summary->idle += plan->n_idle;
+	summary->busy += plan->n_busy;
+	summary->draining += plan->n_draining;
+	summary->terminating += plan->n_terminating;
+	summary->total += plan->n_total;
+	summary->desired += plan->desired;
+}
+
+/*
+ * Read everything and plan all pools. Writes nothing. False when there is no
+ * installation yet, which is to say that no leader has been here. Results are
+ * allocated in the current memory context.
+ */
+bool
+store_fleet_plan(FleetPlan *fleet, TimestampTz now)
+{
+	ShmemState *shared = shmem_state();
+	WorkerInfo *workers;
+	PoolRow    *pools;
+	PlanWorker *external;
+	int			n_workers;
+	int			rate_room;
+	int			lost_room;
+	bool		first_look_done;
+
+	memset(fleet, 0, sizeof(FleetPlan));
+	if (!store_installation_read(&fleet->installation))
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	first_look_done = shared->first_look_done;
+	lost_room = now - shared->leader_started <
+		GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000 ? 0 : PLAN_NO_LIMIT;
+	LWLockRelease(shared->lock);
+	rate_room = (int) Max((int64) 0, guc_spawn_rate_limit -
+						  store_op_creates_since(now - USECS_PER_MINUTE));
+
+	n_workers = store_worker_list(&workers);
+	fleet->n_pools = store_pool_list(&pools);
+	fleet->pools = palloc0((fleet->n_pools + 1) * sizeof(FleetPool));
+	for (int p = 0; p < fleet->n_pools; p++)
+	{
+		FleetPool  *pool = &fleet->pools[p];
+		PlanWorker *own = palloc((n_workers + 1) * sizeof(PlanWorker));
+
+		pool->row = pools[p];
+		pool->input.pool = pools[p].plan;
+		pool->input.hold = fleet->installation.hold;
+		pool->input.paused = fleet->installation.paused;
+		pool->input.first_look_done = first_look_done;
+		pool->input.budget_room = store_fleet_room(&pool->row);
+		pool->input.rate_room = rate_room;
+		pool->input.lost_room = lost_room;
+		pool->input.since_last_scale_in = seconds_since(pools[p].last_scale_in, now);
+		for (int w = 0; w < n_workers; w++)
+			if (workers[w].origin == WO_CLOUD && workers[w].pool == pools[p].id)
+				own[pool->input.n_workers++] = plan_worker(&workers[w], now);
+		pool->input.workers = own;
+	}
+
+	external = palloc((n_workers + 1) * sizeof(PlanWorker));
+	plan_pool_init(&fleet->external.pool);
+	fleet->external.pool.heartbeat_timeout = guc_heartbeat_timeout / 1000.0;
+	fleet->external.first_look_done = true;
+	fleet->external.lost_room = lost_room;
+	fleet->external.since_last_scale_in = -1;
+	for (int w = 0; w < n_workers; w++)
+		if (workers[w].origin == WO_EXTERNAL)
+			external[fleet->external.n_workers++] = plan_worker(&workers[w], now);
+	fleet->external.workers = external;
+	fleet->external_plan.actions = palloc((n_workers + 1) * sizeof(PlanAction));
+	plan_scale(&fleet->external, &fleet->external_plan);
+	for (int i = 0; i < fleet->external.n_workers; i++)
+	{
+		if (external[i].state != WS_ACTIVE)
+			continue;
+		fleet->summary.active++;
+		if (external[i].held > 0)
+			fleet->summary.busy++;
+		else
+			fleet->summary.idle++;
+	}
+
+	assign_demand(fleet, workers, n_workers);
+	for (int p = 0; p < fleet->n_pools; p++)
+	{
+		FleetPool  *pool = &fleet->pools[p];
+
+		pool->plan.actions = palloc((n_workers + 1) * sizeof(PlanAction));
+		pool->input.rate_room = rate_room;
+		plan_scale(&pool->input, &pool->plan);
+		rate_room -= Min(rate_room, pool->plan.create);
+		add_status(&fleet->summary, &pool->plan);
+		fleet->summary.workers_spawned += pool->plan.create;
+		for (int i = 0; i < pool->plan.n_actions; i++)
+			fleet->summary.workers_terminated += pool->plan.actions[i].kind == PLAN_TERMINATE ||
+				pool->plan.actions[i].kind == PLAN_LOST;
+	}
+	return true;
+}
+
+/*
+ * Announce one new pod of a pool: its worker, and the create. Returns the
+ * worker's id, or NULL with what stands against it in *refused. The caller has
+ * locked the pool and counted its places; the budget is checked here once more
+ * against the price of the very offer that was chosen.
+ */
+const char *
+store_fleet_intend(const PoolRow *pool, const char *installation, int64 decision,
+				   const char **refused, TimestampTz now)
+{
+	OfferRow   *offers;
+	PlaceOffer *places;
+	PlaceInput	place = {.mode = PLACE_PREFERENCE, .max_price_micros = pool->max_price_micros};
+	OfferRow   *chosen;
+	int			n = store_offer_list(pool->id, &offers);
+	int			best;
+	char	   *id;
+	char		session[TOKEN_LENGTH + 1];
+	int64		worker;
+
+	places = palloc((n + 1) * sizeof(PlaceOffer));
+	for (int i = 0; i < n; i++)
+	{
+		places[i].ordinal = offers[i].ordinal;
+		places[i].price_micros = offers[i].price_micros;
+		places[i].available = offers[i].backoff_until <= now;
+		places[i].failures = offers[i].refusals;
+	}
+	place.offers = places;
+	place.n_offers = n;
+	best = plan_place(&place, refused);
+	if (best < 0)
+		return NULL;
+	chosen = &offers[best];
+	if (pool->budget_micros >= 0 &&
+		(chosen->price_micros < 0 ||
+		 store_spend_rate(pool->id) + chosen->price_micros > pool->budget_micros))
+	{
+		*refused = "the pool's budget_per_hour would be exceeded";
+		return NULL;
+	}
+
+	worker_token_make(session);
+	id = psprintf("%s-%.8s", pool->name, session);
+	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
+	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center,
+						 chosen->price_micros);
+	store_op_plan_create(worker, pool->id, chosen->id, installation, chosen->gpu_type,
+						 chosen->data_center, Max(chosen->price_micros, (int64) 0), decision, now);
+	return id;
+}

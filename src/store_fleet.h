@@ -1,0 +1,38 @@
+/*
+ * store_fleet.h
+ *	  The whole fleet at one moment, what the planner makes of it, and the one way
+ *	  to announce a new pod.
+ */
+#ifndef GPU_ORCH_STORE_FLEET_H
+#define GPU_ORCH_STORE_FLEET_H
+
+#include "plan_scale.h"
+#include "shmem.h"
+#include "store_installation.h"
+#include "store_pool.h"
+#include "store_worker.h"
+
+/* One pool with what it was planned from. */
+typedef struct FleetPool
+{
+	PoolRow		row;
+	PlanInput	input;
+	PlanResult	plan;
+} FleetPool;
+
+typedef struct FleetPlan
+{
+	Installation installation;
+	FleetPool  *pools;
+	int			n_pools;
+	PlanInput	external;		/* workers without a pool of ours */
+	PlanResult	external_plan;
+	CycleSummary summary;		/* status and, where planned, actions */
+} FleetPlan;
+
+extern bool store_fleet_plan(FleetPlan *fleet, TimestampTz now);
+extern const char *store_fleet_intend(const PoolRow *pool, const char *installation,
+									  int64 decision, const char **refused, TimestampTz now);
+extern int	store_fleet_room(const PoolRow *pool);
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * store_installation.h
+ *	  Who we are to the provider, and whether this copy may act.
+ */
+#ifndef GPU_ORCH_STORE_INSTALLATION_H
+#define GPU_ORCH_STORE_INSTALLATION_H
+
+#include "spi_util.h"
+
+/* The hex digits of an installation's id, and how many of them a pod's name shows. */
+#define INSTALLATION_ID_LENGTH 32
+#define INSTALLATION_SHORT 8
+
+typedef struct Installation
+{
+	char		id[INSTALLATION_ID_LENGTH + 1];
+	int32		epoch;
+	int64		leader_epoch;
+	bool		hold;
+	bool		paused;
+} Installation;
+
+extern bool store_installation_read(Installation *installation);
+extern void store_installation_ensure(Installation *installation, TimestampTz now);
+extern int64 store_installation_new_leader(void);
+extern void store_installation_pause(bool paused, TimestampTz now);
+extern void store_installation_adopt(TimestampTz now);
+
+#endif

@@ -1,0 +1,468 @@
+/*
+ * store_lease.c
+ *	  Running attempts, and how they ended: all access to lease and attempt.
+ *
+ * A lease ends by being deleted under the guard (task, lease, worker); whoever
+ * deletes the row decides what becomes of the task, so nothing is ended twice.
+ * A claim is durable before its answer leaves, and so is every end.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "backoff.h"
+#include "guc.h"
+#include "shmem.h"
+#include "store_lease.h"
+#include "store_task.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "wake.h"
+
+/* The longest delay between two attempts, in milliseconds. */
+#define RETRY_CAP_MS (60 * 60 * 1000)
+
+#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses"
+
+/* Copy the current result row into a claimed task that outlives spi_end(). */
+static void
+read_claimed(ClaimedTask *claimed, uint64 row)
+{
+	for (int i = 0; i < CLAIMED_COLUMNS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(SPI_tuptable->tupdesc, i);
+		Datum		value = spi_datum(row, i + 1, &claimed->nulls[i]);
+
+		claimed->values[i] = claimed->nulls[i] ? (Datum) 0 :
+			SPI_datumTransfer(value, column->attbyval, column->attlen);
+	}
+}
+
+#define CLAIMED_SELECT \
+	"l.task_id, l.id, l.attempt, t.kind, t.payload, t.requirements, l.priority," \
+	" coalesce((SELECT n.name FROM gpu_orch.tenant n WHERE n.id = l.tenant), 'default')," \
+	" l.deadline, t.traceparent "
+
+/*
+ * Lease a task that was taken out of the queue to a worker. claimed_after is the
+ * lease whose completion asked for it, or NULL. The commit is flushed whatever
+ * synchronous_commit says.
+ */
+void
+store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_after,
+				   TimestampTz now, ClaimedTask *claimed)
+{
+	static SpiQuery query = {
+		"WITH t AS MATERIALIZED (SELECT * FROM gpu_orch.task WHERE id = $2),"
+		" l AS (INSERT INTO gpu_orch.lease (" SLOT_COLUMNS ", id, worker, claimed_at, deadline,"
+		"       claimed_after)"
+		"       SELECT $1, $2, $3, $4, $5, $6, $7, pg_catalog.gen_random_uuid(), $8, $9,"
+		"              $9 + t.timeout, $10 FROM t"
+		"       RETURNING *) "
+		"SELECT " CLAIMED_SELECT "FROM l, t",
+		10, {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, INT8OID,
+			TIMESTAMPTZOID, UUIDOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	store_queue_slot_args(&args, slot);
+	spi_arg_int8(&args, worker);
+	spi_arg_time(&args, now);
+	spi_arg(&args, UUIDPGetDatum(claimed_after), claimed_after == NULL);
+	spi_run_one(&query, &args, "leasing a task");
+	read_claimed(claimed, 0);
+	spi_end();
+	ForceSyncCommit();
+}
+
+/* The leases that a completed lease's fused call made and that are still held. */
+int
+store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after, ClaimedTask **claimed)
+{
+	static SpiQuery query = {
+		"SELECT " CLAIMED_SELECT "FROM gpu_orch.lease l JOIN gpu_orch.task t ON t.id = l.task_id "
+		"WHERE l.worker = $1 AND l.claimed_after = $2 ORDER BY l.task_id",
+		2, {INT8OID, UUIDOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int			n;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_arg(&args, UUIDPGetDatum(claimed_after), false);
+	n = (int) spi_read(&query, &args, 0);
+	*claimed = SPI_palloc((n + 1) * sizeof(ClaimedTask));
+	for (int i = 0; i < n; i++)
+		read_claimed(&(*claimed)[i], i);
+	spi_end();
+	return n;
+}
+
+/* Write down the end of an attempt; final_state NULL where the task goes on. */
+static void
+record(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at,
+	   const char *outcome, const char *failure, const char *final_state, const char *error,
+	   Jsonb *result, TimestampTz now)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.attempt (task_id, attempt, worker, lease, claimed_at, ended_at,"
+		" outcome, failure, final_state, error, result) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+		11, {INT8OID, INT4OID, INT8OID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID,
+			TEXTOID, TEXTOID, JSONBOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_arg_int8(&args, slot->task_id);
+	spi_arg_int4(&args, slot->attempt);
+	spi_arg(&args, Int64GetDatum(worker), worker == 0);
+	spi_arg(&args, lease, lease == (Datum) 0);
+	spi_arg_time(&args, claimed_at);
+	spi_arg_time(&args, now);
+	spi_arg_text(&args, outcome);
+	spi_arg_text(&args, failure);
+	spi_arg_text(&args, final_state);
+	spi_arg_text(&args, error);
+	spi_arg_jsonb(&args, result);
+	spi_run_one(&query, &args, "recording an attempt");
+}
+
+/*
+ * Write the attempt of a lease that was just deleted, and send the task where it
+ * goes next. Must run inside spi_begin().
+ */
+static void
+settle(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at, bool cancelled,
+	   int32 max_attempts, const LeaseEnd *end, TimestampTz now)
+{
+	AttemptEnd	attempt = {
+		.outcome = end->outcome,
+		.failure = end->failure,
+		.retry = end->retry,
+		.cancel_requested = cancelled,
+		.faults = slot->faults,
+		.losses = slot->losses,
+		.max_attempts = max_attempts,
+		.max_losses = guc_max_losses
+	};
+	TaskVerdict verdict = fsm_task_after(&attempt);
+	TaskSlot	next = *slot;
+	const char *final_state = NULL;
+	const char *error = end->error;
+	TimestampTz due_at = 0;
+
+	switch (verdict.next)
+	{
+		case NEXT_SUCCEEDED:
+			final_state = "succeeded";
+			break;
+		case NEXT_FAILED:
+			final_state = "failed";
+			break;
+		case NEXT_CANCELLED:
+			final_state = "cancelled";
+			break;
+		case NEXT_READY:
+			break;
+		case NEXT_RETRY:
+			due_at = now + 1000 * backoff_ms(verdict.faults + verdict.losses, guc_retry_delay,
+											 RETRY_CAP_MS, (uint64) slot->task_id);
+			break;
+	}
+	if (verdict.quarantined)
+		error = psprintf("quarantined after losing %d workers%s%s", verdict.losses,
+						 end->error ? ": " : "", end->error ? end->error : "");
+
+	record(slot, worker, lease, claimed_at, fsm_task_outcome_name(end->outcome),
+		   fsm_task_failure_name(end->failure), final_state, error, end->result, now);
+	ForceSyncCommit();
+
+	if (final_state == NULL)
+	{
+		next.attempt++;
+		next.faults = verdict.faults;
+		next.losses = verdict.losses;
+		store_task_place(&next, due_at, now);
+		wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
+	}
+	else
+	{
+		if (verdict.next == NEXT_SUCCEEDED)
+			store_task_release_dependents(slot->task_id, now);
+		wake_at_commit(WAKE_DECIDE);
+	}
+}
+
+#define ENDED_COLUMNS \
+	SLOT_COLUMNS ", worker, id, claimed_at, cancel_requested," \
+	" (SELECT t.max_attempts FROM gpu_orch.task t WHERE t.id = task_id)"
+
+#define ENDED_COLUMN_COUNT 12
+
+/*
+ * Settle each of the leases that the last statement deleted, returning their
+ * ENDED_COLUMNS. Returns how many there were.
+ */
+static int64
+settle_deleted(const LeaseEnd *end, TimestampTz now)
+{
+	SPITupleTable *deleted = SPI_tuptable;
+	uint64		n = SPI_processed;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		Datum		values[ENDED_COLUMN_COUNT];
+		bool		nulls[ENDED_COLUMN_COUNT];
+		TaskSlot	slot;
+
+		heap_deform_tuple(deleted->vals[i], deleted->tupdesc, values, nulls);
+		slot.shape = DatumGetInt64(values[0]);
+		slot.task_id = DatumGetInt64(values[1]);
+		slot.priority = DatumGetInt32(values[2]);
+		slot.tenant = DatumGetInt32(values[3]);
+		slot.attempt = DatumGetInt32(values[4]);
+		slot.faults = DatumGetInt32(values[5]);
+		slot.losses = DatumGetInt32(values[6]);
+		settle(&slot, DatumGetInt64(values[7]), values[8], DatumGetTimestampTz(values[9]),
+			   DatumGetBool(values[10]), DatumGetInt32(values[11]), end, now);
+	}
+	return (int64) n;
+}
+
+/*
+ * End one running attempt for its holder. False, and nothing changed, when the
+ * lease is not this worker's.
+ */
+bool
+store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end,
+				TimestampTz now)
+{
+	static SpiQuery query = {
+		"DELETE FROM gpu_orch.lease WHERE task_id = $1 AND id = $2 AND worker = $3 "
+		"RETURNING " ENDED_COLUMNS,
+		3, {INT8OID, UUIDOID, INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		ended;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg_int8(&args, worker);
+	spi_run(&query, &args);
+	ended = settle_deleted(end, now) == 1;
+	spi_end();
+	return ended;
+}
+
+/*
+ * Whether this worker ended this attempt before with the same answer: then the
+ * call repeats one whose answer was lost, and is true again.
+ */
+bool
+store_lease_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.attempt WHERE task_id = $1 AND lease = $2 AND worker = $3"
+		" AND outcome = $4 AND failure IS NOT DISTINCT FROM $5",
+		5, {INT8OID, UUIDOID, INT8OID, TEXTOID, TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg_int8(&args, worker);
+	spi_arg_text(&args, fsm_task_outcome_name(end->outcome));
+	spi_arg_text(&args, fsm_task_failure_name(end->failure));
+	found = spi_read(&query, &args, 1) == 1;
+	spi_end();
+	return found;
+}
+
+/*
+ * End many running attempts at once: a lost worker's, those whose claim was
+ * never answered, those past their deadline. Returns how many.
+ */
+int64
+store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
+					const LeaseEnd *end, TimestampTz now)
+{
+	static SpiQuery of_worker = {
+		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS, 1, {INT8OID}
+	};
+	static SpiQuery not_named = {
+		"DELETE FROM gpu_orch.lease WHERE worker = $1 AND claimed_at < $2 AND id <> ALL ($3) "
+		"RETURNING " ENDED_COLUMNS,
+		3, {INT8OID, TIMESTAMPTZOID, UUIDARRAYOID}
+	};
+	static SpiQuery past_deadline = {
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 1000"
+		"  FOR UPDATE SKIP LOCKED) "
+		"RETURNING " ENDED_COLUMNS,
+		1, {TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		n;
+
+	spi_begin();
+	switch (set)
+	{
+		case LEASES_OF_WORKER:
+			spi_arg_int8(&args, worker);
+			spi_run(&of_worker, &args);
+			break;
+		case LEASES_NOT_NAMED:
+			spi_arg_int8(&args, worker);
+			spi_arg_time(&args, before);
+			spi_arg(&args, named, false);
+			spi_run(&not_named, &args);
+			break;
+		case LEASES_PAST_DEADLINE:
+			spi_arg_time(&args, before);
+			spi_run(&past_deadline, &args);
+			break;
+	}
+	n = settle_deleted(end, now);
+	spi_end();
+	if (n > 0)
+		pg_atomic_fetch_add_u64(&shmem_state()->tasks_reset, n);
+	return n;
+}
+
+/* End a task that waits or is ready: cancelled, with the reason. */
+void
+store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now)
+{
+	spi_begin();
+	record(slot, 0, (Datum) 0, 0, "cancelled", NULL, "cancelled", why, NULL, now);
+	spi_end();
+	ForceSyncCommit();
+	wake_at_commit(WAKE_DECIDE);
+}
+
+/* Note how far a running attempt is. False when the lease is not this worker's. */
+bool
+store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const float4 *fraction,
+					 const char *stage, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.lease SET progress = coalesce($4, progress), stage = coalesce($5, stage),"
+		" progress_at = $6 WHERE task_id = $1 AND id = $2 AND worker = $3",
+		6, {INT8OID, UUIDOID, INT8OID, FLOAT4OID, TEXTOID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		held;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg_int8(&args, worker);
+	spi_arg(&args, fraction ? Float4GetDatum(*fraction) : (Datum) 0, fraction == NULL);
+	spi_arg_text(&args, stage);
+	spi_arg_time(&args, now);
+	held = spi_run(&query, &args) == 1;
+	spi_end();
+	return held;
+}
+
+/* Ask the holder of a running task to stop. False when nobody holds it. */
+bool
+store_lease_request_cancel(int64 task_id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.lease SET cancel_requested = true WHERE task_id = $1", 1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		held;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	held = spi_run(&query, &args) == 1;
+	spi_end();
+	return held;
+}
+
+/* How many leases a worker holds. */
+int64
+store_lease_count_worker(int64 worker)
+{
+	static SpiQuery query = {
+		"SELECT count(*) FROM gpu_orch.lease WHERE worker = $1", 1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		n;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_read(&query, &args, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* How many tasks of a limited tenant run. */
+int64
+store_lease_count_tenant(int32 tenant)
+{
+	static SpiQuery query = {
+		"SELECT count(*) FROM gpu_orch.lease WHERE tenant = $1 AND tenant <> 0", 1, {INT4OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		n;
+
+	spi_begin();
+	spi_arg_int4(&args, tenant);
+	spi_read(&query, &args, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* The tasks of a worker that somebody asked to cancel, as a bigint[]. */
+Datum
+store_lease_cancelled(int64 worker)
+{
+	static SpiQuery query = {
+		"SELECT coalesce(pg_catalog.array_agg(task_id ORDER BY task_id), '{}')"
+		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested",
+		1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		isnull;
+	Datum		tasks;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_read(&query, &args, 1);
+	tasks = SPI_datumTransfer(spi_datum(0, 1, &isnull), false, -1);
+	spi_end();
+	return tasks;
+}
+
+/* The last ended attempt of a task; false if none has ended. */
+bool
+store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded)
+{
+	static SpiQuery query = {
+		"SELECT attempt, final_state IS NOT NULL, coalesce(final_state = 'succeeded', false)"
+		" FROM gpu_orch.attempt WHERE task_id = $1 ORDER BY attempt DESC LIMIT 1",
+		1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+	{
+		*attempt = spi_int4(0, 1);
+		*final = spi_bool(0, 2);
+		*succeeded = spi_bool(0, 3);
+	}
+	spi_end();
+	return found;
+}

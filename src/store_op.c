@@ -1,0 +1,575 @@
+/*
+ * store_op.c
+ *	  The journal of calls to the provider, and what the pods cost: all access to
+ *	  cloud_op and spend.
+ *
+ * A create is planned, sent once, and settled once; nothing here ever sends it
+ * again. A delete is a debt: it stays open, with tries and a due time, until the
+ * provider shows the pod gone. Rows are never removed: a settled create is the
+ * tombstone by which a pod that shows up late is known.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "store_installation.h"
+#include "store_op.h"
+#include "utils/builtins.h"
+
+static const char *const state_names[] = {"planned", "sent", "unknown", "done", "refused", "absent"};
+
+/* Lower-case base32 without the letters that look like digits. */
+static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
+
+/* A random 128-bit number in 26 characters. */
+static void
+make_nonce(char nonce[POD_NONCE_LENGTH + 1])
+{
+	uint8		bits[POD_NONCE_LENGTH];
+
+	if (!pg_strong_random(bits, sizeof(bits)))
+		elog(ERROR, "gpu_orch: could not obtain random bits");
+	for (int i = 0; i < POD_NONCE_LENGTH; i++)
+		nonce[i] = alphabet[bits[i] & 31];
+	nonce[POD_NONCE_LENGTH] = '\0';
+}
+
+/* The name of the pod of an op: gpo-<installation>-<nonce>. */
+char *
+store_op_pod_name(const char *installation, const char *nonce)
+{
+	return psprintf(POD_NAME_PREFIX "%.*s-%s", INSTALLATION_SHORT, installation, nonce);
+}
+
+/*
+ * Whether a name is exactly of the form that ours have; the short id of the
+ * installation that it belongs to.
+ */
+bool
+store_op_parse_pod_name(const char *name, char installation[9])
+{
+	const char *rest;
+
+	if (strlen(name) != POD_NAME_LENGTH ||
+		strncmp(name, POD_NAME_PREFIX, strlen(POD_NAME_PREFIX)) != 0)
+		return false;
+	rest = name + strlen(POD_NAME_PREFIX);
+	if (strspn(rest, "0123456789abcdef") < INSTALLATION_SHORT || rest[INSTALLATION_SHORT] != '-' ||
+		strspn(rest + INSTALLATION_SHORT + 1, alphabet) != POD_NONCE_LENGTH)
+		return false;
+	memcpy(installation, rest, INSTALLATION_SHORT);
+	installation[INSTALLATION_SHORT] = '\0';
+	return true;
+}
+
+#define OP_COLUMNS \
+	"id, kind, state::text, worker, pool, offer, nonce, pod_name, pod_id, gpu_type, data_center," \
+	" price_micros, epoch, tries, due_at, planned_at, sent_at, answered_at, absent_looks," \
+	" absent_since, http_status"
+
+static void
+read_op(CloudOpRow *op, uint64 row)
+{
+	char	   *state = spi_text(row, 3);
+
+	op->id = spi_int8(row, 1);
+	op->kind = strcmp(spi_text(row, 2), "create") == 0 ? OP_CREATE : OP_DELETE;
+	op->state = OP_PLANNED;
+	for (int i = 0; i < lengthof(state_names); i++)
+		if (strcmp(state_names[i], state) == 0)
+			op->state = (OpState) i;
+	op->worker = spi_int8(row, 4);
+	op->pool = spi_int4(row, 5);
+	op->offer = spi_int8(row, 6);
+	op->nonce = spi_text(row, 7);
+	op->pod_name = spi_text(row, 8);
+	op->pod_id = spi_text(row, 9);
+	op->gpu_type = spi_text(row, 10);
+	op->data_center = spi_text(row, 11);
+	op->price_micros = spi_int8(row, 12);
+	op->epoch = spi_int8(row, 13);
+	op->tries = spi_int4(row, 14);
+	op->due_at = spi_time(row, 15);
+	op->planned_at = spi_time(row, 16);
+	op->sent_at = spi_time(row, 17);
+	op->answered_at = spi_time(row, 18);
+	op->absent_looks = spi_int4(row, 19);
+	op->absent_since = spi_time(row, 20);
+	op->http_status = spi_int4(row, 21);
+}
+
+static int
+read_ops(CloudOpRow **ops)
+{
+	int			n = (int) SPI_processed;
+
+	*ops = SPI_palloc((n + 1) * sizeof(CloudOpRow));
+	for (int i = 0; i < n; i++)
+		read_op(&(*ops)[i], i);
+	return n;
+}
+
+/* Announce a create for a worker that was just added. Returns the op's id. */
+int64
+store_op_plan_create(int64 worker, int32 pool, int64 offer, const char *installation,
+					 const char *gpu_type, const char *data_center, int64 price_micros,
+					 int64 decision, TimestampTz now)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, offer, pod_name, gpu_type,"
+		" data_center, price_micros, decision, planned_at, requested_by) "
+		"VALUES ('create', 'planned', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
+		11, {TEXTOID, INT8OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID,
+			TIMESTAMPTZOID, TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	char		nonce[POD_NONCE_LENGTH + 1];
+	int64		id;
+
+	make_nonce(nonce);
+	spi_begin();
+	spi_arg_text(&args, nonce);
+	spi_arg_int8(&args, worker);
+	spi_arg_int4(&args, pool);
+	spi_arg_int8(&args, offer);
+	spi_arg_text(&args, store_op_pod_name(installation, nonce));
+	spi_arg_text(&args, gpu_type);
+	spi_arg_text(&args, data_center);
+	spi_arg_int8(&args, price_micros);
+	spi_arg(&args, Int64GetDatum(decision), decision == 0);
+	spi_arg_time(&args, now);
+	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	spi_run_one(&query, &args, "planning a create");
+	id = spi_int8(0, 1);
+	spi_end();
+	return id;
+}
+
+/*
+ * Announce the delete of a pod, unless one is open already; worker 0 for a pod
+ * that no row knows.
+ */
+void
+store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char *pod_id,
+					 TimestampTz now)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id, due_at,"
+		" planned_at, requested_by) "
+		"SELECT 'delete', 'planned', $1, $2, $3, $4, $5, $6, $6, $7 WHERE NOT EXISTS"
+		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'delete' AND pod_id = $5"
+		"  AND state IN ('planned', 'sent', 'unknown'))",
+		7, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	char		nonce[POD_NONCE_LENGTH + 1];
+
+	make_nonce(nonce);
+	spi_begin();
+	spi_arg_text(&args, nonce);
+	spi_arg(&args, Int64GetDatum(worker), worker == 0);
+	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg_text(&args, pod_name);
+	spi_arg_text(&args, pod_id);
+	spi_arg_time(&args, now);
+	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/*
+ * Announce a delete for each terminating worker whose pod is known and that has
+ * none open. Returns how many.
+ */
+int
+store_op_plan_owed_deletes(TimestampTz now)
+{
+	static SpiQuery query = {
+		"SELECT w.no, w.pool, p.pod_id,"
+		" coalesce((SELECT o.pod_name FROM gpu_orch.cloud_op o WHERE o.worker = w.no"
+		"           AND o.kind = 'create' ORDER BY o.id DESC LIMIT 1), w.id) "
+		"FROM gpu_orch.worker w JOIN gpu_orch.worker_profile p ON p.worker = w.no "
+		"WHERE w.state <> 'terminated' AND w.state = 'terminating' AND p.pod_id IS NOT NULL"
+		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no"
+		"                 AND o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown'))",
+		0, {0}
+	};
+	int			n;
+
+	spi_begin();
+	n = (int) spi_read(&query, NULL, 0);
+	{
+		struct
+		{
+			int64		worker;
+			int32		pool;
+			char	   *pod_id;
+			char	   *name;
+		}		   *owed = palloc((n + 1) * sizeof(*owed));
+
+		for (int i = 0; i < n; i++)
+		{
+			owed[i].worker = spi_int8(i, 1);
+			owed[i].pool = spi_int4(i, 2);
+			owed[i].pod_id = spi_text(i, 3);
+			owed[i].name = spi_text(i, 4);
+		}
+		for (int i = 0; i < n; i++)
+			store_op_plan_delete(owed[i].worker, owed[i].pool, owed[i].name, owed[i].pod_id, now);
+	}
+	spi_end();
+	return n;
+}
+
+/* The ops of a kind that are planned and due, oldest first. */
+int
+store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
+		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = $1"
+		" AND coalesce(due_at, '-infinity') <= $3 ORDER BY id LIMIT $2",
+		3, {TEXTOID, INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int			n;
+
+	spi_begin();
+	spi_arg_text(&args, kind == OP_CREATE ? "create" : "delete");
+	spi_arg_int8(&args, limit);
+	spi_arg_time(&args, now);
+	spi_read(&query, &args, 0);
+	n = read_ops(ops);
+	spi_end();
+	return n;
+}
+
+/* Read an op without locking it; false if there is none. */
+bool
+store_op_read(int64 id, CloudOpRow *op)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1", 1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+		read_op(op, 0);
+	spi_end();
+	return found;
+}
+
+/* Lock an op, then read it; false if there is none. */
+bool
+store_op_lock(int64 id, CloudOpRow *op)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1 FOR NO KEY UPDATE", 1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	found = spi_run(&query, &args) == 1;
+	if (found)
+		read_op(op, 0);
+	spi_end();
+	return found;
+}
+
+/* All ops that are planned, sent or unknown. */
+int
+store_op_open(CloudOpRow **ops)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
+		"WHERE state IN ('planned', 'sent', 'unknown') ORDER BY id",
+		0, {0}
+	};
+	int			n;
+
+	spi_begin();
+	spi_read(&query, NULL, 0);
+	n = read_ops(ops);
+	spi_end();
+	return n;
+}
+
+/* The create that gave a pod its name, settled or not; false if it is not ours. */
+bool
+store_op_find_by_name(const char *pod_name, CloudOpRow *op)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE pod_name = $1 AND kind = 'create'",
+		1, {TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_text(&args, pod_name);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+		read_op(op, 0);
+	spi_end();
+	return found;
+}
+
+/* The newest op of a kind for a worker; false if there is none. */
+bool
+store_op_latest(int64 worker, OpKind kind, CloudOpRow *op)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE worker = $1 AND kind = $2 "
+		"ORDER BY id DESC LIMIT 1",
+		2, {INT8OID, TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_arg_text(&args, kind == OP_CREATE ? "create" : "delete");
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+		read_op(op, 0);
+	spi_end();
+	return found;
+}
+
+/* Mark an op as sent by the leader of this epoch; the commit comes before the call. */
+void
+store_op_sent(int64 id, int64 epoch, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1"
+		" WHERE id = $1 AND state = 'planned'",
+		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_arg_int8(&args, epoch);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "marking an op as sent");
+	spi_end();
+}
+
+/*
+ * Record what became of an op. OP_PLANNED with a due time plans it again: a
+ * delete at any time, a create only if nothing of it left this machine. A delete
+ * that was answered stays OP_SENT until its pod is proved gone.
+ */
+void
+store_op_answer(int64 id, OpState state, int http_status, const char *reason, const char *message,
+				const char *pod_id, TimestampTz due_at, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET state = $2, http_status = coalesce($3, http_status),"
+		" reason = $4, message = $5, pod_id = coalesce($6, pod_id), due_at = $7, answered_at = $8,"
+		" settled_at = CASE WHEN $2 IN ('done', 'refused', 'absent') THEN $8 END WHERE id = $1",
+		8, {INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_arg_text(&args, state_names[state]);
+	spi_arg(&args, Int32GetDatum(http_status), http_status == 0);
+	spi_arg_text(&args, reason);
+	spi_arg_text(&args, message);
+	spi_arg_text(&args, pod_id);
+	spi_arg_time(&args, due_at);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "recording an answer");
+	spi_end();
+}
+
+/* Note that a complete list did not show an op's pod. */
+void
+store_op_absent_look(int64 id, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET absent_looks = absent_looks + 1,"
+		" absent_since = coalesce(absent_since, $2) WHERE id = $1",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "noting an absence");
+	spi_end();
+}
+
+/* Plan a delete again whose pod the provider still shows. */
+void
+store_op_send_again(int64 id, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET state = 'planned', due_at = $2, http_status = NULL,"
+		" absent_looks = 0, absent_since = NULL WHERE id = $1 AND kind = 'delete'",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "planning a delete again");
+	spi_end();
+}
+
+/*
+ * What an earlier leader sent and nobody heard the answer of: creates become
+ * unknown, deletes are planned again. Returns how many.
+ */
+int64
+store_op_orphaned_sends(int64 epoch, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET state = CASE kind WHEN 'create' THEN 'unknown'"
+		" ELSE 'planned' END, reason = 'leader restarted', due_at = $2"
+		" WHERE state IN ('planned', 'sent', 'unknown') AND state = 'sent' AND epoch < $1",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		n;
+
+	spi_begin();
+	spi_arg_int8(&args, epoch);
+	spi_arg_time(&args, now);
+	n = (int64) spi_run(&query, &args);
+	spi_end();
+	return n;
+}
+
+/* When the next planned op that is not due yet becomes so; 0 for never. */
+TimestampTz
+store_op_next_due(TimestampTz now)
+{
+	static SpiQuery query = {
+		"SELECT min(due_at) FROM gpu_orch.cloud_op WHERE state IN ('planned', 'sent', 'unknown')"
+		" AND state = 'planned' AND due_at > $1",
+		1, {TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	TimestampTz due;
+
+	spi_begin();
+	spi_arg_time(&args, now);
+	spi_read(&query, &args, 1);
+	due = spi_time(0, 1);
+	spi_end();
+	return due;
+}
+
+/* How many creates were planned or sent since a time, for the rate limit. */
+int64
+store_op_creates_since(TimestampTz since)
+{
+	static SpiQuery query = {
+		"SELECT (SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'create' AND sent_at > $1)"
+		" + (SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'create' AND state = 'planned'"
+		"    AND state IN ('planned', 'sent', 'unknown'))",
+		1, {TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		n;
+
+	spi_begin();
+	spi_arg_time(&args, since);
+	spi_read(&query, &args, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* Begin to count what a worker's pod costs, in doubt or not. */
+void
+store_spend_open(int64 worker, int32 pool, int64 price_micros, TimestampTz from)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.spend (worker, pool, price_micros, started_at) VALUES ($1, $2, $3, $4) "
+		"ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING",
+		4, {INT8OID, INT4OID, INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg_int8(&args, price_micros);
+	spi_arg_time(&args, from);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/* The pod and the price that the provider named; a negative price is not known. */
+void
+store_spend_update(int64 worker, const char *pod_id, int64 price_micros)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.spend SET pod_id = coalesce($2, pod_id),"
+		" price_micros = coalesce($3, price_micros) WHERE worker = $1 AND ended_at IS NULL",
+		3, {INT8OID, TEXTOID, INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_arg_text(&args, pod_id);
+	spi_arg(&args, Int64GetDatum(price_micros), price_micros < 0);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/* End the count, if one runs; 0 means that the pod never was, and costs nothing. */
+void
+store_spend_close(int64 worker, TimestampTz at)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.spend SET ended_at = greatest(started_at, coalesce($2, started_at))"
+		" WHERE worker = $1 AND ended_at IS NULL",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_arg_time(&args, at);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/*
+ * What a pool's pods cost now, in millionths of a dollar per hour: all that are
+ * paid for or in doubt, and the creates that are only planned.
+ */
+int64
+store_spend_rate(int32 pool)
+{
+	static SpiQuery query = {
+		"SELECT (SELECT coalesce(sum(price_micros), 0) FROM gpu_orch.spend"
+		"        WHERE pool = $1 AND ended_at IS NULL)::bigint"
+		" + (SELECT coalesce(sum(price_micros), 0) FROM gpu_orch.cloud_op WHERE pool = $1"
+		"    AND kind = 'create' AND state = 'planned'"
+		"    AND state IN ('planned', 'sent', 'unknown'))::bigint",
+		1, {INT4OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		rate;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	spi_read(&query, &args, 1);
+	rate = spi_int8(0, 1);
+	spi_end();
+	return rate;
+}

@@ -1,0 +1,86 @@
+/*
+ * store_op.h
+ *	  The journal of calls to the provider, and what the pods cost.
+ */
+#ifndef GPU_ORCH_STORE_OP_H
+#define GPU_ORCH_STORE_OP_H
+
+#include "spi_util.h"
+
+/* Prefix, installation, dash, 26 characters of nonce. */
+#define POD_NAME_PREFIX "gpo-"
+#define POD_NONCE_LENGTH 26
+#define POD_NAME_LENGTH (4 + 8 + 1 + POD_NONCE_LENGTH)
+
+typedef enum OpKind
+{
+	OP_CREATE,
+	OP_DELETE
+} OpKind;
+
+typedef enum OpState
+{
+	OP_PLANNED,
+	OP_SENT,
+	OP_UNKNOWN,
+	OP_DONE,
+	OP_REFUSED,
+	OP_ABSENT
+} OpState;
+
+typedef struct CloudOpRow
+{
+	int64		id;
+	OpKind		kind;
+	OpState		state;
+	int64		worker;
+	int32		pool;
+	int64		offer;
+	char	   *nonce;
+	char	   *pod_name;
+	char	   *pod_id;			/* NULL: not known */
+	char	   *gpu_type;
+	char	   *data_center;	/* NULL: any */
+	int64		price_micros;
+	int64		epoch;			/* leader that sent it */
+	int32		tries;
+	TimestampTz due_at;
+	TimestampTz planned_at;
+	TimestampTz sent_at;
+	TimestampTz answered_at;
+	int32		absent_looks;
+	TimestampTz absent_since;
+	int32		http_status;	/* of the last answer; 0: none */
+} CloudOpRow;
+
+extern char *store_op_pod_name(const char *installation, const char *nonce);
+extern bool store_op_parse_pod_name(const char *name, char installation[9]);
+
+extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const char *installation,
+								  const char *gpu_type, const char *data_center,
+								  int64 price_micros, int64 decision, TimestampTz now);
+extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,
+								 const char *pod_id, TimestampTz now);
+extern int	store_op_plan_owed_deletes(TimestampTz now);
+extern int	store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now);
+extern bool store_op_read(int64 id, CloudOpRow *op);
+extern bool store_op_lock(int64 id, CloudOpRow *op);
+extern int	store_op_open(CloudOpRow **ops);
+extern bool store_op_find_by_name(const char *pod_name, CloudOpRow *op);
+extern bool store_op_latest(int64 worker, OpKind kind, CloudOpRow *op);
+extern void store_op_sent(int64 id, int64 epoch, TimestampTz now);
+extern void store_op_answer(int64 id, OpState state, int http_status, const char *reason,
+							const char *message, const char *pod_id, TimestampTz due_at,
+							TimestampTz now);
+extern void store_op_absent_look(int64 id, TimestampTz now);
+extern void store_op_send_again(int64 id, TimestampTz now);
+extern int64 store_op_orphaned_sends(int64 epoch, TimestampTz now);
+extern TimestampTz store_op_next_due(TimestampTz now);
+extern int64 store_op_creates_since(TimestampTz since);
+
+extern void store_spend_open(int64 worker, int32 pool, int64 price_micros, TimestampTz from);
+extern void store_spend_update(int64 worker, const char *pod_id, int64 price_micros);
+extern void store_spend_close(int64 worker, TimestampTz at);
+extern int64 store_spend_rate(int32 pool);
+
+#endif
