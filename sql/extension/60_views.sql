@@ -1,0 +1,260 @@
+-- The public side of the tables. Each view is owned by the extension's owner and granted to roles; none
+-- shows a token, a digest or an environment variable.
+
+CREATE FUNCTION gpu_orch.dollars(micros bigint, "from" timestamptz, until timestamptz) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN round(micros * extract(epoch FROM until - "from") / 3600 / 1000000, 6);
+COMMENT ON FUNCTION gpu_orch.dollars(bigint, timestamptz, timestamptz) IS
+    'What a price in millionths of a dollar per hour comes to between two times';
+
+CREATE VIEW gpu_orch.tasks AS
+SELECT t.id AS task_id,
+       CASE WHEN l.task_id IS NOT NULL THEN 'running'
+            WHEN w.task_id IS NOT NULL THEN w.state
+            WHEN r.task_id IS NOT NULL THEN 'ready'
+            ELSE a.final_state END AS state,
+       t.kind, t.priority, coalesce(n.name, 'default') AS tenant,
+       coalesce(l.attempt, r.attempt - 1, w.attempt - 1, a.attempt) AS attempts, t.max_attempts,
+       wk.id AS worker,
+       l.progress, l.stage, coalesce(l.cancel_requested, false) AS cancel_requested,
+       a.result, a.error,
+       t.payload, t.requirements,
+       t.submitted_at, coalesce(w.due_at, t.run_at) AS run_at,
+       coalesce(l.claimed_at, a.claimed_at) AS started_at,
+       CASE WHEN l.task_id IS NULL AND w.task_id IS NULL AND r.task_id IS NULL THEN a.ended_at END AS ended_at,
+       l.deadline, t.timeout,
+       (SELECT sum(gpu_orch.dollars(p.price_micros, x.claimed_at, x.ended_at))
+        FROM (SELECT e.worker, e.claimed_at, e.ended_at FROM gpu_orch.attempt e WHERE e.task_id = t.id
+              UNION ALL SELECT l.worker, l.claimed_at, gpu_orch.clock() WHERE l.task_id IS NOT NULL) x
+        JOIN gpu_orch.worker_profile p ON p.worker = x.worker) AS cost,
+       t.idempotency_key, t.submitted_by, t.traceparent
+FROM gpu_orch.task t
+LEFT JOIN gpu_orch.lease l ON l.task_id = t.id
+LEFT JOIN gpu_orch.waiting w ON w.task_id = t.id
+LEFT JOIN gpu_orch.ready_queue r ON r.task_id = t.id
+LEFT JOIN gpu_orch.tenant n ON n.id = t.tenant
+LEFT JOIN LATERAL (SELECT * FROM gpu_orch.attempt e WHERE e.task_id = t.id ORDER BY e.attempt DESC LIMIT 1) a ON true
+LEFT JOIN gpu_orch.worker wk ON wk.no = coalesce(l.worker, a.worker);
+COMMENT ON VIEW gpu_orch.tasks IS
+    'All tasks with their state, last attempt and cost in dollars; result, error and worker are those of the attempt that ran last';
+
+CREATE FUNCTION gpu_orch.task(task_id bigint) RETURNS SETOF gpu_orch.tasks
+    LANGUAGE sql STABLE STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT v.* FROM gpu_orch.tasks v JOIN gpu_orch.task t ON t.id = v.task_id
+        WHERE v.task_id = task.task_id AND gpu_orch.may_use_tenant(t.tenant);
+    END;
+COMMENT ON FUNCTION gpu_orch.task(bigint) IS
+    'One task as in the view tasks; no row for a task that the caller may not see';
+
+CREATE VIEW gpu_orch.attempts AS
+SELECT a.task_id, a.attempt, w.id AS worker, a.claimed_at, a.ended_at, a.outcome::text AS outcome,
+       a.failure::text AS failure, a.final_state::text AS final_state, a.error
+FROM gpu_orch.attempt a LEFT JOIN gpu_orch.worker w ON w.no = a.worker;
+COMMENT ON VIEW gpu_orch.attempts IS 'Every ended attempt of every task';
+
+CREATE VIEW gpu_orch.workers AS
+SELECT w.id AS worker_id, w.origin, p.name AS pool, w.state::text AS state, w.state_since,
+       coalesce(l.held, 0) AS running, w.last_heartbeat, w.busy_at, w.epoch, w.created_at,
+       f.registered_at, f.pod_id, f.gpu_type, f.data_center, f.price_micros / 1000000.0 AS price_per_hour,
+       f.capabilities, f.stats, f.draining_for, f.ended_because
+FROM gpu_orch.worker w
+JOIN gpu_orch.worker_profile f ON f.worker = w.no
+LEFT JOIN gpu_orch.pool p ON p.id = w.pool
+LEFT JOIN (SELECT worker, count(*) AS held FROM gpu_orch.lease GROUP BY worker) l ON l.worker = w.no;
+COMMENT ON VIEW gpu_orch.workers IS 'All workers that ever were, with their pods and what they run';
+
+CREATE VIEW gpu_orch.pools AS
+SELECT p.name AS pool, p.image, p.gpu_types, p.gpu_count, p.cloud_type, p.data_centers, p.min_workers, p.max_workers,
+       p.policy, p.policy_options, p.idle_timeout, p.spawn_timeout, p.drain_timeout, p.heartbeat_timeout,
+       p.max_worker_age, p.idle_buffer, p.max_price_per_hour, p.budget_per_hour,
+       s.spawning, s.initializing, s.active, s.draining, s.terminating,
+       (SELECT coalesce(sum(x.price_micros), 0) / 1000000.0 FROM gpu_orch.spend x
+        WHERE x.pool = p.id AND x.ended_at IS NULL) AS spend_per_hour,
+       p.created_at
+FROM gpu_orch.pool p,
+LATERAL (SELECT count(*) FILTER (WHERE w.state = 'spawning') AS spawning,
+                count(*) FILTER (WHERE w.state = 'initializing') AS initializing,
+                count(*) FILTER (WHERE w.state = 'active') AS active,
+                count(*) FILTER (WHERE w.state = 'draining') AS draining,
+                count(*) FILTER (WHERE w.state = 'terminating') AS terminating
+         FROM gpu_orch.worker w WHERE w.pool = p.id AND w.state <> 'terminated') s
+WHERE p.dropped_at IS NULL;
+COMMENT ON VIEW gpu_orch.pools IS 'The pools, their rules, and how many workers they have in each state';
+
+CREATE VIEW gpu_orch.offers AS
+SELECT p.name AS pool, o.ordinal, o.gpu_type, o.data_center, p.cloud_type, o.price_micros / 1000000.0 AS price_per_hour,
+       o.price_at, o.refusals, o.backoff_until, coalesce(o.backoff_until > gpu_orch.clock(), false) AS passed_over
+FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool
+WHERE p.dropped_at IS NULL;
+COMMENT ON VIEW gpu_orch.offers IS 'Where each pool rents, in order of preference, at what price, and what is passed over for now';
+
+CREATE VIEW gpu_orch.queue_depth AS
+SELECT t.kind, q.state, coalesce(n.name, 'default') AS tenant, q.reason, count(*) AS tasks,
+       min(t.submitted_at) AS oldest
+FROM (SELECT w.task_id, w.state::text AS state, w.tenant,
+             CASE w.state WHEN 'scheduled' THEN 'its time has not come'
+                          WHEN 'blocked' THEN 'other tasks must succeed first'
+                          ELSE 'its tenant''s limit is reached' END AS reason
+      FROM gpu_orch.waiting w
+      UNION ALL
+      SELECT r.task_id, 'ready', r.tenant, 'no worker has claimed it yet' FROM gpu_orch.ready_queue r
+      UNION ALL
+      SELECT l.task_id, 'running', l.tenant, NULL FROM gpu_orch.lease l) q
+JOIN gpu_orch.task t ON t.id = q.task_id
+LEFT JOIN gpu_orch.tenant n ON n.id = q.tenant
+GROUP BY t.kind, q.state, coalesce(n.name, 'default'), q.reason;
+COMMENT ON VIEW gpu_orch.queue_depth IS 'Tasks that have not ended, by kind, state and tenant, with the reason why they wait';
+
+CREATE VIEW gpu_orch.task_queue_analysis AS
+SELECT q.kind, q.state, sum(q.tasks) AS tasks, min(q.oldest) AS oldest, gpu_orch.clock() - min(q.oldest) AS oldest_age
+FROM gpu_orch.queue_depth q GROUP BY q.kind, q.state;
+COMMENT ON VIEW gpu_orch.task_queue_analysis IS 'Tasks that have not ended, by kind and state, with the age of the oldest';
+
+CREATE VIEW gpu_orch.orchestrator_status AS
+SELECT (SELECT count(*) FROM gpu_orch.waiting) AS waiting,
+       (SELECT count(*) FROM gpu_orch.ready_queue) AS queued,
+       (SELECT count(*) FROM gpu_orch.lease) AS running,
+       count(*) FILTER (WHERE w.state = 'spawning') AS spawning,
+       count(*) FILTER (WHERE w.state = 'initializing') AS initializing,
+       count(*) FILTER (WHERE w.state = 'active') AS active,
+       count(*) FILTER (WHERE w.state = 'draining') AS draining,
+       count(*) FILTER (WHERE w.state = 'terminating') AS terminating,
+       count(*) FILTER (WHERE w.origin = 'external') AS external,
+       (SELECT coalesce(sum(s.price_micros), 0) / 1000000.0 FROM gpu_orch.spend s WHERE s.ended_at IS NULL) AS spend_per_hour,
+       (SELECT pid IS NOT NULL FROM gpu_orch.leader_status()) AS leader_runs,
+       (SELECT api_ok FROM gpu_orch.leader_status()) AS provider_ok,
+       gpu_orch.clock() AS as_of
+FROM gpu_orch.worker w WHERE w.state <> 'terminated';
+COMMENT ON VIEW gpu_orch.orchestrator_status IS 'The installation in one row';
+
+CREATE VIEW gpu_orch.active_workers_health AS
+SELECT w.id AS worker_id, p.name AS pool, w.state::text AS state,
+       gpu_orch.clock() - w.last_heartbeat AS heartbeat_age,
+       l.task_id, l.stage, l.progress, gpu_orch.clock() - l.claimed_at AS running_for,
+       CASE WHEN w.state IN ('spawning', 'initializing') THEN 'BOOTING'
+            WHEN w.state = 'terminating' THEN 'ENDING'
+            WHEN w.last_heartbeat IS NULL THEN 'NO_HEARTBEAT'
+            WHEN gpu_orch.clock() - w.last_heartbeat > coalesce(p.heartbeat_timeout,
+                 pg_catalog.current_setting('gpu_orch.heartbeat_timeout', true)::interval, '30 s') / 2
+                 THEN 'STALE_HEARTBEAT'
+            WHEN l.deadline < gpu_orch.clock() THEN 'STUCK_TASK'
+            ELSE 'HEALTHY' END AS health,
+       f.stats
+FROM gpu_orch.worker w
+JOIN gpu_orch.worker_profile f ON f.worker = w.no
+LEFT JOIN gpu_orch.pool p ON p.id = w.pool
+LEFT JOIN LATERAL (SELECT * FROM gpu_orch.lease x WHERE x.worker = w.no ORDER BY x.claimed_at LIMIT 1) l ON true
+WHERE w.state <> 'terminated';
+COMMENT ON VIEW gpu_orch.active_workers_health IS 'Each worker that is not terminated: how it is, and the task that it has run longest';
+
+CREATE VIEW gpu_orch.recent_task_activity AS
+SELECT a.task_id, t.kind, a.attempt, a.outcome::text AS outcome, a.final_state::text AS final_state, w.id AS worker,
+       a.claimed_at, a.ended_at, a.ended_at - a.claimed_at AS took, a.error
+FROM gpu_orch.attempt a
+JOIN gpu_orch.task t ON t.id = a.task_id
+LEFT JOIN gpu_orch.worker w ON w.no = a.worker
+WHERE a.ended_at > gpu_orch.clock() - interval '24 hours'
+ORDER BY a.ended_at DESC LIMIT 100;
+COMMENT ON VIEW gpu_orch.recent_task_activity IS 'The last hundred attempts that ended within a day';
+
+CREATE VIEW gpu_orch.worker_performance AS
+SELECT w.id AS worker_id, count(*) AS attempts,
+       count(*) FILTER (WHERE a.outcome = 'succeeded') AS succeeded,
+       round(100.0 * count(*) FILTER (WHERE a.outcome = 'succeeded') / count(*), 1) AS success_percent,
+       avg(a.ended_at - a.claimed_at) AS mean_time
+FROM gpu_orch.attempt a JOIN gpu_orch.worker w ON w.no = a.worker
+WHERE a.ended_at > gpu_orch.clock() - interval '7 days'
+GROUP BY w.id;
+COMMENT ON VIEW gpu_orch.worker_performance IS 'What each worker did within seven days';
+
+CREATE VIEW gpu_orch.cloud_ops AS
+SELECT o.id AS op_id, o.kind, o.state::text AS state, w.id AS worker, p.name AS pool, o.pod_name, o.pod_id, o.gpu_type,
+       o.data_center, o.price_micros / 1000000.0 AS price_per_hour, o.decision, o.tries, o.due_at, o.planned_at,
+       o.sent_at, o.answered_at, o.settled_at, o.http_status, o.reason, o.message, o.requested_by
+FROM gpu_orch.cloud_op o
+LEFT JOIN gpu_orch.worker w ON w.no = o.worker
+LEFT JOIN gpu_orch.pool p ON p.id = o.pool;
+COMMENT ON VIEW gpu_orch.cloud_ops IS 'The journal of creates and deletes: announced, sent, and how each was settled';
+
+CREATE VIEW gpu_orch.decisions AS
+SELECT d.id AS decision, p.name AS pool, d.at, d.policy, d.desired, d.created, d.ended, d.bound_by, d.terms
+FROM gpu_orch.decision d JOIN gpu_orch.pool p ON p.id = d.pool;
+COMMENT ON VIEW gpu_orch.decisions IS
+    'Scaling evaluations that asked for something or differed from the one before, with every term';
+
+CREATE VIEW gpu_orch.events AS
+SELECT e.id AS event, e.at, e.kind, e.subject, e.rule, e.from_state, e.to_state, e.actor, e.detail
+FROM gpu_orch.event e;
+COMMENT ON VIEW gpu_orch.events IS 'What changed in the fleet and its rules, by whom; rule is a row of worker_transition';
+
+CREATE VIEW gpu_orch.cost_estimate AS
+SELECT w.id AS worker_id, p.name AS pool, s.pod_id, s.price_micros / 1000000.0 AS price_per_hour, s.started_at, s.ended_at,
+       extract(epoch FROM coalesce(s.ended_at, gpu_orch.clock()) - s.started_at) AS seconds,
+       gpu_orch.dollars(s.price_micros, s.started_at, coalesce(s.ended_at, gpu_orch.clock())) AS cost
+FROM gpu_orch.spend s
+JOIN gpu_orch.worker w ON w.no = s.worker
+LEFT JOIN gpu_orch.pool p ON p.id = s.pool;
+COMMENT ON VIEW gpu_orch.cost_estimate IS
+    'What each pod has cost until now in dollars, counted from the moment its create was sent until its end was answered';
+
+CREATE VIEW gpu_orch.spend_by_pool AS
+SELECT c.pool, count(*) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
+       sum(c.price_per_hour) FILTER (WHERE c.ended_at IS NULL) AS price_per_hour
+FROM gpu_orch.cost_estimate c GROUP BY c.pool;
+COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, and what it costs per hour at present';
+
+CREATE VIEW gpu_orch.tenant_usage AS
+SELECT n.name AS tenant, n.max_running,
+       (SELECT count(*) FROM gpu_orch.lease l WHERE l.tenant = n.id) AS running,
+       (SELECT count(*) FROM gpu_orch.ready_queue r WHERE r.tenant = n.id) AS ready,
+       (SELECT count(*) FROM gpu_orch.waiting w WHERE w.tenant = n.id AND w.state = 'held') AS held
+FROM (SELECT 0 AS id, 'default' AS name, NULL::int AS max_running
+      UNION ALL SELECT t.id, t.name, t.max_running FROM gpu_orch.tenant t) n;
+COMMENT ON VIEW gpu_orch.tenant_usage IS 'The tenants, their limits, and how many of their tasks run, are ready and are held';
+
+CREATE VIEW gpu_orch.config AS
+SELECT s.name, CASE WHEN s.name = 'gpu_orch.worker_dsn' AND s.setting <> '' THEN '(set)' ELSE s.setting END AS setting,
+       s.unit, s.boot_val AS default_setting, s.source, s.short_desc AS description
+FROM pg_catalog.pg_settings s WHERE s.name LIKE 'gpu\_orch.%';
+COMMENT ON VIEW gpu_orch.config IS 'The settings, their defaults, and what each does; the workers'' connection string is not shown';
+
+CREATE FUNCTION gpu_orch.explain_match(task_id bigint, OUT worker_id text, OUT pool text, OUT matches boolean,
+                                       OUT reasons text[])
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT w.id, p.name, cardinality(m.reasons) = 0, m.reasons
+        FROM gpu_orch.task t
+        CROSS JOIN gpu_orch.worker w
+        JOIN gpu_orch.worker_profile f ON f.worker = w.no
+        LEFT JOIN gpu_orch.pool p ON p.id = w.pool
+        CROSS JOIN LATERAL gpu_orch.match_reasons(f.capabilities, t.requirements, t.kind) AS m(reasons)
+        WHERE t.id = explain_match.task_id AND gpu_orch.may_use_tenant(t.tenant) AND w.state IN ('active', 'draining')
+        ORDER BY 3 DESC, 1;
+    END;
+COMMENT ON FUNCTION gpu_orch.explain_match(bigint) IS
+    'For each registered worker whether it could do a task, and if not, which requirement rules it out';
+
+CREATE FUNCTION gpu_orch.status() RETURNS jsonb
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT jsonb_build_object(
+            'at', gpu_orch.clock(),
+            'leader', jsonb_build_object('runs', l.pid IS NOT NULL, 'pid', l.pid, 'doing', l.doing,
+                'started_at', l.started_at, 'last_tick', l.last_tick, 'ticks', l.ticks,
+                'memory_bytes', l.memory_bytes, 'failed_starts', l.failed_starts,
+                'last_error', l.last_error, 'last_error_at', l.last_error_at),
+            'provider', jsonb_build_object('ok', l.api_ok, 'error', l.api_error,
+                'last_success', l.api_last_success, 'retry_at', l.api_retry_at, 'last_reconcile', l.last_reconcile),
+            'installation', (SELECT jsonb_build_object('id', i.id, 'epoch', i.epoch, 'paused', i.paused,
+                'hold', i.hold, 'hold_reason', i.hold_reason) FROM gpu_orch.installation i),
+            'tasks', jsonb_build_object('waiting', s.waiting, 'ready', s.queued, 'running', s.running),
+            'workers', jsonb_build_object('spawning', s.spawning, 'initializing', s.initializing, 'active', s.active,
+                'draining', s.draining, 'terminating', s.terminating, 'external', s.external),
+            'spend_per_hour', s.spend_per_hour,
+            'open_ops', (SELECT count(*) FROM gpu_orch.cloud_op o WHERE o.state IN ('planned', 'sent', 'unknown')))
+        FROM gpu_orch.leader_status() l, gpu_orch.orchestrator_status s;
+    END;
+COMMENT ON FUNCTION gpu_orch.status() IS
+    'Everything at a glance: the leader, the provider, the installation, tasks, workers and money';

@@ -1,0 +1,84 @@
+-- What must always be true, as queries. Each row that a query finds is a violation.
+
+CREATE FUNCTION gpu_orch.check_invariants(OUT name text, OUT holds boolean, OUT detail text)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        WITH violation(name, what) AS (
+            SELECT 'I2: each live cloud worker has a pod or an open op', 'worker ' || w.id
+            FROM gpu_orch.worker w JOIN gpu_orch.worker_profile f ON f.worker = w.no
+            WHERE w.origin = 'cloud' AND w.state <> 'terminated' AND f.pod_id IS NULL
+              AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no
+                              AND o.state IN ('planned', 'sent', 'unknown'))
+            UNION ALL
+            SELECT 'I3: a task stands in one place', 'task ' || t.id || ' stands in ' || x.places
+            FROM gpu_orch.task t, LATERAL (
+                SELECT (SELECT count(*) FROM gpu_orch.lease l WHERE l.task_id = t.id)
+                     + (SELECT count(*) FROM gpu_orch.waiting w WHERE w.task_id = t.id)
+                     + (SELECT count(*) FROM gpu_orch.ready_queue r WHERE r.task_id = t.id) AS places,
+                       (SELECT a.final_state FROM gpu_orch.attempt a WHERE a.task_id = t.id
+                        ORDER BY a.attempt DESC LIMIT 1) AS final_state) x
+            WHERE x.places > 1 OR (x.places = 0 AND x.final_state IS NULL)
+            UNION ALL
+            SELECT 'I3: a lease belongs to a worker that lives', 'task ' || l.task_id
+            FROM gpu_orch.lease l JOIN gpu_orch.worker w ON w.no = l.worker
+            WHERE w.state NOT IN ('active', 'draining')
+            UNION ALL
+            SELECT 'I4: attempts never pass the limit', 'task ' || q.task_id
+            FROM (SELECT l.task_id, l.faults FROM gpu_orch.lease l
+                  UNION ALL SELECT r.task_id, r.faults FROM gpu_orch.ready_queue r
+                  UNION ALL SELECT w.task_id, w.faults FROM gpu_orch.waiting w) q
+            JOIN gpu_orch.task t ON t.id = q.task_id WHERE q.faults >= t.max_attempts
+            UNION ALL
+            SELECT 'I4: a task succeeds once', 'task ' || a.task_id
+            FROM gpu_orch.attempt a WHERE a.outcome = 'succeeded' GROUP BY a.task_id HAVING count(*) > 1
+            UNION ALL
+            SELECT 'I5: what may bill is counted', 'worker ' || w.id
+            FROM gpu_orch.worker w
+            WHERE w.origin = 'cloud' AND w.state IN ('initializing', 'active', 'draining', 'terminating')
+              AND NOT EXISTS (SELECT 1 FROM gpu_orch.spend s WHERE s.worker = w.no AND s.ended_at IS NULL)
+              AND EXISTS (SELECT 1 FROM gpu_orch.worker_profile f WHERE f.worker = w.no AND f.pod_id IS NOT NULL)
+            UNION ALL
+            SELECT 'I5: nothing is counted that cannot bill', 'worker ' || w.id
+            FROM gpu_orch.spend s JOIN gpu_orch.worker w ON w.no = s.worker
+            WHERE s.ended_at IS NULL AND w.state = 'terminated'
+              AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no AND o.kind = 'delete'
+                              AND o.state IN ('planned', 'sent', 'unknown'))
+            UNION ALL
+            SELECT 'I6: committed prices stay within the hourly budget', 'pool ' || p.name
+            FROM gpu_orch.pool p
+            WHERE p.budget_per_hour < (SELECT coalesce(sum(s.price_micros), 0) / 1000000.0 FROM gpu_orch.spend s
+                                       WHERE s.pool = p.id AND s.ended_at IS NULL)
+            UNION ALL
+            SELECT 'I7: no delete is forgotten', 'worker ' || w.id
+            FROM gpu_orch.worker w JOIN gpu_orch.worker_profile f ON f.worker = w.no
+            WHERE w.origin = 'cloud' AND w.state = 'terminated' AND f.pod_id IS NOT NULL
+              AND f.ended_because IS DISTINCT FROM 'pod_gone'
+              AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no AND o.kind = 'delete')
+            UNION ALL
+            SELECT 'I8: each create has its decision or its operator', 'op ' || o.id
+            FROM gpu_orch.cloud_op o WHERE o.kind = 'create' AND o.decision IS NULL AND o.requested_by IS NULL
+            UNION ALL
+            SELECT 'I10: the events tell each worker''s state', 'worker ' || w.id
+            FROM gpu_orch.worker w JOIN LATERAL (
+                SELECT e.to_state FROM gpu_orch.event e WHERE e.worker = w.no ORDER BY e.id DESC LIMIT 1) e ON true
+            WHERE e.to_state <> w.state
+        ),
+        invariant(name) AS (VALUES
+            ('I2: each live cloud worker has a pod or an open op'),
+            ('I3: a task stands in one place'),
+            ('I3: a lease belongs to a worker that lives'),
+            ('I4: attempts never pass the limit'),
+            ('I4: a task succeeds once'),
+            ('I5: what may bill is counted'),
+            ('I5: nothing is counted that cannot bill'),
+            ('I6: committed prices stay within the hourly budget'),
+            ('I7: no delete is forgotten'),
+            ('I8: each create has its decision or its operator'),
+            ('I10: the events tell each worker''s state'))
+        SELECT i.name, count(v.what) = 0, string_agg(v.what, ', ' ORDER BY v.what)
+        FROM invariant i LEFT JOIN violation v ON v.name = i.name
+        GROUP BY i.name ORDER BY i.name;
+    END;
+COMMENT ON FUNCTION gpu_orch.check_invariants() IS
+    'What must always be true of the rows; detail names what breaks it. The provider''s side is checked by reconciling';

@@ -1,0 +1,74 @@
+-- Everything is revoked from PUBLIC, and each role gets what it is for.
+
+REVOKE ALL ON SCHEMA gpu_orch FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA gpu_orch FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA gpu_orch FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gpu_orch FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA gpu_orch TO gpu_orch_admin, gpu_orch_operator, gpu_orch_submitter, gpu_orch_worker,
+    gpu_orch_monitor;
+
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.clock(),
+    gpu_orch.satisfies(jsonb, jsonb, text),
+    gpu_orch.match_reasons(jsonb, jsonb, text)
+    TO gpu_orch_submitter, gpu_orch_worker, gpu_orch_monitor;
+
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text),
+    gpu_orch.submit_tasks(jsonb),
+    gpu_orch.cancel_task(bigint),
+    gpu_orch.retry_task(bigint),
+    gpu_orch.may_use_tenant(int),
+    gpu_orch.task(bigint),
+    gpu_orch.explain_match(bigint)
+    TO gpu_orch_submitter;
+
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.register_worker(text, text, jsonb, text, text),
+    gpu_orch.heartbeat(text, text, jsonb, uuid[], bigint),
+    gpu_orch.claim_tasks(text, text, int),
+    gpu_orch.complete_task(text, text, bigint, uuid, jsonb),
+    gpu_orch.fail_task(text, text, bigint, uuid, text, text, boolean),
+    gpu_orch.release_task(text, text, bigint, uuid),
+    gpu_orch.progress_task(text, text, bigint, uuid, real, text),
+    gpu_orch.complete_and_claim(text, text, bigint, uuid, jsonb, int)
+    TO gpu_orch_worker, gpu_orch_operator;
+
+GRANT SELECT ON
+    gpu_orch.tasks, gpu_orch.attempts, gpu_orch.workers, gpu_orch.pools, gpu_orch.offers, gpu_orch.queue_depth,
+    gpu_orch.task_queue_analysis, gpu_orch.orchestrator_status, gpu_orch.active_workers_health,
+    gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
+    gpu_orch.events, gpu_orch.cost_estimate, gpu_orch.spend_by_pool, gpu_orch.tenant_usage, gpu_orch.config,
+    gpu_orch.worker_transition
+    TO gpu_orch_monitor;
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.status(),
+    gpu_orch.leader_status(),
+    gpu_orch.dollars(bigint, timestamptz, timestamptz),
+    gpu_orch.check_invariants(),
+    gpu_orch.explain_scaling(text)
+    TO gpu_orch_monitor;
+
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.create_pool(text, text, text[], int, int, jsonb),
+    gpu_orch.alter_pool(text, jsonb),
+    gpu_orch.drop_pool(text),
+    gpu_orch.spawn_worker(text, int),
+    gpu_orch.drain_worker(text),
+    gpu_orch.terminate_worker(text, boolean),
+    gpu_orch.create_tenant(text, int),
+    gpu_orch.alter_tenant(text, int),
+    gpu_orch.grant_tenant(text, name),
+    gpu_orch.revoke_tenant(text, name),
+    gpu_orch.pause(),
+    gpu_orch.resume(),
+    gpu_orch.run_cycle(boolean),
+    gpu_orch.reconcile_now(),
+    gpu_orch.admit()
+    TO gpu_orch_operator;
+
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.adopt_installation(),
+    gpu_orch.advance_clock(interval)
+    TO gpu_orch_admin;
