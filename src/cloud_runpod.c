@@ -1,0 +1,888 @@
+/*
+ * cloud_runpod.c
+ *	  RunPod's REST API v2: the only file that knows its paths and field names.
+ *
+ * Turns calls into requests and answers into verdicts. An answer is taken as proof
+ * only if it could be read and concerns what was asked for: a create must return
+ * the very name that was sent, a list is whole or nothing. What the provider says
+ * in prose reaches no row before the key and the values of the pod's environment
+ * are blanked out; bodies are never kept.
+ *
+ * Must not repeat a call, decide what follows from an answer, or touch a table. The
+ * session lives in a memory context of its own below TopMemoryContext, each call in
+ * one below that; a call's context is handed to the caller with its answer.
+ */
+#include "postgres.h"
+
+#include "cloud.h"
+#include "clock.h"
+#include "cloud_text.h"
+#include "http_client.h"
+#include "http_retry.h"
+#include "json_read.h"
+#include "lib/ilist.h"
+#include "lib/stringinfo.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+
+/* The provider refuses longer requests. */
+#define MAX_REQUEST_BYTES 102400
+#define MAX_LIST_BYTES (8 * 1024 * 1024)
+#define MAX_ANSWER_BYTES (1024 * 1024)
+#define MAX_PAGES 100
+#define PAGE_SIZE 1000
+#define MAX_ID_BYTES 64
+#define MAX_CURSOR_BYTES 2048
+/* A create may be silent for as long as its time limit; nothing else needs that. */
+#define STALL_TIMEOUT_S 20
+
+struct CloudSession
+{
+	MemoryContext context;
+	HttpClient *client;
+	char *api_url; /* without a slash at the end */
+	char *key;
+	int connect_timeout_ms;
+	int timeout_ms;
+	dlist_head calls;
+	int n_calls;
+};
+
+/* A call whose answer was not taken yet. */
+typedef struct RunpodCall
+{
+	dlist_node node;
+	MemoryContext context;
+	int64 tag;
+	CloudCall call;
+	TimestampTz started_at;
+	char *expected; /* CREATE: the pod's name; GET: its id */
+	char **secrets; /* CREATE: values of the environment */
+	int n_secrets;
+	CloudPod *pods; /* what was read so far */
+	int n_pods;
+	CloudOffer *offers;
+	int n_offers;
+	int n_pages;  /* LIST: pages that arrived */
+	char *cursor; /* LIST: the next page; NULL: none */
+} RunpodCall;
+
+static const HttpEffect effects[] = {
+	[CLOUD_CREATE] = HTTP_MAKES,   [CLOUD_GET] = HTTP_READS,	 [CLOUD_LIST] = HTTP_READS,
+	[CLOUD_DELETE] = HTTP_REMOVES, [CLOUD_CATALOG] = HTTP_READS,
+};
+
+static const CloudVerdict verdicts[] = {
+	[HTTP_DONE] = CLOUD_OK,
+	[HTTP_REFUSED] = CLOUD_REFUSED,
+	[HTTP_UNKNOWN] = CLOUD_UNKNOWN,
+	[HTTP_NOT_SENT] = CLOUD_NOT_SENT,
+};
+
+static const CloudReason reasons[] = {
+	[HTTP_REASON_NONE] = CR_NONE,
+	[HTTP_REASON_INVALID] = CR_INVALID,
+	[HTTP_REASON_AUTH] = CR_AUTH,
+	[HTTP_REASON_BALANCE] = CR_BALANCE,
+	[HTTP_REASON_FORBIDDEN] = CR_FORBIDDEN,
+	[HTTP_REASON_NOT_FOUND] = CR_NOT_FOUND,
+	[HTTP_REASON_CONFLICT] = CR_CONFLICT,
+	[HTTP_REASON_RATE] = CR_RATE,
+	[HTTP_REASON_SERVER] = CR_SERVER,
+	[HTTP_REASON_NETWORK] = CR_NETWORK,
+	[HTTP_REASON_UNREADABLE] = CR_UNREADABLE,
+};
+
+/* A 400 says in prose alone that there is no capacity. */
+static const char *const capacity_texts[] = {
+	"no longer any instances available",
+	"no instances available",
+	"no instances are available",
+	"not enough free gpus",
+};
+
+/* ---- sessions ---- */
+
+/* Overwrite and free a secret. */
+static void
+forget(char *secret)
+{
+	explicit_bzero(secret, strlen(secret));
+	pfree(secret);
+}
+
+/*
+ * Open a session with the provider; nothing is sent. NULL with a reason palloc'd in
+ * *error if the URL is refused or libcurl cannot be started. Lives until cloud_close().
+ */
+CloudSession *
+cloud_open(const char *api_url, const char *key, int connect_timeout_ms, int timeout_ms,
+		   char **error)
+{
+	char *problem = http_client_url_problem(api_url);
+	CloudSession *session;
+	MemoryContext context;
+	HttpClient *client;
+	size_t len = strlen(api_url);
+
+	if (problem == NULL && strpbrk(api_url, "?#") != NULL)
+		problem = "it has a query or a fragment";
+	if (problem != NULL)
+	{
+		*error = psprintf("the provider's URL \"%s\" is refused: %s", api_url, problem);
+		return NULL;
+	}
+	context =
+		AllocSetContextCreate(TopMemoryContext, "gpu_orch cloud session", ALLOCSET_DEFAULT_SIZES);
+	session = MemoryContextAllocZero(context, sizeof(CloudSession));
+	session->context = context;
+	while (len > 0 && api_url[len - 1] == '/')
+		len--;
+	session->api_url = MemoryContextStrdup(context, api_url);
+	session->api_url[len] = '\0';
+	session->key = MemoryContextStrdup(context, key);
+	session->connect_timeout_ms = connect_timeout_ms;
+	session->timeout_ms = timeout_ms;
+	dlist_init(&session->calls);
+	client = http_client_create(error);
+	if (client == NULL)
+	{
+		forget(session->key);
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	session->client = client;
+	return session;
+}
+
+/* Use another key from the next request on. */
+void
+cloud_set_key(CloudSession *session, const char *key)
+{
+	char *copy = MemoryContextStrdup(session->context, key);
+
+	forget(session->key);
+	session->key = copy;
+}
+
+/* Forget what a call kept secret. */
+static void
+forget_secrets(RunpodCall *call)
+{
+	for (int i = 0; i < call->n_secrets; i++)
+		forget(call->secrets[i]);
+	call->n_secrets = 0;
+}
+
+/* Take a call out of its session; its context remains. */
+static void
+unlink_call(CloudSession *session, RunpodCall *call)
+{
+	forget_secrets(call);
+	dlist_delete(&call->node);
+	session->n_calls--;
+}
+
+/* End a session; calls under way are given up and have no answer. */
+void
+cloud_close(CloudSession *session)
+{
+	http_client_destroy(session->client);
+	while (!dlist_is_empty(&session->calls))
+		unlink_call(session, dlist_head_element(RunpodCall, node, &session->calls));
+	forget(session->key);
+	MemoryContextDelete(session->context);
+}
+
+/* What the administrator should know about the libraries used here; NULL if all is well. */
+const char *
+cloud_warning(void)
+{
+	return http_client_warning();
+}
+
+/* Readable when cloud_drive() has something to do. */
+int
+cloud_fd(CloudSession *session)
+{
+	return http_client_fd(session->client);
+}
+
+/* Milliseconds until cloud_drive() is due although nothing arrived; -1: no limit. */
+long
+cloud_timeout_ms(CloudSession *session)
+{
+	return http_client_timeout_ms(session->client);
+}
+
+/* Move all calls on without waiting; take the answers with cloud_next_answer() afterwards. */
+void
+cloud_drive(CloudSession *session)
+{
+	http_client_drive(session->client);
+}
+
+/* Calls that were started and whose answer was not taken. */
+int
+cloud_in_flight(CloudSession *session)
+{
+	return session->n_calls;
+}
+
+/* ---- starting calls ---- */
+
+/* A new call, in its session's list. */
+static RunpodCall *
+new_call(CloudSession *session, CloudCall kind, int64 tag, const char *expected)
+{
+	MemoryContext context =
+		AllocSetContextCreate(session->context, "gpu_orch cloud call", ALLOCSET_SMALL_SIZES);
+	RunpodCall *call = MemoryContextAllocZero(context, sizeof(RunpodCall));
+
+	call->context = context;
+	call->call = kind;
+	call->tag = tag;
+	call->started_at = clock_now();
+	call->expected = expected != NULL ? MemoryContextStrdup(context, expected) : NULL;
+	dlist_push_tail(&session->calls, &call->node);
+	session->n_calls++;
+	return call;
+}
+
+/*
+ * Send the request of a call, or of a list's next page. False with a reason in
+ * *error if it cannot be: nothing was sent.
+ */
+static bool
+send_request(CloudSession *session, RunpodCall *call, HttpMethod method, const char *path,
+			 const char *body, char **error)
+{
+	HttpRequest request = { 0 };
+
+	request.method = method;
+	request.url = psprintf("%s%s", session->api_url, path);
+	request.body = body;
+	request.bearer = session->key;
+	request.connect_timeout_ms = session->connect_timeout_ms;
+	request.timeout_ms = session->timeout_ms;
+	request.stall_timeout_s = call->call == CLOUD_CREATE ? 0 : STALL_TIMEOUT_S;
+	request.max_answer = call->call == CLOUD_LIST ? MAX_LIST_BYTES : MAX_ANSWER_BYTES;
+	request.user = call;
+	return http_client_start(session->client, &request, error);
+}
+
+/* Send the first request of a new call, or drop the call. */
+static bool
+begin_call(CloudSession *session, RunpodCall *call, HttpMethod method, const char *path,
+		   const char *body, char **error)
+{
+	if (send_request(session, call, method, path, body, error))
+		return true;
+	unlink_call(session, call);
+	MemoryContextDelete(call->context);
+	return false;
+}
+
+/* Is a text given at all? */
+static bool
+given(const char *text)
+{
+	return text != NULL && text[0] != '\0';
+}
+
+/* Append a JSON string, after a comma unless it is the first of its object or array. */
+static void
+add_json(StringInfo out, const char *text)
+{
+	if (out->data[out->len - 1] != '{' && out->data[out->len - 1] != '[')
+		appendStringInfoChar(out, ',');
+	escape_json(out, text);
+}
+
+/* Append a key. */
+static void
+add_key(StringInfo out, const char *key)
+{
+	add_json(out, key);
+	appendStringInfoChar(out, ':');
+}
+
+/* Append a key with a string; nothing if that is not given. */
+static void
+add_string(StringInfo out, const char *key, const char *value)
+{
+	if (!given(value))
+		return;
+	add_key(out, key);
+	escape_json(out, value);
+}
+
+/* Append a key with an array of strings; nothing if there are none. */
+static void
+add_strings(StringInfo out, const char *key, const char *const *values, int n)
+{
+	if (n == 0)
+		return;
+	add_key(out, key);
+	appendStringInfoChar(out, '[');
+	for (int i = 0; i < n; i++)
+		add_json(out, values[i]);
+	appendStringInfoChar(out, ']');
+}
+
+/* The body of a create. It holds secrets. */
+static void
+write_spec(StringInfo out, const CloudPodSpec *spec)
+{
+	appendStringInfoChar(out, '{');
+	add_string(out, "name", spec->name);
+	add_string(out, "image", spec->image);
+	add_string(out, "templateId", spec->template_id);
+	add_key(out, "gpu");
+	appendStringInfoChar(out, '{');
+	add_string(out, "id", spec->gpu_type);
+	add_key(out, "count");
+	appendStringInfo(out, "%d", spec->gpu_count);
+	add_string(out, "minCudaVersion", spec->min_cuda_version);
+	appendStringInfoChar(out, '}');
+	add_string(out, "cloud", spec->cloud_type);
+	add_strings(out, "dataCenterIds", spec->data_centers, spec->n_data_centers);
+	if (spec->container_disk_gb > 0)
+	{
+		add_key(out, "disk");
+		appendStringInfo(out, "%d", spec->container_disk_gb);
+	}
+	if (given(spec->volume_id))
+	{
+		add_key(out, "mounts");
+		appendStringInfoString(out, "{\"network\":[{");
+		add_string(out, "volumeId", spec->volume_id);
+		add_string(out, "path", spec->volume_mount_path);
+		appendStringInfoString(out, "}]}");
+	}
+	add_string(out, "args", spec->args);
+	add_string(out, "registry", spec->registry_id);
+	add_strings(out, "ports", spec->ports, spec->n_ports);
+	if (spec->n_env > 0)
+	{
+		add_key(out, "env");
+		appendStringInfoChar(out, '{');
+		for (int i = 0; i < spec->n_env; i++)
+		{
+			add_key(out, spec->env[i].name);
+			escape_json(out, spec->env[i].value);
+		}
+		appendStringInfoChar(out, '}');
+	}
+	appendStringInfoChar(out, '}');
+}
+
+/* Why such a pod is not even asked for; NULL if it is. */
+static const char *
+spec_problem(const CloudPodSpec *spec, const StringInfoData *body)
+{
+	if (!given(spec->name))
+		return "it has no name";
+	if (!given(spec->gpu_type))
+		return "it has no GPU type";
+	if (spec->gpu_count < 1)
+		return "it has no GPU";
+	if (!given(spec->image) && !given(spec->template_id))
+		return "it has neither image nor template";
+	if (given(spec->volume_id) && !given(spec->volume_mount_path))
+		return "its volume has no mount path";
+	if (body->len > MAX_REQUEST_BYTES)
+		return "its description is longer than the provider accepts";
+	return json_read_text_problem(body->data, body->len);
+}
+
+/* Create a pod: one request, on a connection of its own, never repeated. */
+bool
+cloud_start_create(CloudSession *session, int64 tag, const CloudPodSpec *spec, char **error)
+{
+	StringInfoData body;
+	const char *problem;
+	bool started = false;
+
+	initStringInfo(&body);
+	write_spec(&body, spec);
+	problem = spec_problem(spec, &body);
+	if (problem != NULL)
+		*error = psprintf("the pod cannot be asked for: %s", problem);
+	else
+	{
+		RunpodCall *call = new_call(session, CLOUD_CREATE, tag, spec->name);
+
+		call->secrets = MemoryContextAlloc(call->context, Max(spec->n_env, 1) * sizeof(char *));
+		for (int i = 0; i < spec->n_env; i++)
+			call->secrets[call->n_secrets++] =
+				MemoryContextStrdup(call->context, spec->env[i].value);
+		started = begin_call(session, call, HTTP_POST, "/pods", body.data, error);
+	}
+	explicit_bzero(body.data, body.len);
+	pfree(body.data);
+	return started;
+}
+
+/* May this stand in a path, and is it of the form that the provider's ids have? */
+static bool
+is_pod_id(const char *id)
+{
+	size_t len = strlen(id);
+
+	return len >= 1 && len <= MAX_ID_BYTES &&
+		strspn(id,
+			   "0123456789-_"
+			   "abcdefghijklmnopqrstuvwxyz"
+			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == len;
+}
+
+/* Start a call that concerns one pod. */
+static bool
+start_pod_call(CloudSession *session, CloudCall kind, int64 tag, HttpMethod method,
+			   const char *pod_id, char **error)
+{
+	if (!is_pod_id(pod_id))
+	{
+		*error = pstrdup("the pod's id is not of the provider's form");
+		return false;
+	}
+	return begin_call(session, new_call(session, kind, tag, pod_id), method,
+					  psprintf("/pods/%s", pod_id), NULL, error);
+}
+
+/* Look at one pod. */
+bool
+cloud_start_get(CloudSession *session, int64 tag, const char *pod_id, char **error)
+{
+	return start_pod_call(session, CLOUD_GET, tag, HTTP_GET, pod_id, error);
+}
+
+/* Delete a pod. libcurl may send this twice over a reused connection, which is harmless. */
+bool
+cloud_start_delete(CloudSession *session, int64 tag, const char *pod_id, char **error)
+{
+	return start_pod_call(session, CLOUD_DELETE, tag, HTTP_DELETE, pod_id, error);
+}
+
+/* List all pods of the account, page by page. */
+bool
+cloud_start_list(CloudSession *session, int64 tag, char **error)
+{
+	return begin_call(session, new_call(session, CLOUD_LIST, tag, NULL), HTTP_GET,
+					  psprintf("/pods?limit=%d", PAGE_SIZE), NULL, error);
+}
+
+/* Read prices and stock. */
+bool
+cloud_start_catalog(CloudSession *session, int64 tag, char **error)
+{
+	return begin_call(session, new_call(session, CLOUD_CATALOG, tag, NULL), HTTP_GET,
+					  "/catalog/gpus?include=AVAILABILITY&product=POD", NULL, error);
+}
+
+/* ---- reading answers; these return why an answer cannot be read, or NULL ---- */
+
+/* Read a pod. Absent, null and unknown values are no reason to refuse it, but id and name are. */
+static const char *
+read_pod(JsonbContainer *json, CloudPod *pod)
+{
+	JsonbContainer *part;
+	int64 count;
+
+	memset(pod, 0, sizeof(*pod));
+	pod->id = json_read_string(json, "id");
+	pod->name = json_read_string(json, "name");
+	if (pod->id == NULL || !is_pod_id(pod->id))
+		return "a pod has no valid id";
+	if (pod->name == NULL)
+		return "a pod has no name";
+	pod->status = json_read_string(json, "status");
+	if (pod->status == NULL)
+		pod->status = pstrdup("");
+	/* Stopped pods may cost nothing by this field; that is no price. */
+	if (!json_read_micros(json, "cost", &pod->price_micros) || pod->price_micros == 0)
+		pod->price_micros = -1;
+	part = json_read_object(json, "gpu");
+	if (part != NULL)
+	{
+		pod->gpu_type = json_read_string(part, "id");
+		if (json_read_int64(part, "count", &count) && count > 0 && count <= PG_INT16_MAX)
+			pod->gpu_count = (int) count;
+	}
+	pod->data_center = json_read_string(json, "dataCenterId");
+	part = json_read_object(json, "runtime");
+	pod->has_runtime = part != NULL && JsonContainerSize(part) > 0;
+	(void) json_read_time(json, "createdAt", &pod->created_at);
+	part = json_read_object(json, "env");
+	if (part != NULL)
+	{
+		pod->env_installation = json_read_string(part, "GPU_ORCH_INSTALLATION");
+		pod->env_op = json_read_string(part, "GPU_ORCH_OP");
+	}
+	return NULL;
+}
+
+/* Read the answer of a create or a get: the pod that was asked for, no other. */
+static const char *
+read_one_pod(RunpodCall *call, JsonbContainer *json)
+{
+	CloudPod *pod = palloc(sizeof(CloudPod));
+	const char *problem = read_pod(json, pod);
+
+	if (problem != NULL)
+		return problem;
+	if (strcmp(call->call == CLOUD_CREATE ? pod->name : pod->id, call->expected) != 0)
+		return "it is about another pod";
+	call->pods = pod;
+	call->n_pods = 1;
+	return NULL;
+}
+
+/* Find out whether a list goes on. Servers of before paging send no pagination at all. */
+static const char *
+read_pagination(RunpodCall *call, JsonbContainer *json)
+{
+	JsonbContainer *pagination = json_read_object(json, "pagination");
+	bool more = false;
+
+	call->cursor = NULL;
+	if (pagination == NULL)
+		return json_read_has(json, "pagination") ? "its pagination is not an object" : NULL;
+	call->cursor = json_read_string(pagination, "nextCursor");
+	if (!json_read_bool(pagination, "hasNextPage", &more))
+		more = call->cursor != NULL;
+	if (!more)
+		call->cursor = NULL;
+	else if (!given(call->cursor) || strlen(call->cursor) > MAX_CURSOR_BYTES)
+		return "it announces a page without a usable cursor";
+	else if (call->n_pages >= MAX_PAGES)
+		return "it has too many pages";
+	return NULL;
+}
+
+/* Read a page of a list. One pod that cannot be read makes the list unreadable. */
+static const char *
+read_page(RunpodCall *call, JsonbContainer *json)
+{
+	JsonbContainer *pods = json_read_array(json, "pods");
+	int n;
+
+	call->n_pages++;
+	if (pods == NULL)
+		return "it has no array of pods";
+	n = (int) JsonContainerSize(pods);
+	if (n > 0)
+	{
+		Size size = (call->n_pods + n) * sizeof(CloudPod);
+
+		call->pods = call->pods == NULL ? palloc(size) : repalloc_huge(call->pods, size);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		JsonbContainer *json_pod = json_read_object_at(pods, i);
+		const char *problem = json_pod != NULL ? read_pod(json_pod, &call->pods[call->n_pods]) :
+												 "a pod is not an object";
+
+		if (problem != NULL)
+			return problem;
+		call->n_pods++;
+	}
+	return read_pagination(call, json);
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	return strcmp(((const CloudPod *) a)->id, ((const CloudPod *) b)->id);
+}
+
+/* A pod that moved to another page while the list was read is there twice: keep one. */
+static void
+drop_doubles(RunpodCall *call)
+{
+	int kept = 0;
+
+	qsort(call->pods, call->n_pods, sizeof(CloudPod), compare_ids);
+	for (int i = 0; i < call->n_pods; i++)
+	{
+		if (kept == 0 || strcmp(call->pods[kept - 1].id, call->pods[i].id) != 0)
+			call->pods[kept++] = call->pods[i];
+	}
+	call->n_pods = kept;
+}
+
+/* The price of a lane of the catalog; 0 dollars and a lane marked as closed are no offer. */
+static int64
+read_lane_price(JsonbContainer *gpu, const char *lane)
+{
+	JsonbContainer *prices = json_read_object(gpu, "price");
+	bool open = true;
+	int64 micros;
+
+	(void) json_read_bool(gpu, lane, &open);
+	if (!open || prices == NULL || !json_read_micros(prices, lane, &micros) || micros == 0)
+		return -1;
+	return micros;
+}
+
+/*
+ * Append the offers of one GPU type: anywhere, and in each data centre that is named.
+ * What nobody can rent, or cannot be read, is left out.
+ */
+static void
+read_gpu_type(RunpodCall *call, JsonbContainer *gpu)
+{
+	JsonbContainer *places = json_read_array(gpu, "dataCenters");
+	int n_places = places != NULL ? (int) JsonContainerSize(places) : 0;
+	CloudOffer anywhere = { 0 };
+	int64 memory;
+	Size size;
+
+	anywhere.gpu_type = json_read_string(gpu, "id");
+	anywhere.price_secure_micros = read_lane_price(gpu, "secure");
+	anywhere.price_community_micros = read_lane_price(gpu, "community");
+	if (!given(anywhere.gpu_type) ||
+		(anywhere.price_secure_micros < 0 && anywhere.price_community_micros < 0))
+		return;
+	anywhere.availability = json_read_string(gpu, "availability");
+	if (json_read_int64(gpu, "memory", &memory) && memory > 0 && memory <= PG_INT16_MAX)
+		anywhere.memory_gb = (int) memory;
+
+	size = (call->n_offers + 1 + n_places) * sizeof(CloudOffer);
+	call->offers = call->offers == NULL ? palloc(size) : repalloc(call->offers, size);
+	call->offers[call->n_offers++] = anywhere;
+	for (int i = 0; i < n_places; i++)
+	{
+		JsonbContainer *place = json_read_object_at(places, i);
+		CloudOffer *offer = &call->offers[call->n_offers];
+
+		*offer = anywhere;
+		offer->data_center = place != NULL ? json_read_string(place, "id") : NULL;
+		if (!given(offer->data_center))
+			continue;
+		offer->availability = json_read_string(place, "availability");
+		call->n_offers++;
+	}
+}
+
+/* Read the catalog. */
+static const char *
+read_catalog(RunpodCall *call, JsonbContainer *json)
+{
+	JsonbContainer *gpus = json_read_array(json, "gpus");
+
+	if (gpus == NULL)
+		return "it has no array of GPU types";
+	for (int i = 0; i < JsonContainerSize(gpus); i++)
+	{
+		JsonbContainer *gpu = json_read_object_at(gpus, i);
+
+		if (gpu != NULL)
+			read_gpu_type(call, gpu);
+	}
+	return NULL;
+}
+
+/* Read the answer of a call that succeeded, into the call's context. */
+static const char *
+read_success(RunpodCall *call, JsonbContainer *json)
+{
+	MemoryContext caller = MemoryContextSwitchTo(call->context);
+	const char *problem = NULL;
+
+	switch (call->call)
+	{
+		case CLOUD_CREATE:
+		case CLOUD_GET:
+			problem = read_one_pod(call, json);
+			break;
+		case CLOUD_LIST:
+			problem = read_page(call, json);
+			break;
+		case CLOUD_CATALOG:
+			problem = read_catalog(call, json);
+			break;
+		case CLOUD_DELETE:
+			break;
+	}
+	MemoryContextSwitchTo(caller);
+	return problem;
+}
+
+/*
+ * What a problem document (or a similar object) says, as one text, palloc'd; NULL
+ * if it explains nothing.
+ */
+static char *
+read_problem(JsonbContainer *json)
+{
+	static const char *const keys[] = { "title", "detail", "error", "message" };
+	JsonbContainer *errors = json_read_array(json, "errors");
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < lengthof(keys); i++)
+	{
+		char *part = json_read_string(json, keys[i]);
+
+		if (given(part))
+			appendStringInfo(&text, "%s%s", text.len > 0 ? ": " : "", part);
+	}
+	for (int i = 0; errors != NULL && i < JsonContainerSize(errors); i++)
+	{
+		char *part = json_read_string_at(errors, i);
+
+		if (given(part))
+			appendStringInfo(&text, "%s%s", text.len > 0 ? "; " : "", part);
+	}
+	return text.len > 0 ? text.data : NULL;
+}
+
+/* ---- answers ---- */
+
+/* Does the provider say that it has nothing of the kind? */
+static bool
+tells_no_capacity(const char *text)
+{
+	for (int i = 0; i < lengthof(capacity_texts); i++)
+	{
+		if (strcasestr(text, capacity_texts[i]) != NULL)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Judge what arrived for a call: sets the answer's verdict and message. Parses in the
+ * current context; what is kept goes to the call's.
+ */
+static void
+judge(CloudSession *session, RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
+{
+	bool success = result->status >= 200 && result->status <= 299;
+	const char *text = result->error;
+	bool readable = false;
+	HttpVerdict verdict;
+
+	if (result->phase == HTTP_COMPLETE && !(success && call->call == CLOUD_DELETE))
+	{
+		char *parse_error;
+		Jsonb *json = json_read_parse(result->body, result->body_len, &parse_error);
+		JsonbContainer *root = json != NULL ? json_read_root(json) : NULL;
+		const char *problem;
+
+		if (root == NULL)
+			problem = parse_error != NULL ? parse_error : "it is not an object";
+		else if (success)
+			problem = read_success(call, root);
+		else
+		{
+			text = read_problem(root);
+			problem = text != NULL ? NULL : "it explains nothing";
+		}
+		readable = problem == NULL;
+		if (readable)
+			text = psprintf("HTTP %d: %s", result->status, text != NULL ? text : "");
+		else
+			text = psprintf("HTTP %d: the answer (%zu bytes, type \"%s\") cannot be read: %s",
+							result->status, result->body_len, result->content_type, problem);
+	}
+
+	verdict = http_retry_judge(effects[call->call], result->phase, result->status, readable);
+	answer->verdict = verdicts[verdict.outcome];
+	answer->reason = reasons[verdict.reason];
+	if (call->call == CLOUD_CREATE && result->status == 400 && readable && tells_no_capacity(text))
+		answer->reason = CR_CAPACITY;
+	if (answer->verdict != CLOUD_OK)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(call->context);
+
+		answer->message = cloud_text_clean(text, session->key, call->secrets, call->n_secrets);
+		MemoryContextSwitchTo(caller);
+	}
+}
+
+/*
+ * Ask for the next page of a list that goes on. If that cannot be done the list failed:
+ * sets the answer so and returns false.
+ */
+static bool
+ask_next_page(CloudSession *session, RunpodCall *call, CloudAnswer *answer)
+{
+	char *cursor = http_client_escape(call->cursor);
+	char *error = NULL;
+
+	if (cursor != NULL &&
+		send_request(session, call, HTTP_GET,
+					 psprintf("/pods?limit=%d&cursor=%s", PAGE_SIZE, cursor), NULL, &error))
+		return true;
+	answer->verdict = CLOUD_UNKNOWN;
+	answer->reason = CR_NETWORK;
+	answer->message = MemoryContextStrdup(call->context, error != NULL ? error : "out of memory");
+	return false;
+}
+
+/*
+ * Take one result of the HTTP client. True if it ends its call: then the answer is
+ * complete, and the call's context belongs to the context owner.
+ */
+static bool
+take_result(CloudSession *session, const HttpResult *result, CloudAnswer *answer,
+			MemoryContext owner)
+{
+	RunpodCall *call = result->user;
+
+	memset(answer, 0, sizeof(*answer));
+	answer->tag = call->tag;
+	answer->call = call->call;
+	answer->started_at = call->started_at;
+	answer->http_status = result->status;
+	answer->provider_time = result->date;
+	answer->retry_after_ms = result->phase == HTTP_COMPLETE ?
+		http_retry_wait_ms(result->status, result->retry_after, result->rate_limit, result->date) :
+		-1;
+	judge(session, call, result, answer);
+	if (answer->verdict == CLOUD_OK && call->cursor != NULL && ask_next_page(session, call, answer))
+		return false;
+
+	if (answer->verdict == CLOUD_OK)
+	{
+		if (call->call == CLOUD_LIST)
+		{
+			drop_doubles(call);
+			answer->complete = true;
+		}
+		answer->pods = call->pods;
+		answer->n_pods = call->n_pods;
+		answer->offers = call->offers;
+		answer->n_offers = call->n_offers;
+	}
+	unlink_call(session, call);
+	MemoryContextSetParent(call->context, owner);
+	return true;
+}
+
+/*
+ * Take the answer of one finished call. False if there is none (a list whose next page
+ * was just asked for has none yet). Call after each cloud_drive() until false.
+ */
+bool
+cloud_next_answer(CloudSession *session, CloudAnswer *answer)
+{
+	MemoryContext owner = CurrentMemoryContext;
+	MemoryContext scratch =
+		AllocSetContextCreate(owner, "gpu_orch cloud answer", ALLOCSET_DEFAULT_SIZES);
+	HttpResult result;
+	bool taken = false;
+
+	MemoryContextSwitchTo(scratch);
+	while (!taken && http_client_next(session->client, &result))
+	{
+		taken = take_result(session, &result, answer, owner);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(owner);
+	MemoryContextDelete(scratch);
+	return taken;
+}
