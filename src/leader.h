@@ -1,0 +1,70 @@
+/*
+ * leader.h
+ *	  What the parts of the leader share.
+ */
+#ifndef GPU_ORCH_LEADER_H
+#define GPU_ORCH_LEADER_H
+
+#include "cloud.h"
+#include "ext_guard.h"
+#include "shmem.h"
+#include "store_installation.h"
+#include "utils/hsearch.h"
+
+/* Tags of calls that are no ops. */
+#define TAG_LIST (-1)
+#define TAG_CATALOG (-2)
+
+/* After a delete or an unknown outcome the list is read again this soon, in ms. */
+#define LOOK_SOON_MS 1000
+
+typedef struct Leader
+{
+	MemoryContext memory;		/* as long as the process */
+	MemoryContext scratch;		/* reset at each turn */
+
+	GuardVerdict verdict;		/* of the last step */
+	int64		epoch;			/* 0: not begun in this extension yet */
+	Installation installation;
+
+	CloudSession *cloud;		/* NULL: no usable key or address */
+	char	   *cloud_url;		/* what it was opened with */
+	TimestampTz key_changed;	/* modification time of the key's file */
+	int			api_failures;	/* in a row */
+	TimestampTz api_retry_at;
+	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
+
+	TimestampTz next_tick;
+	TimestampTz next_due;		/* of a scheduled task or a deadline; 0: none */
+	TimestampTz next_op_due;	/* when a planned op may be sent; 0: none waits for its time */
+	TimestampTz decide_at;		/* a decision is wanted then; 0: not asked for */
+	TimestampTz next_reconcile;
+	TimestampTz next_catalog;
+	TimestampTz list_started;	/* 0: none in flight */
+	bool		catalog_in_flight;
+	uint64		reconcile_answering;
+	CycleSummary actions;		/* of the cycle that runs */
+} Leader;
+
+typedef void (*LeaderStep) (Leader *leader, void *arg);
+
+/* leader_main.c */
+extern bool leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg);
+extern void leader_api_failed(Leader *leader, const char *message, int64 retry_after_ms);
+extern void leader_api_worked(Leader *leader);
+
+/* leader_key.c */
+extern void leader_open_cloud(Leader *leader);
+
+/* leader_tick.c */
+extern void leader_admit(Leader *leader, uint32 flags);
+extern void leader_tick(Leader *leader);
+extern void leader_send(Leader *leader);
+
+/* leader_apply.c */
+extern void leader_apply(Leader *leader, CloudAnswer *answer);
+
+/* leader_reconcile.c */
+extern void leader_reconcile(Leader *leader, void *answer);
+
+#endif

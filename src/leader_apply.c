@@ -1,0 +1,280 @@
+/*
+ * leader_apply.c
+ *	  What an answer of the provider changes: one transaction for each.
+ *
+ * A create is settled by a reliable answer, by the registration of its worker, or
+ * by looking; an outcome that is not known is written down as such and nothing is
+ * sent again. A delete stays a debt until the provider shows the pod gone, which
+ * only leader_reconcile.c decides. What the provider says of itself (a wrong key,
+ * no money, too many requests) makes all calls wait.
+ */
+#include "postgres.h"
+
+#include "backoff.h"
+#include "clock.h"
+#include "guc.h"
+#include "leader.h"
+#include "store_event.h"
+#include "store_op.h"
+#include "store_pool.h"
+#include "store_worker.h"
+#include "utils/timestamp.h"
+
+/* Backoff of an offer without capacity, and of a delete that failed, in ms. */
+#define OFFER_BASE_MS 30000
+#define OFFER_CAP_MS (15 * 60 * 1000)
+#define DELETE_BASE_MS 1000
+#define DELETE_CAP_MS (60 * 1000)
+
+static const char *
+reason_name(CloudReason reason)
+{
+	static const char *const names[] = {
+		[CR_NONE] = NULL,
+		[CR_CAPACITY] = "capacity",
+		[CR_INVALID] = "invalid",
+		[CR_AUTH] = "auth",
+		[CR_FORBIDDEN] = "forbidden",
+		[CR_BALANCE] = "balance",
+		[CR_RATE] = "rate",
+		[CR_NOT_FOUND] = "not_found",
+		[CR_CONFLICT] = "conflict",
+		[CR_SERVER] = "server",
+		[CR_NETWORK] = "network",
+		[CR_UNREADABLE] = "unreadable"
+	};
+
+	return names[reason];
+}
+
+/* Whether an answer says something about the provider or our account as a whole. */
+static bool
+concerns_all_calls(const CloudAnswer *answer)
+{
+	if (answer->verdict == CLOUD_NOT_SENT)
+		return true;
+	switch (answer->reason)
+	{
+		case CR_AUTH:
+		case CR_BALANCE:
+		case CR_RATE:
+		case CR_SERVER:
+		case CR_NETWORK:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+look_soon(Leader *leader)
+{
+	leader->next_reconcile =
+		Min(leader->next_reconcile, clock_now() + LOOK_SOON_MS * (int64) 1000);
+}
+
+/* The op that an answer belongs to, its worker locked before it. */
+static bool
+lock_op(const CloudAnswer *answer, CloudOpRow *op, WorkerRow *worker)
+{
+	if (!store_op_read(answer->tag, op))
+		return false;
+	if (op->worker != 0 && !store_worker_lock(op->worker, worker))
+		return false;
+	return store_op_lock(answer->tag, op);
+}
+
+/* The provider made a pod for a create. */
+static void
+create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
+			const WorkerRow *worker, TimestampTz now)
+{
+	const CloudPod *pod = &answer->pods[0];
+
+	if (op->state == OP_DONE && op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0)
+	{
+		/* Another pod of this name spoke first: this one is a double. */
+		store_op_plan_delete(worker->no, op->pool, op->pod_name, pod->id, now);
+		store_event("double_pod", op->pod_name, store_detail("pod_id", pod->id), now);
+		return;
+	}
+	store_op_answer(op->id, OP_DONE, answer->http_status, NULL, NULL, pod->id, 0, now);
+	store_worker_set_pod(worker->no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
+	store_spend_update(worker->no, pod->id, pod->price_micros);
+	store_offer_accepted(op->offer, pod->price_micros, now);
+	if (store_worker_move(worker->no, "pod_created", NULL, now) != NULL)
+		leader->actions.workers_promoted++;
+}
+
+/* The provider says reliably that it made nothing. */
+static void
+create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow *worker,
+			   TimestampTz now)
+{
+	store_op_answer(op->id, OP_REFUSED, answer->http_status, reason_name(answer->reason),
+					answer->message, NULL, 0, now);
+	store_spend_close(worker->no, 0);
+	if (store_worker_move(worker->no, "create_refused", answer->message, now) == NULL)
+		(void) store_worker_move(worker->no, "never_created", answer->message, now);
+	if (!concerns_all_calls(answer))
+		store_offer_refused(op->offer,
+							now + 1000 * backoff_ms(store_offer_refusals(op->offer) + 1,
+													OFFER_BASE_MS, OFFER_CAP_MS,
+													(uint64) op->id));
+}
+
+static void
+apply_create(Leader *leader, void *arg)
+{
+	const CloudAnswer *answer = arg;
+	TimestampTz now = clock_now();
+	CloudOpRow	op;
+	WorkerRow	worker;
+
+	if (!lock_op(answer, &op, &worker))
+		return;
+	if (answer->verdict == CLOUD_OK)
+	{
+		create_made(leader, answer, &op, &worker, now);
+		return;
+	}
+	/* Settled meanwhile by a registration or a list, which know better. */
+	if (op.state != OP_SENT || op.epoch != leader->epoch)
+		return;
+	switch (answer->verdict)
+	{
+		case CLOUD_OK:
+			break;
+		case CLOUD_REFUSED:
+			create_refused(answer, &op, &worker, now);
+			break;
+		case CLOUD_UNKNOWN:
+			store_op_answer(op.id, OP_UNKNOWN, answer->http_status, reason_name(answer->reason),
+							answer->message, NULL, 0, now);
+			store_event("create_unknown", op.pod_name, store_detail("why", answer->message), now);
+			look_soon(leader);
+			break;
+		case CLOUD_NOT_SENT:
+			store_op_answer(op.id, OP_PLANNED, 0, reason_name(answer->reason), answer->message,
+							NULL, leader->api_retry_at, now);
+			store_spend_close(worker.no, 0);
+			break;
+	}
+}
+
+static void
+apply_delete(Leader *leader, void *arg)
+{
+	const CloudAnswer *answer = arg;
+	TimestampTz now = clock_now();
+	CloudOpRow	op;
+	WorkerRow	worker;
+	bool		heard = answer->verdict == CLOUD_OK ||
+		(answer->verdict == CLOUD_REFUSED && answer->reason == CR_NOT_FOUND);
+
+	if (!lock_op(answer, &op, &worker) || op.state != OP_SENT || op.epoch != leader->epoch)
+		return;
+	if (heard)
+	{
+		store_op_answer(op.id, OP_SENT, answer->verdict == CLOUD_OK ? 204 : 404,
+						reason_name(answer->reason), NULL, NULL, 0, now);
+		look_soon(leader);
+	}
+	else
+		store_op_answer(op.id, OP_PLANNED, answer->http_status, reason_name(answer->reason),
+						answer->message, NULL,
+						now + 1000 * Max(answer->retry_after_ms,
+										 backoff_ms(op.tries, DELETE_BASE_MS, DELETE_CAP_MS,
+													(uint64) op.id)),
+						now);
+}
+
+/* Take over the provider's prices. */
+static void
+apply_catalog(Leader *leader, void *arg)
+{
+	const CloudAnswer *answer = arg;
+	TimestampTz now = clock_now();
+
+	for (int i = 0; i < answer->n_offers; i++)
+	{
+		const CloudOffer *offer = &answer->offers[i];
+
+		if (offer->price_secure_micros > 0)
+			store_offer_price_by_type(offer->gpu_type, "SECURE", offer->price_secure_micros, now);
+		if (offer->price_community_micros > 0)
+			store_offer_price_by_type(offer->gpu_type, "COMMUNITY", offer->price_community_micros,
+									  now);
+	}
+}
+
+/* Answer whoever waits for a reconcile, and say when the next one is due. */
+static void
+finish_list(Leader *leader, bool complete)
+{
+	ShmemState *state = shmem_state();
+	TimestampTz now = clock_now();
+
+	leader->list_started = 0;
+	if (complete)
+		leader->next_reconcile = Max(leader->next_reconcile, now);
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state->reconcile_done = Max(state->reconcile_done, leader->reconcile_answering);
+	state->reconcile_failed = !complete;
+	if (complete)
+	{
+		state->last_reconcile = now;
+		state->first_look_done = true;
+	}
+	LWLockRelease(state->lock);
+	ConditionVariableBroadcast(&state->answered);
+}
+
+static void
+apply_list(Leader *leader, const CloudAnswer *answer)
+{
+	bool		complete = answer->verdict == CLOUD_OK && answer->complete;
+
+	/* Before the rows are looked at, so that they may ask for an earlier look. */
+	leader->next_reconcile = clock_now() + (int64) guc_reconcile_interval * 1000;
+	if (complete)
+		complete = leader_step(leader, "comparing pods with workers",
+							   leader_reconcile, unconstify(CloudAnswer *, answer));
+	finish_list(leader, complete);
+}
+
+/*
+ * Apply one answer. Must be called outside of transactions; an error in it is
+ * noted and leaves the op as it was, to be settled by looking.
+ */
+void
+leader_apply(Leader *leader, CloudAnswer *answer)
+{
+	if (answer->verdict == CLOUD_OK ||
+		(answer->verdict == CLOUD_REFUSED && !concerns_all_calls(answer)))
+		leader_api_worked(leader);
+	else if (concerns_all_calls(answer))
+		leader_api_failed(leader, answer->message ? answer->message : "no answer",
+						  answer->retry_after_ms);
+
+	switch (answer->call)
+	{
+		case CLOUD_CREATE:
+			(void) leader_step(leader, "applying the answer to a create", apply_create, answer);
+			break;
+		case CLOUD_DELETE:
+			(void) leader_step(leader, "applying the answer to a delete", apply_delete, answer);
+			break;
+		case CLOUD_LIST:
+			apply_list(leader, answer);
+			break;
+		case CLOUD_CATALOG:
+			leader->catalog_in_flight = false;
+			if (answer->verdict == CLOUD_OK &&
+				leader_step(leader, "applying prices", apply_catalog, answer))
+				leader->next_catalog = clock_now() + 3600 * USECS_PER_SEC;
+			break;
+		case CLOUD_GET:
+			break;
+	}
+}

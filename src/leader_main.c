@@ -1,0 +1,418 @@
+/*
+ * leader_main.c
+ *	  The leader: the one background worker of an installation.
+ *
+ * Life: it is registered at server start for the database named by
+ * gpu_orch.database and restarted by the postmaster whenever it ends, since it
+ * never ends with exit code 0. A start that fails again and again is slept off
+ * before connecting, where the wait blocks nobody. While gpu_orch.enabled is off
+ * it stays unconnected, so that the database can be dropped or copied.
+ *
+ * Each turn of the loop runs short transactions, each behind the guard of
+ * ext_guard.c, and waits outside of them for its latch, the provider's sockets or
+ * the time, whichever is first. An error ends one step, not the leader. SIGTERM is
+ * the server's own `die`; there is no private flag, no LISTEN, and no clean-up at
+ * exit.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "backoff.h"
+#include "clock.h"
+#include "compat.h"
+#include "guc.h"
+#include "leader.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/ps_status.h"
+#include "utils/timestamp.h"
+#include "wake.h"
+#include "xact_block.h"
+
+/* Backoff of starts that fail, and of a provider that does not answer. */
+#define START_BASE_MS 5000
+#define START_CAP_MS (5 * 60 * 1000)
+#define API_BASE_MS 1000
+#define API_CAP_MS (60 * 1000)
+
+PGDLLEXPORT void gpu_orch_leader_main(Datum arg);
+
+static void
+set_doing(const char *doing)
+{
+	ShmemState *state = shmem_state();
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	strlcpy(state->leader_doing, doing, SHMEM_TEXT);
+	LWLockRelease(state->lock);
+}
+
+/* At exit: whoever reads the status must see that nobody is there. */
+static void
+leave(int code, Datum arg)
+{
+	ShmemState *state = shmem_state();
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	if (state->leader_pid == MyProcPid)
+	{
+		state->leader_pid = 0;
+		state->leader_latch = NULL;
+		state->leader_doing[0] = '\0';
+		state->first_look_done = false;
+	}
+	LWLockRelease(state->lock);
+	ConditionVariableBroadcast(&state->answered);
+}
+
+static void
+enter(void)
+{
+	ShmemState *state = shmem_state();
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state->leader_pid = MyProcPid;
+	state->leader_latch = MyLatch;
+	state->leader_started = clock_now();
+	state->first_look_done = false;
+	state->api_ok = false;
+	state->api_error[0] = '\0';
+	LWLockRelease(state->lock);
+	before_shmem_exit(leave, (Datum) 0);
+}
+
+/* Wait on the latch, unconnected or not; signals and the postmaster's death act. */
+static void
+sleep_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/* Sleep off starts that failed, and wait until we are wanted. */
+static void
+wait_for_start(void)
+{
+	ShmemState *state = shmem_state();
+	TimestampTz until;
+	int			failed;
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	failed = state->failed_starts++;
+	LWLockRelease(state->lock);
+	until = GetCurrentTimestamp();
+	if (failed > 0)
+		until += 1000 * backoff_ms(failed, START_BASE_MS, START_CAP_MS, (uint64) MyProcPid);
+	while (GetCurrentTimestamp() < until)
+		sleep_ms((long) ((until - GetCurrentTimestamp()) / 1000 + 1));
+	while (!guc_enabled)
+		sleep_ms(3600 * 1000L);
+}
+
+static void
+override(const char *name, const char *value)
+{
+	if (GetConfigOption(name, true, false) != NULL)
+		SetConfigOption(name, value, PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+/* What a site sets for its sessions must not reach the leader. */
+static void
+override_site_defaults(void)
+{
+	override("default_transaction_read_only", "off");
+	override("default_transaction_isolation", "read committed");
+	override("default_transaction_deferrable", "off");
+	override("statement_timeout", "0");
+	override("lock_timeout", "5s");
+	override("idle_in_transaction_session_timeout", "0");
+	override("idle_session_timeout", "0");
+	override("transaction_timeout", "0");
+	override("max_parallel_workers_per_gather", "0");
+	override("jit", "off");
+	override("row_security", "on");
+	override("search_path", "pg_catalog, pg_temp");
+	override("application_name", "gpu_orch leader");
+}
+
+static void
+note_error(const char *doing, const char *message)
+{
+	ShmemState *state = shmem_state();
+	char		text[SHMEM_TEXT];
+	bool		news;
+
+	snprintf(text, sizeof(text), "%s: %s", doing, message);
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	news = strcmp(state->last_error, text) != 0;
+	strlcpy(state->last_error, text, SHMEM_TEXT);
+	state->last_error_at = clock_now();
+	LWLockRelease(state->lock);
+	if (news)
+		ereport(WARNING, (errmsg("gpu_orch: %s", text)));
+}
+
+/*
+ * Run one step in a transaction of its own, behind the guard. False when the
+ * guard did not let it, or when it failed: then everything it did is undone and
+ * the error is noted, once for as long as it repeats.
+ */
+bool
+leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
+{
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		xact_begin(doing);
+		leader->verdict = ext_guard_check();
+		if (leader->verdict == GUARD_GO)
+		{
+			step(leader, arg);
+			done = true;
+		}
+		xact_commit();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(leader->scratch);
+		error = CopyErrorData();
+		FlushErrorState();
+		xact_abort();
+		MemoryContextSwitchTo(leader->scratch);
+		note_error(doing, error->message);
+		done = false;
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/*
+ * Note that the provider cannot be used, and wait before the next call; a
+ * negative retry_after_ms leaves the wait to the backoff. Said once for as long as
+ * the message stays the same.
+ */
+void
+leader_api_failed(Leader *leader, const char *message, int64 retry_after_ms)
+{
+	ShmemState *state = shmem_state();
+	TimestampTz now = clock_now();
+	bool		news;
+
+	leader->api_failures++;
+	if (retry_after_ms < 0)
+		retry_after_ms = backoff_ms(leader->api_failures, API_BASE_MS, API_CAP_MS, (uint64) now);
+	leader->api_retry_at = now + retry_after_ms * 1000;
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	news = strncmp(state->api_error, message, SHMEM_TEXT - 1) != 0;
+	strlcpy(state->api_error, message, SHMEM_TEXT);
+	state->api_ok = false;
+	state->api_retry_at = leader->api_retry_at;
+	if (leader->cloud == NULL && state->reconcile_done < state->reconcile_asked)
+	{
+		state->reconcile_failed = true;
+		state->reconcile_done = state->reconcile_asked;
+	}
+	LWLockRelease(state->lock);
+	ConditionVariableBroadcast(&state->answered);
+	if (news)
+		ereport(guc_log_level, (errmsg("gpu_orch: the provider cannot be used: %s", message)));
+}
+
+/* Note that the provider answered as it should. */
+void
+leader_api_worked(Leader *leader)
+{
+	ShmemState *state = shmem_state();
+	bool		news;
+
+	leader->api_failures = 0;
+	leader->api_retry_at = 0;
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	news = !state->api_ok && state->api_error[0] != '\0';
+	state->api_ok = true;
+	state->api_error[0] = '\0';
+	state->api_retry_at = 0;
+	state->api_last_success = clock_now();
+	LWLockRelease(state->lock);
+	if (news)
+		ereport(guc_log_level, (errmsg("gpu_orch: the provider can be used again")));
+}
+
+/* The earlier of two times, where 0 is never. */
+static TimestampTz
+sooner(TimestampTz a, TimestampTz b)
+{
+	if (a == 0 || b == 0)
+		return Max(a, b);
+	return Min(a, b);
+}
+
+/* How long the next turn may wait, in milliseconds. */
+static long
+time_to_wait(const Leader *leader)
+{
+	TimestampTz now = clock_now();
+	TimestampTz until = leader->next_tick;
+	long		wait;
+
+	until = sooner(until, leader->decide_at);
+	if (leader->verdict == GUARD_GO)
+	{
+		until = sooner(until, leader->next_due);
+		if (leader->cloud != NULL && leader->next_op_due != 0)
+			until = sooner(until, Max(leader->next_op_due, leader->api_retry_at));
+		if (leader->cloud != NULL && leader->list_started == 0)
+			until = sooner(until, Max(leader->next_reconcile, leader->api_retry_at));
+	}
+	wait = until <= now ? 0 : (long) ((until - now) / 1000 + 1);
+	if (leader->cloud != NULL)
+	{
+		long		cloud_wait = cloud_timeout_ms(leader->cloud);
+
+		if (cloud_wait >= 0)
+			wait = Min(wait, cloud_wait);
+	}
+	return wait;
+}
+
+/*
+ * Wait for the latch, the provider's sockets, or the time. The set is made anew
+ * when the provider's descriptor changes, never per wait.
+ */
+static void
+wait_for_events(Leader *leader)
+{
+	static WaitEventSet *set = NULL;
+	static int	watched = -1;
+	int			fd = leader->cloud ? cloud_fd(leader->cloud) : -1;
+	WaitEvent	event;
+
+	if (set == NULL || fd != watched)
+	{
+		if (set != NULL)
+			FreeWaitEventSet(set);
+		set = compat_create_wait_event_set(3);
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		if (fd >= 0)
+			AddWaitEventToSet(set, WL_SOCKET_READABLE, fd, NULL, NULL);
+		watched = fd;
+	}
+	(void) WaitEventSetWait(set, time_to_wait(leader), &event, 1, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/* Drive the calls that are in flight and apply the answers as they come. */
+static void
+drive_cloud(Leader *leader)
+{
+	CloudAnswer answer;
+
+	if (leader->cloud == NULL)
+		return;
+	cloud_drive(leader->cloud);
+	while (leader->cloud != NULL && cloud_next_answer(leader->cloud, &answer))
+	{
+		CHECK_FOR_INTERRUPTS();
+		leader_apply(leader, &answer);
+		leader->decide_at = clock_now();
+	}
+}
+
+/* One turn: whatever is due now, and not more. */
+static void
+turn(Leader *leader)
+{
+	ShmemState *state = shmem_state();
+	uint32		flags = wake_take();
+	TimestampTz now;
+	bool		asked;
+
+	drive_cloud(leader);
+	now = clock_now();
+	if (flags != 0 && leader->decide_at == 0)
+		leader->decide_at = now + (int64) guc_event_debounce * 1000;
+	if (leader->verdict == GUARD_GO &&
+		(flags != 0 || (leader->next_due != 0 && leader->next_due <= now)))
+		leader_admit(leader, flags);
+
+	LWLockAcquire(state->lock, LW_SHARED);
+	asked = state->cycle_done < state->cycle_asked ||
+		(state->reconcile_done < state->reconcile_asked && leader->list_started == 0);
+	LWLockRelease(state->lock);
+	if (asked || leader->next_tick <= now || (leader->decide_at != 0 && leader->decide_at <= now))
+		leader_tick(leader);
+	leader_send(leader);
+	set_doing(ext_guard_explain(leader->verdict));
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state->failed_starts = 0;
+	LWLockRelease(state->lock);
+}
+
+/* The entry point of the background worker. Never returns. */
+void
+gpu_orch_leader_main(Datum arg)
+{
+	Leader	   *leader;
+	HASHCTL		control = {0};
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	wait_for_start();
+	BackgroundWorkerInitializeConnection(guc_database, NULL, 0);
+	override_site_defaults();
+	enter();
+
+	leader = MemoryContextAllocZero(TopMemoryContext, sizeof(Leader));
+	leader->memory = AllocSetContextCreate(TopMemoryContext, "gpu_orch leader",
+										   ALLOCSET_DEFAULT_SIZES);
+	leader->scratch = AllocSetContextCreate(TopMemoryContext, "gpu_orch turn",
+											ALLOCSET_DEFAULT_SIZES);
+	control.keysize = 64;
+	control.entrysize = 128;
+	control.hcxt = leader->memory;
+	leader->absences = hash_create("gpu_orch absences", 64, &control,
+								   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	ereport(guc_log_level, (errmsg("gpu_orch: the leader works in database \"%s\"", guc_database)));
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(leader->scratch);
+		MemoryContextReset(leader->scratch);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			leader->next_tick = 0;
+		}
+		if (!guc_enabled)
+		{
+			ereport(guc_log_level, (errmsg("gpu_orch: the leader leaves: gpu_orch.enabled is off")));
+			proc_exit(1);
+		}
+		turn(leader);
+		wait_for_events(leader);
+	}
+}
