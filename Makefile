@@ -85,11 +85,13 @@ demo:
 	@test/demo
 
 ifneq ($(wildcard bench/run),)
+.PHONY: bench
 bench:
 	@bench/run
 endif
 
 ifneq ($(wildcard test/chaos/run),)
+.PHONY: chaos
 chaos:
 	@test/chaos/run
 endif
@@ -100,4 +102,4 @@ format:
 format-check:
 	clang-format --dry-run --Werror $(C_SOURCES)
 
-.PHONY: programs install-programs clean-programs test check demo bench chaos format format-check
+.PHONY: programs install-programs clean-programs test check demo format format-check

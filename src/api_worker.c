@@ -153,6 +153,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(worker_id);
 	values[1] = CStringGetTextDatum(session);
 	values[2] = IntervalPGetDatum(&interval);
+	pool_name = pool == 0 ? NULL : store_pool_name(pool);
 	nulls[3] = pool_name == NULL;
 	values[3] = pool_name ? CStringGetTextDatum(pool_name) : (Datum) 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));

@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "common/string.h"
 #include "json_read.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"

@@ -18,6 +18,10 @@
 /* After a delete or an unknown outcome the list is read again this soon, in ms. */
 #define LOOK_SOON_MS 1000
 
+/* Time between two looks at the prices; the shorter while some are missing. */
+#define CATALOG_INTERVAL (3600 * USECS_PER_SEC)
+#define CATALOG_RETRY (60 * USECS_PER_SEC)
+
 typedef struct Leader
 {
 	MemoryContext memory;		/* as long as the process */
@@ -28,6 +32,7 @@ typedef struct Leader
 	Installation installation;
 
 	CloudSession *cloud;		/* NULL: no usable key or address */
+	uint64		cloud_generation;	/* goes up whenever cloud changes */
 	char	   *cloud_url;		/* what it was opened with */
 	TimestampTz key_changed;	/* modification time of the key's file */
 	int			api_failures;	/* in a row */
@@ -40,6 +45,7 @@ typedef struct Leader
 	TimestampTz decide_at;		/* a decision is wanted then; 0: not asked for */
 	TimestampTz next_reconcile;
 	TimestampTz next_catalog;
+	TimestampTz last_catalog;	/* when prices were last asked for */
 	TimestampTz list_started;	/* 0: none in flight */
 	bool		catalog_in_flight;
 	uint64		reconcile_answering;
@@ -52,6 +58,9 @@ typedef void (*LeaderStep) (Leader *leader, void *arg);
 extern bool leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg);
 extern void leader_api_failed(Leader *leader, const char *message, int64 retry_after_ms);
 extern void leader_api_worked(Leader *leader);
+extern void leader_answer_reconcile(uint64 asked, bool failed);
+
+extern void leader_look_first(Leader *leader);
 
 /* leader_key.c */
 extern void leader_open_cloud(Leader *leader);
@@ -59,6 +68,8 @@ extern void leader_open_cloud(Leader *leader);
 /* leader_tick.c */
 extern void leader_admit(Leader *leader, uint32 flags);
 extern void leader_tick(Leader *leader);
+
+/* leader_send.c */
 extern void leader_send(Leader *leader);
 
 /* leader_apply.c */

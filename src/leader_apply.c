@@ -208,26 +208,21 @@ apply_catalog(Leader *leader, void *arg)
 	}
 }
 
-/* Answer whoever waits for a reconcile, and say when the next one is due. */
+/* Note that a list was dealt with, and answer whoever waits for it. */
 static void
 finish_list(Leader *leader, bool complete)
 {
 	ShmemState *state = shmem_state();
-	TimestampTz now = clock_now();
 
 	leader->list_started = 0;
 	if (complete)
-		leader->next_reconcile = Max(leader->next_reconcile, now);
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	state->reconcile_done = Max(state->reconcile_done, leader->reconcile_answering);
-	state->reconcile_failed = !complete;
-	if (complete)
 	{
-		state->last_reconcile = now;
+		LWLockAcquire(state->lock, LW_EXCLUSIVE);
+		state->last_reconcile = clock_now();
 		state->first_look_done = true;
+		LWLockRelease(state->lock);
 	}
-	LWLockRelease(state->lock);
-	ConditionVariableBroadcast(&state->answered);
+	leader_answer_reconcile(leader->reconcile_answering, !complete);
 }
 
 static void
@@ -270,9 +265,10 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 			break;
 		case CLOUD_CATALOG:
 			leader->catalog_in_flight = false;
-			if (answer->verdict == CLOUD_OK &&
-				leader_step(leader, "applying prices", apply_catalog, answer))
-				leader->next_catalog = clock_now() + 3600 * USECS_PER_SEC;
+			leader->next_catalog = clock_now() +
+				(answer->verdict == CLOUD_OK &&
+				 leader_step(leader, "applying prices", apply_catalog, answer) ?
+				 CATALOG_INTERVAL : CATALOG_RETRY);
 			break;
 		case CLOUD_GET:
 			break;

@@ -58,6 +58,7 @@ close_cloud(Leader *leader)
 	if (leader->cloud != NULL)
 		cloud_close(leader->cloud);
 	leader->cloud = NULL;
+	leader->cloud_generation++;
 	leader->list_started = 0;
 	leader->catalog_in_flight = false;
 }
@@ -68,6 +69,7 @@ unusable(Leader *leader, const char *why)
 	close_cloud(leader);
 	leader->key_changed = 0;
 	leader_api_failed(leader, why, -1);
+	leader_answer_reconcile(PG_UINT64_MAX, true);
 }
 
 /*
@@ -122,6 +124,7 @@ leader_open_cloud(Leader *leader)
 		close_cloud(leader);
 		leader->cloud = cloud_open(guc_runpod_api_url, key, guc_http_connect_timeout,
 								   guc_http_timeout, &error);
+		leader->cloud_generation++;
 	}
 	explicit_bzero(key, sizeof(key));
 	if (leader->cloud == NULL)
@@ -133,12 +136,8 @@ leader_open_cloud(Leader *leader)
 		pfree(leader->cloud_url);
 	leader->cloud_url = MemoryContextStrdup(leader->memory, guc_runpod_api_url);
 	leader->key_changed = changed;
-	/* another key may be another account: nothing is created before a look */
-	LWLockAcquire(shmem_state()->lock, LW_EXCLUSIVE);
-	shmem_state()->first_look_done = false;
-	LWLockRelease(shmem_state()->lock);
 	leader->api_failures = 0;
 	leader->api_retry_at = 0;
-	leader->next_reconcile = clock_now();
-	leader->next_catalog = leader->next_reconcile;
+	/* another key may be another account */
+	leader_look_first(leader);
 }

@@ -227,13 +227,7 @@ leader_api_failed(Leader *leader, const char *message, int64 retry_after_ms)
 	strlcpy(state->api_error, message, SHMEM_TEXT);
 	state->api_ok = false;
 	state->api_retry_at = leader->api_retry_at;
-	if (leader->cloud == NULL && state->reconcile_done < state->reconcile_asked)
-	{
-		state->reconcile_failed = true;
-		state->reconcile_done = state->reconcile_asked;
-	}
 	LWLockRelease(state->lock);
-	ConditionVariableBroadcast(&state->answered);
 	if (news)
 		ereport(guc_log_level, (errmsg("gpu_orch: the provider cannot be used: %s", message)));
 }
@@ -256,6 +250,34 @@ leader_api_worked(Leader *leader)
 	LWLockRelease(state->lock);
 	if (news)
 		ereport(guc_log_level, (errmsg("gpu_orch: the provider can be used again")));
+}
+
+/* Answer those who asked for a reconcile, up to that number of requests. */
+void
+leader_answer_reconcile(uint64 asked, bool failed)
+{
+	ShmemState *state = shmem_state();
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	asked = Min(asked, state->reconcile_asked);
+	if (state->reconcile_done < asked)
+	{
+		state->reconcile_done = asked;
+		state->reconcile_failed = failed;
+	}
+	LWLockRelease(state->lock);
+	ConditionVariableBroadcast(&state->answered);
+}
+
+/* Create nothing before the provider's list has been read once more, now. */
+void
+leader_look_first(Leader *leader)
+{
+	LWLockAcquire(shmem_state()->lock, LW_EXCLUSIVE);
+	shmem_state()->first_look_done = false;
+	LWLockRelease(shmem_state()->lock);
+	leader->next_reconcile = clock_now();
+	leader->next_catalog = leader->next_reconcile;
 }
 
 /* The earlier of two times, where 0 is never. */
@@ -303,11 +325,11 @@ static void
 wait_for_events(Leader *leader)
 {
 	static WaitEventSet *set = NULL;
-	static int	watched = -1;
+	static uint64 watched = 0;
 	int			fd = leader->cloud ? cloud_fd(leader->cloud) : -1;
 	WaitEvent	event;
 
-	if (set == NULL || fd != watched)
+	if (set == NULL || leader->cloud_generation != watched)
 	{
 		if (set != NULL)
 			FreeWaitEventSet(set);
@@ -316,7 +338,7 @@ wait_for_events(Leader *leader)
 		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 		if (fd >= 0)
 			AddWaitEventToSet(set, WL_SOCKET_READABLE, fd, NULL, NULL);
-		watched = fd;
+		watched = leader->cloud_generation;
 	}
 	(void) WaitEventSetWait(set, time_to_wait(leader), &event, 1, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);

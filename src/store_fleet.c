@@ -235,14 +235,12 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 }
 
 /*
- * Announce one new pod of a pool: its worker, and the create. Returns the
- * worker's id, or NULL with what stands against it in *refused. The caller has
- * locked the pool and counted its places; the budget is checked here once more
- * against the price of the very offer that was chosen.
+ * Choose the offer of a pool's next pod. NULL, with what stands against it in
+ * *refused, when there is none; the budget is checked against the price of the
+ * very offer that was chosen.
  */
-const char *
-store_fleet_intend(const PoolRow *pool, const char *installation, int64 decision,
-				   const char **refused, TimestampTz now)
+static OfferRow *
+choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 {
 	OfferRow   *offers;
 	PlaceOffer *places;
@@ -250,9 +248,6 @@ store_fleet_intend(const PoolRow *pool, const char *installation, int64 decision
 	OfferRow   *chosen;
 	int			n = store_offer_list(pool->id, &offers);
 	int			best;
-	char	   *id;
-	char		session[TOKEN_LENGTH + 1];
-	int64		worker;
 
 	places = palloc((n + 1) * sizeof(PlaceOffer));
 	for (int i = 0; i < n; i++)
@@ -275,9 +270,34 @@ store_fleet_intend(const PoolRow *pool, const char *installation, int64 decision
 		*refused = "the pool's budget_per_hour would be exceeded";
 		return NULL;
 	}
+	return chosen;
+}
 
-	worker_token_make(session);
-	id = psprintf("%s-%.8s", pool->name, session);
+/* Whether a pool has an offer that its next pod could be asked of now. */
+bool
+store_fleet_can_place(const PoolRow *pool, const char **refused, TimestampTz now)
+{
+	return choose_offer(pool, refused, now) != NULL;
+}
+
+/*
+ * Announce one new pod of a pool: its worker, and the create. Returns the
+ * worker's id, or NULL with what stands against it in *refused. The caller has
+ * locked the pool and counted its places.
+ */
+const char *
+store_fleet_intend(const PoolRow *pool, const char *installation, int64 decision,
+				   const char **refused, TimestampTz now)
+{
+	OfferRow   *chosen = choose_offer(pool, refused, now);
+	char		random[TOKEN_LENGTH + 1];
+	char	   *id;
+	int64		worker;
+
+	if (chosen == NULL)
+		return NULL;
+	worker_token_make(random);
+	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
 	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center,
 						 chosen->price_micros);

@@ -427,27 +427,27 @@ store_op_send_again(int64 id, TimestampTz now)
 }
 
 /*
- * What an earlier leader sent and nobody heard the answer of: creates become
- * unknown, deletes are planned again. Returns how many.
+ * What was sent and whose answer nobody will hear, since its leader is gone or it
+ * was sent before that time: creates become unknown, deletes are planned again.
  */
-int64
-store_op_orphaned_sends(int64 epoch, TimestampTz now)
+void
+store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = CASE kind WHEN 'create' THEN 'unknown'"
-		" ELSE 'planned' END, reason = 'leader restarted', due_at = $2"
-		" WHERE state IN ('planned', 'sent', 'unknown') AND state = 'sent' AND epoch < $1",
-		2, {INT8OID, TIMESTAMPTZOID}
+		" ELSE 'planned' END, reason = 'unanswered', due_at = $3"
+		" WHERE state IN ('planned', 'sent', 'unknown') AND state = 'sent'"
+		" AND (epoch < $1 OR sent_at < $2) AND (kind = 'create' OR http_status IS NULL)",
+		3, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
 
 	spi_begin();
 	spi_arg_int8(&args, epoch);
+	spi_arg_time(&args, before);
 	spi_arg_time(&args, now);
-	n = (int64) spi_run(&query, &args);
+	spi_run(&query, &args);
 	spi_end();
-	return n;
 }
 
 /* When the next planned op that is not due yet becomes so; 0 for never. */

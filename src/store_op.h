@@ -74,7 +74,7 @@ extern void store_op_answer(int64 id, OpState state, int http_status, const char
 							TimestampTz now);
 extern void store_op_absent_look(int64 id, TimestampTz now);
 extern void store_op_send_again(int64 id, TimestampTz now);
-extern int64 store_op_orphaned_sends(int64 epoch, TimestampTz now);
+extern void store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now);
 extern TimestampTz store_op_next_due(TimestampTz now);
 extern int64 store_op_creates_since(TimestampTz since);
 

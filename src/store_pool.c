@@ -162,6 +162,41 @@ store_pool_find(const char *name, bool lock, int32 *pool)
 	return found;
 }
 
+/* Lock a pool, dropped or not, until the end of the transaction; false if there is none. */
+bool
+store_pool_lock(int32 pool)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE", 1, {INT4OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	found = spi_run(&query, &args) == 1;
+	spi_end();
+	return found;
+}
+
+/* The name of a pool, dropped or not; NULL if there is none of that id. */
+char *
+store_pool_name(int32 pool)
+{
+	static SpiQuery query = {
+		"SELECT name FROM gpu_orch.pool WHERE id = $1", 1, {INT4OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	char	   *name = NULL;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	if (spi_read(&query, &args, 1) == 1)
+		name = spi_text(0, 1);
+	spi_end();
+	return name;
+}
+
 /* Add a pool; gpu_types is a text[]. A taken name is a 23505. */
 int32
 store_pool_create(const char *name, const char *image, Datum gpu_types, int32 min_workers,
@@ -453,6 +488,23 @@ store_offer_list(int32 pool, OfferRow **offers)
 	}
 	spi_end();
 	return n;
+}
+
+/* Whether the price of an offer in use is not known. */
+bool
+store_offer_any_unpriced(void)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool"
+		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL LIMIT 1",
+		0, {0}
+	};
+	bool		found;
+
+	spi_begin();
+	found = spi_read(&query, NULL, 1) == 1;
+	spi_end();
+	return found;
 }
 
 /* How often an offer was refused since it last gave a pod. */

@@ -48,6 +48,8 @@ typedef struct OfferRow
 } OfferRow;
 
 extern bool store_pool_find(const char *name, bool lock, int32 *pool);
+extern bool store_pool_lock(int32 pool);
+extern char *store_pool_name(int32 pool);
 extern int32 store_pool_create(const char *name, const char *image, Datum gpu_types,
 							   int32 min_workers, int32 max_workers, TimestampTz now);
 extern const char *store_pool_set_option(int32 pool, const char *option, JsonbValue *value);
@@ -57,6 +59,7 @@ extern void store_pool_drop(int32 pool, TimestampTz now);
 extern int	store_pool_list(PoolRow **pools);
 extern void store_pool_scaled_in(int32 pool, TimestampTz now);
 extern int	store_offer_list(int32 pool, OfferRow **offers);
+extern bool store_offer_any_unpriced(void);
 extern int32 store_offer_refusals(int64 offer);
 extern void store_offer_refused(int64 offer, TimestampTz backoff_until);
 extern void store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now);

@@ -56,7 +56,7 @@ COMMENT ON VIEW gpu_orch.attempts IS 'Every ended attempt of every task';
 CREATE VIEW gpu_orch.workers AS
 SELECT w.id AS worker_id, w.origin, p.name AS pool, w.state::text AS state, w.state_since,
        coalesce(l.held, 0) AS running, w.last_heartbeat, w.busy_at, w.epoch, w.created_at,
-       f.registered_at, f.pod_id, f.gpu_type, f.data_center, f.price_micros / 1000000.0 AS price_per_hour,
+       f.registered_at, f.pod_id, f.gpu_type, f.data_center, round(f.price_micros / 1000000.0, 6) AS price_per_hour,
        f.capabilities, f.stats, f.draining_for, f.ended_because
 FROM gpu_orch.worker w
 JOIN gpu_orch.worker_profile f ON f.worker = w.no
@@ -69,7 +69,7 @@ SELECT p.name AS pool, p.image, p.gpu_types, p.gpu_count, p.cloud_type, p.data_c
        p.policy, p.policy_options, p.idle_timeout, p.spawn_timeout, p.drain_timeout, p.heartbeat_timeout,
        p.max_worker_age, p.idle_buffer, p.max_price_per_hour, p.budget_per_hour,
        s.spawning, s.initializing, s.active, s.draining, s.terminating,
-       (SELECT coalesce(sum(x.price_micros), 0) / 1000000.0 FROM gpu_orch.spend x
+       (SELECT round(coalesce(sum(x.price_micros), 0) / 1000000.0, 6) FROM gpu_orch.spend x
         WHERE x.pool = p.id AND x.ended_at IS NULL) AS spend_per_hour,
        p.created_at
 FROM gpu_orch.pool p,
@@ -83,7 +83,7 @@ WHERE p.dropped_at IS NULL;
 COMMENT ON VIEW gpu_orch.pools IS 'The pools, their rules, and how many workers they have in each state';
 
 CREATE VIEW gpu_orch.offers AS
-SELECT p.name AS pool, o.ordinal, o.gpu_type, o.data_center, p.cloud_type, o.price_micros / 1000000.0 AS price_per_hour,
+SELECT p.name AS pool, o.ordinal, o.gpu_type, o.data_center, p.cloud_type, round(o.price_micros / 1000000.0, 6) AS price_per_hour,
        o.price_at, o.refusals, o.backoff_until, coalesce(o.backoff_until > gpu_orch.clock(), false) AS passed_over
 FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool
 WHERE p.dropped_at IS NULL;
@@ -121,7 +121,7 @@ SELECT (SELECT count(*) FROM gpu_orch.waiting) AS waiting,
        count(*) FILTER (WHERE w.state = 'draining') AS draining,
        count(*) FILTER (WHERE w.state = 'terminating') AS terminating,
        count(*) FILTER (WHERE w.origin = 'external') AS external,
-       (SELECT coalesce(sum(s.price_micros), 0) / 1000000.0 FROM gpu_orch.spend s WHERE s.ended_at IS NULL) AS spend_per_hour,
+       (SELECT round(coalesce(sum(s.price_micros), 0) / 1000000.0, 6) FROM gpu_orch.spend s WHERE s.ended_at IS NULL) AS spend_per_hour,
        (SELECT pid IS NOT NULL FROM gpu_orch.leader_status()) AS leader_runs,
        (SELECT api_ok FROM gpu_orch.leader_status()) AS provider_ok,
        gpu_orch.clock() AS as_of
@@ -170,7 +170,7 @@ COMMENT ON VIEW gpu_orch.worker_performance IS 'What each worker did within seve
 
 CREATE VIEW gpu_orch.cloud_ops AS
 SELECT o.id AS op_id, o.kind, o.state::text AS state, w.id AS worker, p.name AS pool, o.pod_name, o.pod_id, o.gpu_type,
-       o.data_center, o.price_micros / 1000000.0 AS price_per_hour, o.decision, o.tries, o.due_at, o.planned_at,
+       o.data_center, round(o.price_micros / 1000000.0, 6) AS price_per_hour, o.decision, o.tries, o.due_at, o.planned_at,
        o.sent_at, o.answered_at, o.settled_at, o.http_status, o.reason, o.message, o.requested_by
 FROM gpu_orch.cloud_op o
 LEFT JOIN gpu_orch.worker w ON w.no = o.worker
@@ -189,7 +189,7 @@ FROM gpu_orch.event e;
 COMMENT ON VIEW gpu_orch.events IS 'What changed in the fleet and its rules, by whom; rule is a row of worker_transition';
 
 CREATE VIEW gpu_orch.cost_estimate AS
-SELECT w.id AS worker_id, p.name AS pool, s.pod_id, s.price_micros / 1000000.0 AS price_per_hour, s.started_at, s.ended_at,
+SELECT w.id AS worker_id, p.name AS pool, s.pod_id, round(s.price_micros / 1000000.0, 6) AS price_per_hour, s.started_at, s.ended_at,
        extract(epoch FROM coalesce(s.ended_at, gpu_orch.clock()) - s.started_at) AS seconds,
        gpu_orch.dollars(s.price_micros, s.started_at, coalesce(s.ended_at, gpu_orch.clock())) AS cost
 FROM gpu_orch.spend s

@@ -1,0 +1,259 @@
+/*
+ * leader_send.c
+ *	  What the leader asks of the provider: the list, the prices, and the ops that
+ *	  are announced and due.
+ *
+ * A call is started after the commit that marks its op as sent, and never inside
+ * a transaction. A create is sent once; deletes go before creates.
+ */
+#include "postgres.h"
+
+#include "clock.h"
+#include "guc.h"
+#include "leader.h"
+#include "store_fleet.h"
+#include "store_op.h"
+#include "utils/timestamp.h"
+
+/* Delay before an op whose call could not be started is tried again. */
+#define START_RETRY (5 * USECS_PER_SEC)
+
+/* Start reading the provider's list, if it is time and nothing stands against it. */
+static void
+start_list(Leader *leader, TimestampTz now)
+{
+	ShmemState *state = shmem_state();
+	char	   *error = NULL;
+	bool		asked;
+
+	LWLockAcquire(state->lock, LW_SHARED);
+	asked = state->reconcile_done < state->reconcile_asked;
+	if (leader->cloud != NULL && leader->list_started == 0)
+		leader->reconcile_answering = state->reconcile_asked;
+	LWLockRelease(state->lock);
+	if (leader->cloud == NULL || leader->list_started != 0 ||
+		(!asked && (leader->next_reconcile > now || leader->api_retry_at > now)))
+		return;
+	if (cloud_start_list(leader->cloud, TAG_LIST, &error))
+		leader->list_started = now;
+	else
+	{
+		leader_api_failed(leader, error, -1);
+		leader_answer_reconcile(leader->reconcile_answering, true);
+	}
+}
+
+/* Start reading the provider's prices, now and then. */
+static void
+start_catalog(Leader *leader, TimestampTz now)
+{
+	char	   *error = NULL;
+
+	if (leader->cloud == NULL || leader->catalog_in_flight || leader->next_catalog > now ||
+		leader->api_retry_at > now)
+		return;
+	leader->last_catalog = now;
+	leader->next_catalog = now + CATALOG_RETRY;
+	if (cloud_start_catalog(leader->cloud, TAG_CATALOG, &error))
+		leader->catalog_in_flight = true;
+	else
+		leader_api_failed(leader, error, -1);
+}
+
+/* One op on its way out. */
+typedef struct Sending
+{
+	CloudOpRow	op;
+	bool		go;				/* committed as sent: make the call */
+	PoolRow    *pool;
+	char		token[TOKEN_LENGTH + 1];
+	char	   *worker_id;
+} Sending;
+
+/* Commit that an op is about to be sent, and make what its call needs. */
+static void
+mark_sent(Leader *leader, void *arg)
+{
+	Sending    *sending = arg;
+	TimestampTz now = clock_now();
+	WorkerRow	worker;
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	PoolRow    *pools;
+	int			n;
+
+	/* Worker before op, as everywhere. */
+	if (sending->op.worker != 0 && !store_worker_lock(sending->op.worker, &worker))
+		return;
+	if (!store_op_lock(sending->op.id, &sending->op) || sending->op.state != OP_PLANNED)
+		return;
+	if (sending->op.kind == OP_CREATE)
+	{
+		if (worker.state != WS_SPAWNING)
+		{
+			store_op_answer(sending->op.id, OP_ABSENT, 0, "not sent",
+							"the worker was ended before its pod was asked for", NULL, 0, now);
+			(void) store_worker_move(worker.no, "never_created", NULL, now);
+			return;
+		}
+		n = store_pool_list(&pools);
+		for (int i = 0; i < n; i++)
+			if (pools[i].id == sending->op.pool)
+				sending->pool = &pools[i];
+		if (sending->pool == NULL)
+			return;
+		worker_token_make(sending->token);
+		worker_token_digest(sending->token, digest);
+		store_worker_set_registration(worker.no, digest);
+		store_spend_open(worker.no, sending->op.pool, sending->op.price_micros, now);
+		sending->worker_id = worker.id;
+	}
+	store_op_sent(sending->op.id, leader->epoch, now);
+	sending->go = true;
+}
+
+/* Nothing left this machine: the op may be sent another time. */
+static void
+unmark_sent(Leader *leader, void *arg)
+{
+	Sending    *sending = arg;
+	TimestampTz now = clock_now();
+
+	store_op_answer(sending->op.id, OP_PLANNED, 0, "not sent", NULL, NULL,
+					now + START_RETRY, now);
+	if (sending->op.kind == OP_CREATE)
+		store_spend_close(sending->op.worker, 0);
+}
+
+static int
+add_env(CloudEnv *env, int n, const char *name, const char *value)
+{
+	env[n].name = name;
+	env[n].value = value;
+	return n + 1;
+}
+
+/* The pod of a create, as the provider is asked for it. */
+static bool
+call_create(Leader *leader, const Sending *sending, char **error)
+{
+	const PoolRow *pool = sending->pool;
+	CloudPodSpec spec = {0};
+	CloudEnv   *env = palloc((JB_ROOT_COUNT(pool->env) + 8) * sizeof(CloudEnv));
+	JsonbIterator *iterator = JsonbIteratorInit(&pool->env->root);
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	char	   *key = NULL;
+	int			n = 0;
+	const char *data_centers[1];
+
+	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = pnstrdup(item.val.string.val, item.val.string.len);
+		else if (token == WJB_VALUE && item.type == jbvString)
+			n = add_env(env, n, key, pnstrdup(item.val.string.val, item.val.string.len));
+	}
+	n = add_env(env, n, "GPU_ORCH_DSN", guc_worker_dsn);
+	n = add_env(env, n, "GPU_ORCH_INSTALLATION", leader->installation.id);
+	n = add_env(env, n, "GPU_ORCH_OP", sending->op.nonce);
+	n = add_env(env, n, "GPU_ORCH_POOL", pool->name);
+	n = add_env(env, n, "GPU_ORCH_WORKER_ID", sending->worker_id);
+	n = add_env(env, n, "GPU_ORCH_TOKEN", sending->token);
+
+	spec.name = sending->op.pod_name;
+	spec.image = pool->image;
+	spec.gpu_type = sending->op.gpu_type;
+	spec.gpu_count = pool->gpu_count;
+	spec.cloud_type = pool->cloud_type;
+	if (sending->op.data_center != NULL)
+	{
+		data_centers[0] = sending->op.data_center;
+		spec.data_centers = data_centers;
+		spec.n_data_centers = 1;
+	}
+	spec.container_disk_gb = pool->container_disk_gb;
+	spec.volume_id = pool->volume_id;
+	spec.volume_mount_path = pool->volume_mount_path;
+	spec.args = pool->args;
+	spec.template_id = pool->template_id;
+	spec.registry_id = pool->registry_id;
+	spec.min_cuda_version = pool->min_cuda_version;
+	spec.ports = (const char *const *) pool->ports;
+	spec.n_ports = pool->n_ports;
+	spec.env = env;
+	spec.n_env = n;
+	return cloud_start_create(leader->cloud, sending->op.id, &spec, error);
+}
+
+static void
+send_op(Leader *leader, const CloudOpRow *op)
+{
+	Sending		sending = {.op = *op};
+	char	   *error = NULL;
+	bool		started;
+
+	if (!leader_step(leader, "sending an op", mark_sent, &sending) || !sending.go)
+		return;
+	if (sending.op.kind == OP_CREATE)
+	{
+		started = call_create(leader, &sending, &error);
+		explicit_bzero(sending.token, sizeof(sending.token));
+	}
+	else
+		started = cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id, &error);
+	if (!started)
+	{
+		(void) leader_step(leader, "taking an op back", unmark_sent, &sending);
+		leader_api_failed(leader, error, -1);
+	}
+}
+
+/* The ops that may be sent now: deletes before creates. */
+typedef struct DueOps
+{
+	CloudOpRow *deletes;
+	int			n_deletes;
+	CloudOpRow *creates;
+	int			n_creates;
+	int			room;
+} DueOps;
+
+static void
+read_due(Leader *leader, void *arg)
+{
+	DueOps	   *due = arg;
+	TimestampTz now = clock_now();
+	bool		may_create;
+
+	if (!store_installation_read(&leader->installation) || leader->installation.hold)
+		return;
+	LWLockAcquire(shmem_state()->lock, LW_SHARED);
+	may_create = shmem_state()->first_look_done;
+	LWLockRelease(shmem_state()->lock);
+	due->n_deletes = store_op_due(&due->deletes, OP_DELETE, due->room, now);
+	if (may_create && !leader->installation.paused)
+		due->n_creates = store_op_due(&due->creates, OP_CREATE, due->room - due->n_deletes, now);
+	leader->next_op_due = store_op_next_due(now);
+}
+
+/* Ask whatever is due, as far as the provider and its window allow. */
+void
+leader_send(Leader *leader)
+{
+	DueOps		due = {0};
+	TimestampTz now = clock_now();
+
+	if (leader->cloud == NULL || leader->verdict != GUARD_GO || leader->epoch == 0)
+		return;
+	start_list(leader, now);
+	start_catalog(leader, now);
+	if (leader->api_retry_at > now)
+		return;
+	due.room = guc_api_concurrency - cloud_in_flight(leader->cloud);
+	if (due.room <= 0 || !leader_step(leader, "reading due ops", read_due, &due))
+		return;
+	for (int i = 0; i < due.n_deletes; i++)
+		send_op(leader, &due.deletes[i]);
+	for (int i = 0; i < due.n_creates; i++)
+		send_op(leader, &due.creates[i]);
+}
