@@ -5,6 +5,7 @@
 #ifndef GPU_ORCH_API_CHECK_H
 #define GPU_ORCH_API_CHECK_H
 
+#include "compat.h"
 #include "store_worker.h"
 #include "utils/jsonb.h"
 
@@ -12,8 +13,8 @@
 #define MAX_ERROR_BYTES 16384
 #define MAX_JSON_DEPTH 64
 
-extern void api_refuse(const char *argument, const char *detail, const char *hint)
-			pg_attribute_noreturn();
+compat_noreturn extern void api_refuse(const char *argument, const char *detail,
+									   const char *hint);
 extern char *api_text(FunctionCallInfo fcinfo, int arg, const char *argument, int max_bytes);
 extern char *api_text_or_null(FunctionCallInfo fcinfo, int arg, const char *argument,
 							  int max_bytes);

@@ -133,17 +133,22 @@ check_option(const char *option, JsonbValue *value)
 	}
 }
 
-/* Set all options of an object, which may be NULL, and make the offers anew. */
-static void
+/*
+ * Set all options of an object, which may be NULL. Returns their names, for the
+ * record: values may be nobody else's business.
+ */
+static char *
 set_options(int32 pool, Jsonb *options)
 {
+	StringInfoData names;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	item;
 	char	   *option = NULL;
 
+	initStringInfo(&names);
 	if (options == NULL)
-		return;
+		return names.data;
 	if (!JB_ROOT_IS_OBJECT(options))
 		api_refuse("options", "It is not an object.", "Pass an object, as in "
 				   "{\"idle_timeout\": \"2 minutes\"}.");
@@ -163,7 +168,9 @@ set_options(int32 pool, Jsonb *options)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("option \"%s\" of a pool cannot be set: %s", option, wrong),
 					 errhint("docs/configuration.md lists the options of a pool.")));
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", option);
 	}
+	return names.data;
 }
 
 static void
@@ -227,7 +234,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 				 errmsg("pool \"%s\" exists already", name),
 				 errhint("Change it with alter_pool(), or choose another name.")));
 	pool = store_pool_create(name, image, PG_GETARG_DATUM(2), min_workers, max_workers, now);
-	set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	(void) set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
 	store_pool_make_offers(pool);
 	store_event("pool_created", name, NULL, now);
 	wake_at_commit(WAKE_DECIDE);
@@ -251,13 +258,14 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 {
 	char	   *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	Jsonb	   *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	char	   *changed;
 	int32		pool;
 
 	shmem_require();
 	pool = lock_pool(name);
-	set_options(pool, options);
+	changed = set_options(pool, options);
 	store_pool_make_offers(pool);
-	store_event("pool_altered", name, options, clock_now());
+	store_event("pool_altered", name, store_detail("options", changed), clock_now());
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();
 }
