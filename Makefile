@@ -24,7 +24,7 @@ DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wdeclaration-after-statement \
 	-Wshadow=compatible-local -Wimplicit-fallthrough \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-PG_CPPFLAGS = $(shell pkg-config --cflags libcurl)
+PG_CPPFLAGS = $(shell pkg-config --cflags libcurl) -DGPU_ORCH_VERSION='"$(EXTVERSION)"'
 # What the server looks up by name is visible, nothing else.
 SHLIB_LINK = $(shell pkg-config --libs libcurl) -Wl,--version-script=gpu_orch.map
 

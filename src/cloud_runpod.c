@@ -57,6 +57,7 @@ typedef struct RunpodCall
 	CloudCall call;
 	TimestampTz started_at;
 	char *expected; /* CREATE: the pod's name; GET: its id */
+	char *key;		/* as it was at the start */
 	char **secrets; /* CREATE: values of the environment */
 	int n_secrets;
 	CloudPod *pods; /* what was read so far */
@@ -169,9 +170,9 @@ cloud_set_key(CloudSession *session, const char *key)
 static void
 forget_secrets(RunpodCall *call)
 {
+	forget(call->key);
 	for (int i = 0; i < call->n_secrets; i++)
 		forget(call->secrets[i]);
-	call->n_secrets = 0;
 }
 
 /* Take a call out of its session; its context remains. */
@@ -243,6 +244,7 @@ new_call(CloudSession *session, CloudCall kind, int64 tag, const char *expected)
 	call->call = kind;
 	call->tag = tag;
 	call->started_at = clock_now();
+	call->key = MemoryContextStrdup(context, session->key);
 	call->expected = expected != NULL ? MemoryContextStrdup(context, expected) : NULL;
 	dlist_push_tail(&session->calls, &call->node);
 	session->n_calls++;
@@ -758,7 +760,7 @@ tells_no_capacity(const char *text)
  * current context; what is kept goes to the call's.
  */
 static void
-judge(CloudSession *session, RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
+judge(RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
 {
 	bool success = result->status >= 200 && result->status <= 299;
 	const char *text = result->error;
@@ -798,7 +800,7 @@ judge(CloudSession *session, RunpodCall *call, const HttpResult *result, CloudAn
 	{
 		MemoryContext caller = MemoryContextSwitchTo(call->context);
 
-		answer->message = cloud_text_clean(text, session->key, call->secrets, call->n_secrets);
+		answer->message = cloud_text_clean(text, call->key, call->secrets, call->n_secrets);
 		MemoryContextSwitchTo(caller);
 	}
 }
@@ -842,7 +844,7 @@ take_result(CloudSession *session, const HttpResult *result, CloudAnswer *answer
 	answer->retry_after_ms = result->phase == HTTP_COMPLETE ?
 		http_retry_wait_ms(result->status, result->retry_after, result->rate_limit, result->date) :
 		-1;
-	judge(session, call, result, answer);
+	judge(call, result, answer);
 	if (answer->verdict == CLOUD_OK && call->cursor != NULL && ask_next_page(session, call, answer))
 		return false;
 

@@ -125,6 +125,8 @@ leader_open_cloud(Leader *leader)
 		leader->cloud = cloud_open(guc_runpod_api_url, key, guc_http_connect_timeout,
 								   guc_http_timeout, &error);
 		leader->cloud_generation++;
+		if (cloud_warning() != NULL)
+			ereport(WARNING, (errmsg("gpu_orch: %s", cloud_warning())));
 	}
 	explicit_bzero(key, sizeof(key));
 	if (leader->cloud == NULL)
