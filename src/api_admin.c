@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "api_check.h"
 #include "clock.h"
 #include "errors.h"
@@ -16,6 +17,7 @@
 #include "fsm_worker.h"
 #include "funcapi.h"
 #include "guc.h"
+#include "miscadmin.h"
 #include "shmem.h"
 #include "store_fleet.h"
 #include "store_installation.h"
@@ -36,11 +38,22 @@ PG_FUNCTION_INFO_V1(gpu_orch_explain_scaling);
 PG_FUNCTION_INFO_V1(gpu_orch_leader_status);
 PG_FUNCTION_INFO_V1(gpu_orch_worker_rules);
 
+/* Have the leader read the provider's list before it creates anything. */
+static void
+look_first(void)
+{
+	LWLockAcquire(shmem_state()->lock, LW_EXCLUSIVE);
+	shmem_state()->first_look_done = false;
+	LWLockRelease(shmem_state()->lock);
+}
+
 static void
 set_paused(bool paused)
 {
 	shmem_require();
 	store_installation_pause(paused, clock_now());
+	if (!paused)
+		look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 }
@@ -67,6 +80,7 @@ gpu_orch_adopt_installation(PG_FUNCTION_ARGS)
 {
 	shmem_require();
 	store_installation_adopt(clock_now());
+	look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();
@@ -83,6 +97,13 @@ no_leader(const char *detail)
 					 "gpu_orch.enabled decide whether a leader runs here.")));
 }
 
+/* Whether this is the database that the leader, if there is one, works in. */
+static bool
+is_leaders_database(void)
+{
+	return guc_database != NULL && strcmp(guc_database, get_database_name(MyDatabaseId)) == 0;
+}
+
 /*
  * Ask the leader through a pair of counters and wait until it has answered.
  */
@@ -93,6 +114,8 @@ ask_leader(uint64 *asked, const uint64 *done)
 	TimestampTz until = GetCurrentTimestamp() + ANSWER_TIMEOUT_MS * (int64) 1000;
 	uint64		mine;
 
+	if (!is_leaders_database())
+		no_leader(psprintf("It works in database \"%s\".", guc_database));
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	mine = ++(*asked);
 	LWLockRelease(state->lock);
@@ -306,7 +329,7 @@ gpu_orch_leader_status(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "gpu_orch: leader_status must return a row");
 	memset(&state, 0, sizeof(state));
-	if (shared != NULL)
+	if (shared != NULL && is_leaders_database())
 	{
 		LWLockAcquire(shared->lock, LW_SHARED);
 		memcpy(&state, shared, sizeof(state));

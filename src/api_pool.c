@@ -31,6 +31,7 @@
 #define MAX_GPU_TYPES 20
 #define MAX_ENV 40
 #define MAX_ENV_VALUE 8192
+#define MAX_IMAGE_LENGTH 500
 #define MAX_SPAWN 100
 #define MAX_WORKERS 100000
 
@@ -102,11 +103,31 @@ check_env(const JsonbValue *env)
 	}
 }
 
+static void
+check_count(const char *argument, int value)
+{
+	if (value < 0 || value > MAX_WORKERS)
+		api_refuse(argument, psprintf("%d is out of range.", value),
+				   psprintf("Use a value from 0 to %d.", MAX_WORKERS));
+}
+
 /* What the types of the columns do not say about an option. */
 static void
 check_option(const char *option, JsonbValue *value)
 {
-	if (strcmp(option, "env") == 0 && value->type == jbvBinary &&
+	if (strcmp(option, "gpu_types") == 0 && value->type == jbvBinary &&
+		JsonContainerIsArray(value->val.binary.data))
+	{
+		uint32		n = JsonContainerSize(value->val.binary.data);
+
+		if (n < 1 || n > MAX_GPU_TYPES)
+			api_refuse("gpu_types", psprintf("It names %u types.", n),
+					   psprintf("Name 1 to %d types, in order of preference.", MAX_GPU_TYPES));
+	}
+	else if (strcmp(option, "image") == 0 && value->type == jbvString)
+		api_check_text("image", pnstrdup(value->val.string.val, value->val.string.len),
+					   MAX_IMAGE_LENGTH);
+	else if (strcmp(option, "env") == 0 && value->type == jbvBinary &&
 		JsonContainerIsObject(value->val.binary.data))
 		check_env(value);
 	else if (strcmp(option, "capabilities") == 0 && value->type == jbvBinary)
@@ -140,37 +161,43 @@ check_option(const char *option, JsonbValue *value)
 static char *
 set_options(int32 pool, Jsonb *options)
 {
-	StringInfoData names;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	item;
-	char	   *option = NULL;
+	StringInfoData list;
+	char	  **names;
+	JsonbValue *values;
+	const char *problem;
+	int			n = 0;
+	int			wrong = 0;
 
-	initStringInfo(&names);
+	initStringInfo(&list);
 	if (options == NULL)
-		return names.data;
+		return list.data;
 	if (!JB_ROOT_IS_OBJECT(options))
 		api_refuse("options", "It is not an object.", "Pass an object, as in "
 				   "{\"idle_timeout\": \"2 minutes\"}.");
+	names = palloc((JB_ROOT_COUNT(options) + 1) * sizeof(char *));
+	values = palloc((JB_ROOT_COUNT(options) + 1) * sizeof(JsonbValue));
 	iterator = JsonbIteratorInit(&options->root);
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
-		const char *wrong;
-
 		if (token == WJB_KEY)
-			option = pnstrdup(item.val.string.val, item.val.string.len);
-		if (token != WJB_VALUE)
-			continue;
-		check_option(option, &item);
-		wrong = store_pool_set_option(pool, option, &item);
-		if (wrong != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("option \"%s\" of a pool cannot be set: %s", option, wrong),
-					 errhint("docs/configuration.md lists the options of a pool.")));
-		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", option);
+			names[n] = pnstrdup(item.val.string.val, item.val.string.len);
+		else if (token == WJB_VALUE)
+		{
+			check_option(names[n], &item);
+			appendStringInfo(&list, "%s%s", n > 0 ? ", " : "", names[n]);
+			values[n++] = item;
+		}
 	}
-	return names.data;
+	problem = store_pool_set_options(pool, n, names, values, &wrong);
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"%s\" of a pool cannot be set: %s", names[wrong], problem),
+				 errhint("docs/configuration.md lists the options of a pool.")));
+	return list.data;
 }
 
 static void
@@ -194,14 +221,6 @@ check_gpu_types(ArrayType *gpu_types)
 	}
 }
 
-static void
-check_count(const char *argument, int value)
-{
-	if (value < 0 || value > MAX_WORKERS)
-		api_refuse(argument, psprintf("%d is out of range.", value),
-				   psprintf("Use a value from 0 to %d.", MAX_WORKERS));
-}
-
 /*
  * SQL: create_pool(name, image, gpu_types, min_workers, max_workers, options) ->
  * void
@@ -210,7 +229,7 @@ Datum
 gpu_orch_create_pool(PG_FUNCTION_ARGS)
 {
 	char	   *name = api_text(fcinfo, 0, "name", 40);
-	char	   *image = api_text(fcinfo, 1, "image", 500);
+	char	   *image = api_text(fcinfo, 1, "image", MAX_IMAGE_LENGTH);
 	int			min_workers = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
 	int			max_workers = PG_ARGISNULL(4) ? 10 : PG_GETARG_INT32(4);
 	TimestampTz now = clock_now();
@@ -335,7 +354,7 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 	for (int i = 0; i < count; i++)
 	{
 		const char *refused = NULL;
-		const char *id = store_fleet_intend(&found->row, installation.id, 0, &refused, now);
+		const char *id = store_fleet_intend(&found->row, &installation, 0, &refused, now);
 		Datum		value;
 		bool		isnull = false;
 

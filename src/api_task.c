@@ -61,6 +61,8 @@ resolve_tenant(const char *name)
 static void
 check_task(const NewTask *task)
 {
+	int64		missing;
+
 	api_check_text("kind", task->kind, MAX_NAME_LENGTH);
 	api_check_json("payload", task->payload, guc_max_payload_bytes);
 	match_require_requirements(task->requirements, "requirements");
@@ -81,16 +83,11 @@ check_task(const NewTask *task)
 		api_check_text("idempotency_key", task->idempotency_key, MAX_NAME_LENGTH);
 	if (task->traceparent != NULL)
 		api_check_text("traceparent", task->traceparent, MAX_NAME_LENGTH);
-	if (task->n_parents > 0)
-	{
-		int64		missing = store_task_missing_parent(task->parents, task->n_parents);
-
-		if (missing != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
-					 errmsg("task " INT64_FORMAT ", named in depends_on, does not exist", missing),
-					 errhint("Submit the tasks that others depend on first.")));
-	}
+	if (!store_task_parents_exist(task->parents, task->n_parents, GetOuterUserId(), &missing))
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
+				 errmsg("task " INT64_FORMAT ", named in depends_on, does not exist", missing),
+				 errhint("Submit the tasks that others depend on first.")));
 }
 
 static int
@@ -221,22 +218,24 @@ json_text(const char *key, const JsonbValue *value)
 static int64
 json_integer(const char *key, const JsonbValue *value, int64 least, int64 most)
 {
-	Numeric		number;
-	int64		result;
+	Datum		number;
 
 	if (value->type != jbvNumeric)
 		api_refuse(key, "It is not a number.", "Pass a whole number.");
-	number = value->val.numeric;
-	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(number),
-										  DirectFunctionCall2(numeric_trunc,
-															  NumericGetDatum(number),
+	number = NumericGetDatum(value->val.numeric);
+	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
+										  DirectFunctionCall2(numeric_trunc, number,
 															  Int32GetDatum(0)))))
 		api_refuse(key, "It is not a whole number.", "Pass a whole number.");
-	result = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(number)));
-	if (result < least || result > most)
-		api_refuse(key, psprintf(INT64_FORMAT " is out of range.", result),
+	if (DatumGetBool(DirectFunctionCall2(numeric_lt, number,
+										 NumericGetDatum(int64_to_numeric(least)))) ||
+		DatumGetBool(DirectFunctionCall2(numeric_gt, number,
+										 NumericGetDatum(int64_to_numeric(most)))))
+		api_refuse(key,
+				   psprintf("%s is out of range.",
+							DatumGetCString(DirectFunctionCall1(numeric_out, number))),
 				   psprintf("Use a value from " INT64_FORMAT " to " INT64_FORMAT ".", least, most));
-	return result;
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, number));
 }
 
 /* Copy a member that is itself JSON. */
@@ -412,7 +411,7 @@ lock_task(int64 task_id, TaskRow *task)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
 				 errmsg("task " INT64_FORMAT " does not exist", task_id),
-				 errhint("The view gpu_orch.tasks lists the tasks.")));
+				 errhint("Check the id; tasks of tenants that you may not use are not shown.")));
 }
 
 /*

@@ -46,10 +46,11 @@ typedef struct Leader
 	TimestampTz next_reconcile;
 	TimestampTz next_catalog;
 	TimestampTz last_catalog;	/* when prices were last asked for */
+	int64		unpriced;		/* offers whose price was not known at the last tick */
 	TimestampTz list_started;	/* 0: none in flight */
 	bool		catalog_in_flight;
 	uint64		reconcile_answering;
-	CycleSummary actions;		/* of the cycle that runs */
+	CycleSummary actions;		/* since the last cycle was reported */
 } Leader;
 
 typedef void (*LeaderStep) (Leader *leader, void *arg);

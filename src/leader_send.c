@@ -15,8 +15,11 @@
 #include "store_op.h"
 #include "utils/timestamp.h"
 
-/* Delay before an op whose call could not be started is tried again. */
+/* Delay before a delete whose call could not be made is tried again. */
 #define START_RETRY (5 * USECS_PER_SEC)
+
+/* An offer whose create could not even be made is passed over for so long. */
+#define REFUSED_RETRY (60 * USECS_PER_SEC)
 
 /* Start reading the provider's list, if it is time and nothing stands against it. */
 static void
@@ -28,6 +31,8 @@ start_list(Leader *leader, TimestampTz now)
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	asked = state->reconcile_done < state->reconcile_asked;
+	if (!state->first_look_done)
+		leader->next_reconcile = Min(leader->next_reconcile, now);
 	if (leader->cloud != NULL && leader->list_started == 0)
 		leader->reconcile_answering = state->reconcile_asked;
 	LWLockRelease(state->lock);
@@ -68,6 +73,7 @@ typedef struct Sending
 	PoolRow    *pool;
 	char		token[TOKEN_LENGTH + 1];
 	char	   *worker_id;
+	char	   *error;			/* why the call could not be made */
 } Sending;
 
 /* Commit that an op is about to be sent, and make what its call needs. */
@@ -111,17 +117,27 @@ mark_sent(Leader *leader, void *arg)
 	sending->go = true;
 }
 
-/* Nothing left this machine: the op may be sent another time. */
+/*
+ * The call could not even be made, and nothing left this machine. A delete is
+ * planned again; a create asks for something that cannot be, and is refused.
+ */
 static void
-unmark_sent(Leader *leader, void *arg)
+take_back(Leader *leader, void *arg)
 {
 	Sending    *sending = arg;
+	const CloudOpRow *op = &sending->op;
 	TimestampTz now = clock_now();
 
-	store_op_answer(sending->op.id, OP_PLANNED, 0, "not sent", NULL, NULL,
-					now + START_RETRY, now);
-	if (sending->op.kind == OP_CREATE)
-		store_spend_close(sending->op.worker, 0);
+	if (op->kind == OP_DELETE)
+	{
+		store_op_answer(op->id, OP_PLANNED, 0, "not sent", sending->error, NULL, now + START_RETRY,
+						now);
+		return;
+	}
+	store_op_answer(op->id, OP_REFUSED, 0, "not sent", sending->error, NULL, 0, now);
+	store_spend_close(op->worker, 0);
+	(void) store_worker_move(op->worker, "create_refused", sending->error, now);
+	store_offer_refused(op->offer, now + REFUSED_RETRY);
 }
 
 static int
@@ -189,23 +205,20 @@ static void
 send_op(Leader *leader, const CloudOpRow *op)
 {
 	Sending		sending = {.op = *op};
-	char	   *error = NULL;
 	bool		started;
 
 	if (!leader_step(leader, "sending an op", mark_sent, &sending) || !sending.go)
 		return;
 	if (sending.op.kind == OP_CREATE)
 	{
-		started = call_create(leader, &sending, &error);
+		started = call_create(leader, &sending, &sending.error);
 		explicit_bzero(sending.token, sizeof(sending.token));
 	}
 	else
-		started = cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id, &error);
+		started = cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id,
+									 &sending.error);
 	if (!started)
-	{
-		(void) leader_step(leader, "taking an op back", unmark_sent, &sending);
-		leader_api_failed(leader, error, -1);
-	}
+		(void) leader_step(leader, "taking an op back", take_back, &sending);
 }
 
 /* The ops that may be sent now: deletes before creates. */

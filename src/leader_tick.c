@@ -159,7 +159,7 @@ decide_pool(Leader *leader, void *arg)
 		store_pool_scaled_in(pool->row.id, now);
 	for (int i = 0; i < pool->plan.create; i++)
 	{
-		if (store_fleet_intend(&pool->row, leader->installation.id, decision, &refused, now) == NULL)
+		if (store_fleet_intend(&pool->row, &leader->installation, decision, &refused, now) == NULL)
 		{
 			ereport(DEBUG1, (errmsg("gpu_orch: pool \"%s\" gets no pod: %s", named->name, refused)));
 			break;
@@ -185,10 +185,15 @@ prepare(Leader *leader, void *arg)
 {
 	PoolRow   **pools = arg;
 	int			n = store_pool_list(pools);
+	int64		unpriced;
 
 	(*pools)[n].name = NULL;
-	if (store_offer_any_unpriced())
+	unpriced = store_offer_count_unpriced();
+	if (unpriced > leader->unpriced)
+		leader->next_catalog = 0;
+	else if (unpriced > 0)
 		leader->next_catalog = Min(leader->next_catalog, leader->last_catalog + CATALOG_RETRY);
+	leader->unpriced = unpriced;
 	store_op_plan_owed_deletes(clock_now());
 }
 
@@ -217,7 +222,6 @@ leader_tick(Leader *leader)
 	answering = state->cycle_asked;
 	LWLockRelease(state->lock);
 	leader->decide_at = 0;
-	memset(&leader->actions, 0, sizeof(CycleSummary));
 
 	if (leader_step(leader, "beginning", begin, NULL))
 	{
@@ -240,6 +244,7 @@ leader_tick(Leader *leader)
 	summary.workers_spawned = leader->actions.workers_spawned;
 	summary.workers_terminated = leader->actions.workers_terminated;
 	summary.tasks_reset = (int64) (pg_atomic_read_u64(&state->tasks_reset) - reset_before);
+	memset(&leader->actions, 0, sizeof(CycleSummary));
 	pg_atomic_fetch_add_u64(&state->ticks, 1);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	state->last_tick = now;

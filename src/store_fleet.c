@@ -108,7 +108,7 @@ assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 	}
 }
 
-/* How many more pods a pool's hourly budget allows at the price of its best offer. */
+/* How many more pods a pool's hourly budget allows at the price of its dearest offer. */
 int
 store_fleet_room(const PoolRow *pool)
 {
@@ -286,7 +286,7 @@ store_fleet_can_place(const PoolRow *pool, const char **refused, TimestampTz now
  * locked the pool and counted its places.
  */
 const char *
-store_fleet_intend(const PoolRow *pool, const char *installation, int64 decision,
+store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 decision,
 				   const char **refused, TimestampTz now)
 {
 	OfferRow   *chosen = choose_offer(pool, refused, now);

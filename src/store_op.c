@@ -20,7 +20,7 @@ static const char *const state_names[] = {"planned", "sent", "unknown", "done", 
 /* Lower-case base32 without the letters that look like digits. */
 static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/* A random 128-bit number in 26 characters. */
+/* 130 random bits in 26 characters. */
 static void
 make_nonce(char nonce[POD_NONCE_LENGTH + 1])
 {
@@ -33,11 +33,12 @@ make_nonce(char nonce[POD_NONCE_LENGTH + 1])
 	nonce[POD_NONCE_LENGTH] = '\0';
 }
 
-/* The name of the pod of an op: gpo-<installation>-<nonce>. */
+/* The name of the pod of an op: gpo-<installation>-<its epoch>-<nonce>. */
 char *
-store_op_pod_name(const char *installation, const char *nonce)
+store_op_pod_name(const Installation *installation, const char *nonce)
 {
-	return psprintf(POD_NAME_PREFIX "%.*s-%s", INSTALLATION_SHORT, installation, nonce);
+	return psprintf(POD_NAME_PREFIX "%.*s-%d-%s", INSTALLATION_SHORT, installation->id,
+					installation->epoch, nonce);
 }
 
 /*
@@ -48,15 +49,21 @@ bool
 store_op_parse_pod_name(const char *name, char installation[9])
 {
 	const char *rest;
+	size_t		digits;
 
-	if (strlen(name) != POD_NAME_LENGTH ||
-		strncmp(name, POD_NAME_PREFIX, strlen(POD_NAME_PREFIX)) != 0)
+	if (strncmp(name, POD_NAME_PREFIX, strlen(POD_NAME_PREFIX)) != 0)
 		return false;
 	rest = name + strlen(POD_NAME_PREFIX);
-	if (strspn(rest, "0123456789abcdef") < INSTALLATION_SHORT || rest[INSTALLATION_SHORT] != '-' ||
-		strspn(rest + INSTALLATION_SHORT + 1, alphabet) != POD_NONCE_LENGTH)
+	if (strspn(rest, "0123456789abcdef") != INSTALLATION_SHORT || rest[INSTALLATION_SHORT] != '-')
 		return false;
 	memcpy(installation, rest, INSTALLATION_SHORT);
+	rest += INSTALLATION_SHORT + 1;
+	digits = strspn(rest, "0123456789");
+	if (digits == 0 || digits > 10 || rest[digits] != '-')
+		return false;
+	rest += digits + 1;
+	if (strlen(rest) != POD_NONCE_LENGTH || strspn(rest, alphabet) != POD_NONCE_LENGTH)
+		return false;
 	installation[INSTALLATION_SHORT] = '\0';
 	return true;
 }
@@ -108,9 +115,12 @@ read_ops(CloudOpRow **ops)
 	return n;
 }
 
-/* Announce a create for a worker that was just added. Returns the op's id. */
+/*
+ * Announce a create for a worker that was just added: by a decision, or, without
+ * one, by the role that called in. Returns the op's id.
+ */
 int64
-store_op_plan_create(int64 worker, int32 pool, int64 offer, const char *installation,
+store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *installation,
 					 const char *gpu_type, const char *data_center, int64 price_micros,
 					 int64 decision, TimestampTz now)
 {
@@ -137,7 +147,7 @@ store_op_plan_create(int64 worker, int32 pool, int64 offer, const char *installa
 	spi_arg_int8(&args, price_micros);
 	spi_arg(&args, Int64GetDatum(decision), decision == 0);
 	spi_arg_time(&args, now);
-	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	spi_arg_text(&args, decision == 0 ? GetUserNameFromId(GetOuterUserId(), true) : NULL);
 	spi_run_one(&query, &args, "planning a create");
 	id = spi_int8(0, 1);
 	spi_end();

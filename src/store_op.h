@@ -6,11 +6,11 @@
 #define GPU_ORCH_STORE_OP_H
 
 #include "spi_util.h"
+#include "store_installation.h"
 
-/* Prefix, installation, dash, 26 characters of nonce. */
+/* A pod's name: gpo-<installation>-<installation epoch>-<nonce>. */
 #define POD_NAME_PREFIX "gpo-"
 #define POD_NONCE_LENGTH 26
-#define POD_NAME_LENGTH (4 + 8 + 1 + POD_NONCE_LENGTH)
 
 typedef enum OpKind
 {
@@ -53,10 +53,10 @@ typedef struct CloudOpRow
 	int32		http_status;	/* of the last answer; 0: none */
 } CloudOpRow;
 
-extern char *store_op_pod_name(const char *installation, const char *nonce);
+extern char *store_op_pod_name(const Installation *installation, const char *nonce);
 extern bool store_op_parse_pod_name(const char *name, char installation[9]);
 
-extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const char *installation,
+extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *installation,
 								  const char *gpu_type, const char *data_center,
 								  int64 price_micros, int64 decision, TimestampTz now);
 extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,

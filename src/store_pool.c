@@ -61,22 +61,25 @@ static const PoolOption options[] = {
 	{"volume_mount_path", OPTION_TEXT, true},
 };
 
-/* How a jsonb value $2 becomes a value of each type, and what a caller must write. */
+/*
+ * How a jsonb value, the parameter that @ stands for, becomes a value of each
+ * type, and what a caller must write.
+ */
 static const struct
 {
 	const char *expression;
 	const char *wanted;
 }			conversions[] = {
-	[OPTION_TEXT] = {"$2 #>> '{}'", "a string"},
-	[OPTION_INTEGER] = {"($2 #>> '{}')::int", "a whole number"},
-	[OPTION_NUMERIC] = {"($2 #>> '{}')::numeric", "a number"},
-	[OPTION_INTERVAL] = {"CASE pg_catalog.jsonb_typeof($2) WHEN 'number'"
-		" THEN pg_catalog.make_interval(secs => ($2 #>> '{}')::float8)"
-		" ELSE ($2 #>> '{}')::interval END",
+	[OPTION_TEXT] = {"@ #>> '{}'", "a string"},
+	[OPTION_INTEGER] = {"(@ #>> '{}')::int", "a whole number"},
+	[OPTION_NUMERIC] = {"(@ #>> '{}')::numeric", "a number"},
+	[OPTION_INTERVAL] = {"CASE pg_catalog.jsonb_typeof(@) WHEN 'number'"
+		" THEN pg_catalog.make_interval(secs => (@ #>> '{}')::float8)"
+		" ELSE (@ #>> '{}')::interval END",
 	"an interval as a string, or a number of seconds"},
-	[OPTION_TEXTS] = {"ARRAY(SELECT pg_catalog.jsonb_array_elements_text($2))",
+	[OPTION_TEXTS] = {"ARRAY(SELECT pg_catalog.jsonb_array_elements_text(@))",
 	"an array of strings"},
-	[OPTION_OBJECT] = {"$2", "an object"},
+	[OPTION_OBJECT] = {"@", "an object"},
 };
 
 static bool
@@ -99,42 +102,100 @@ fits(OptionType type, const JsonbValue *value)
 	return false;
 }
 
-/*
- * Set one option of a pool. Returns NULL, or what is wrong with the option's name
- * or the type of its value. A value that the column's type or CHECK refuses is
- * the server's own error.
- */
-const char *
-store_pool_set_option(int32 pool, const char *option, JsonbValue *value)
+/* Whether an option may have a value; returns NULL, or what is wrong with it. */
+static const char *
+check_option(const char *name, const JsonbValue *value, const PoolOption **found)
 {
-	const PoolOption *found = NULL;
-	Oid			types[2] = {INT4OID, JSONBOID};
-	Datum		values[2];
-	char		nulls[3] = "  ";
-	char	   *sql;
-
+	*found = NULL;
 	for (int i = 0; i < lengthof(options); i++)
-		if (strcmp(options[i].name, option) == 0)
-			found = &options[i];
-	if (found == NULL)
+		if (strcmp(options[i].name, name) == 0)
+			*found = &options[i];
+	if (*found == NULL)
 		return "there is no option of that name";
 	if (value->type == jbvNull)
-	{
-		if (!found->nullable)
-			return "it cannot be null";
-		nulls[1] = 'n';
-	}
-	else if (!fits(found->type, value))
-		return psprintf("it must be %s", conversions[found->type].wanted);
+		return (*found)->nullable ? NULL : "it cannot be null";
+	if (!fits((*found)->type, value))
+		return psprintf("it must be %s", conversions[(*found)->type].wanted);
+	return NULL;
+}
 
-	sql = psprintf("UPDATE gpu_orch.pool SET %s = %s WHERE id = $1", found->name,
-				   conversions[found->type].expression);
-	values[0] = Int32GetDatum(pool);
-	values[1] = JsonbPGetDatum(JsonbValueToJsonb(value));
+/*
+ * Run the statement. What a CHECK refuses is reported without the row, which
+ * holds values that are nobody else's business.
+ */
+static void
+run_update(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (SPI_execute_with_args(sql, n, types, values, nulls, false, 0) != SPI_OK_UPDATE ||
+			SPI_processed != 1)
+			elog(ERROR, "gpu_orch: the options of a pool could not be set");
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode != ERRCODE_CHECK_VIOLATION)
+			ReThrowError(error);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the options of the pool contradict each other or are out of range"),
+				 errdetail("They violate the constraint \"%s\".", error->constraint_name),
+				 errhint("docs/configuration.md lists the options of a pool and their ranges.")));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Set options of a pool, all at once. Returns NULL, or what is wrong with one of
+ * them, whose index is then in *wrong.
+ */
+const char *
+store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values, int *wrong)
+{
+	StringInfoData sql;
+	Oid		   *types = palloc((n + 1) * sizeof(Oid));
+	Datum	   *arguments = palloc((n + 1) * sizeof(Datum));
+	char	   *nulls = palloc0(n + 2);
+
+	if (n == 0)
+		return NULL;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "UPDATE gpu_orch.pool SET ");
+	types[0] = INT4OID;
+	arguments[0] = Int32GetDatum(pool);
+	nulls[0] = ' ';
+	for (int i = 0; i < n; i++)
+	{
+		const PoolOption *option;
+		const char *problem = check_option(names[i], &values[i], &option);
+
+		if (problem != NULL)
+		{
+			*wrong = i;
+			return problem;
+		}
+		appendStringInfo(&sql, "%s%s = ", i > 0 ? ", " : "", option->name);
+		for (const char *c = conversions[option->type].expression; *c; c++)
+		{
+			if (*c == '@')
+				appendStringInfo(&sql, "$%d", i + 2);
+			else
+				appendStringInfoChar(&sql, *c);
+		}
+		types[i + 1] = JSONBOID;
+		arguments[i + 1] = JsonbPGetDatum(JsonbValueToJsonb(&values[i]));
+		nulls[i + 1] = values[i].type == jbvNull ? 'n' : ' ';
+	}
+	appendStringInfoString(&sql, " WHERE id = $1");
 	spi_begin();
-	if (SPI_execute_with_args(sql, 2, types, values, nulls, false, 0) != SPI_OK_UPDATE ||
-		SPI_processed != 1)
-		elog(ERROR, "gpu_orch: option \"%s\" of a pool could not be set", option);
+	run_update(sql.data, n + 1, types, arguments, nulls);
 	spi_end();
 	return NULL;
 }
@@ -490,21 +551,22 @@ store_offer_list(int32 pool, OfferRow **offers)
 	return n;
 }
 
-/* Whether the price of an offer in use is not known. */
-bool
-store_offer_any_unpriced(void)
+/* How many offers of pools in use have no price that is known. */
+int64
+store_offer_count_unpriced(void)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool"
-		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL LIMIT 1",
+		"SELECT count(*) FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool"
+		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL",
 		0, {0}
 	};
-	bool		found;
+	int64		n;
 
 	spi_begin();
-	found = spi_read(&query, NULL, 1) == 1;
+	spi_read(&query, NULL, 1);
+	n = spi_int8(0, 1);
 	spi_end();
-	return found;
+	return n;
 }
 
 /* How often an offer was refused since it last gave a pod. */

@@ -52,14 +52,15 @@ extern bool store_pool_lock(int32 pool);
 extern char *store_pool_name(int32 pool);
 extern int32 store_pool_create(const char *name, const char *image, Datum gpu_types,
 							   int32 min_workers, int32 max_workers, TimestampTz now);
-extern const char *store_pool_set_option(int32 pool, const char *option, JsonbValue *value);
+extern const char *store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values,
+										  int *wrong);
 extern const char *store_pool_read_policy_options(PlanPool *plan, Jsonb *policy_options);
 extern void store_pool_make_offers(int32 pool);
 extern void store_pool_drop(int32 pool, TimestampTz now);
 extern int	store_pool_list(PoolRow **pools);
 extern void store_pool_scaled_in(int32 pool, TimestampTz now);
 extern int	store_offer_list(int32 pool, OfferRow **offers);
-extern bool store_offer_any_unpriced(void);
+extern int64 store_offer_count_unpriced(void);
 extern int32 store_offer_refusals(int64 offer);
 extern void store_offer_refused(int64 offer, TimestampTz backoff_until);
 extern void store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now);

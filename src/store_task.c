@@ -266,26 +266,29 @@ store_task_stands(int64 task_id)
 	return stands;
 }
 
-/* The first of these tasks that does not exist, or 0. */
-int64
-store_task_missing_parent(const int64 *parents, int n_parents)
+/*
+ * Whether all of these tasks exist, as far as the role may know: one of a tenant
+ * that it may not use does not. If not, *missing is the first that does not.
+ */
+bool
+store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.task WHERE id = $1", 1, {INT8OID}
+		"SELECT tenant FROM gpu_orch.task WHERE id = $1", 1, {INT8OID}
 	};
-	int64		missing = 0;
+	bool		exist = true;
 
 	spi_begin();
-	for (int i = 0; missing == 0 && i < n_parents; i++)
+	for (int i = 0; exist && i < n_parents; i++)
 	{
 		SpiArgs		args = SPI_ARGS_INIT;
 
 		spi_arg_int8(&args, parents[i]);
-		if (spi_read(&query, &args, 1) == 0)
-			missing = parents[i];
+		exist = spi_read(&query, &args, 1) == 1 && store_tenant_allows(spi_int4(0, 1), role);
+		*missing = parents[i];
 	}
 	spi_end();
-	return missing;
+	return exist;
 }
 
 static void

@@ -38,7 +38,8 @@ typedef struct TaskRow
 extern int64 store_task_submit(const NewTask *task, TimestampTz now);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
 extern bool store_task_stands(int64 task_id);
-extern int64 store_task_missing_parent(const int64 *parents, int n_parents);
+extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role,
+									 int64 *missing);
 
 extern void store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now);
 extern bool store_task_unwait(int64 task_id, TaskSlot *slot);

@@ -364,7 +364,8 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 /*
  * Move a worker as the table of rules says for this cause. Returns the rule, or
  * NULL when the move is illegal from where the worker stands: then nothing has
- * changed. A worker that terminates loses its session and its leases with it.
+ * changed. A worker that is ended loses its leases at once, and its session when
+ * it is terminated; until then its heartbeats are told to stop.
  */
 const WorkerRule *
 store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
@@ -402,7 +403,7 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 		spi_arg_int8(&args, no);
 		spi_arg_text(&args, fsm_worker_state_name(rule->to));
 		spi_arg_time(&args, now);
-		spi_arg_bool(&args, ends);
+		spi_arg_bool(&args, rule->to == WS_TERMINATED);
 		spi_run_one(&move, &args, "moving a worker");
 	}
 	if (ends && rule->from != WS_TERMINATING)

@@ -271,7 +271,7 @@ CREATE TABLE gpu_orch.cloud_op (
     http_status  int,
     reason       text,
     message      text,
-    requested_by name NOT NULL
+    requested_by name
 );
 CREATE INDEX cloud_op_open ON gpu_orch.cloud_op (state) WHERE state IN ('planned', 'sent', 'unknown');
 CREATE INDEX cloud_op_worker ON gpu_orch.cloud_op (worker);

@@ -95,8 +95,9 @@ SELECT t.kind, q.state, coalesce(n.name, 'default') AS tenant, q.reason, count(*
 FROM (SELECT w.task_id, w.state::text AS state, w.tenant,
              CASE w.state WHEN 'scheduled' THEN 'its time has not come'
                           WHEN 'blocked' THEN 'other tasks must succeed first'
-                          ELSE 'its tenant''s limit is reached' END AS reason
-      FROM gpu_orch.waiting w
+                          ELSE CASE WHEN x.max_running IS NULL THEN 'it is about to be admitted'
+                                    ELSE 'its tenant''s limit is reached' END END AS reason
+      FROM gpu_orch.waiting w LEFT JOIN gpu_orch.tenant x ON x.id = w.tenant
       UNION ALL
       SELECT r.task_id, 'ready', r.tenant, 'no worker has claimed it yet' FROM gpu_orch.ready_queue r
       UNION ALL

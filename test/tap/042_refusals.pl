@@ -30,15 +30,15 @@ is(sql(q{SELECT passed_over FROM gpu_orch.offers WHERE gpu_type = 'NVIDIA GeForc
 	'the first offer is passed over for a while');
 is(sql(q{SELECT reason FROM gpu_orch.cloud_ops WHERE kind = 'create' AND state = 'refused' LIMIT 1}), 'capacity',
 	'and the journal says why');
-is(sql(q{SELECT coalesce(sum(seconds), 0) FROM gpu_orch.cost_estimate c JOIN gpu_orch.workers w USING (worker_id)
-	WHERE w.pod_id IS NULL}), 0, 'a refused create costs nothing');
+is(sql(q{SELECT coalesce(sum(seconds), 0) = 0 FROM gpu_orch.cost_estimate c JOIN gpu_orch.workers w USING (worker_id)
+	WHERE w.pod_id IS NULL}), 't', 'a refused create costs nothing');
 $provider->no_faults;
 
 # Lists that do not tell the truth change nothing.
 sql(q{SELECT gpu_orch.advance_clock('2 minutes')});
 $provider->fault({call => 'list', action => 'empty_list', count => 1});
 $provider->control(POST => 'pods', {foreign => 'somebody-elses'});
-$provider->control(POST => 'pods', {foreign => 'gpo-00000000-abcdefghjkmnpqrstvwxyz0123'});
+$provider->control(POST => 'pods', {foreign => 'gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123'});
 sql('SELECT gpu_orch.reconcile_now()');
 is(sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'an empty list ends nobody');
 $provider->fault({call => 'list', action => 'status', status => 500, count => 1});
@@ -56,9 +56,9 @@ ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE state = 'initial
 
 # A pod of ours that no row wants: restored rows, say. It is deleted; those of others are not.
 my $installation = sql('SELECT substr(id, 1, 8) FROM gpu_orch.installation');
-$provider->control(POST => 'pods', {foreign => "gpo-$installation-abcdefghjkmnpqrstvwxyz0123"});
+$provider->control(POST => 'pods', {foreign => "gpo-$installation-1-abcdefghjkmnpqrstvwxyz0123"});
 ok($provider->wait_until(sub {
-	!grep { $_->{name} =~ /^gpo-\Q$installation\E-abcdefghjkmnpqrstvwxyz0123$/ && !defined $_->{deleted_at} } @{$provider->ledger->{pods}} },
+	!grep { $_->{name} =~ /^gpo-\Q$installation\E-1-abcdefghjkmnpqrstvwxyz0123$/ && !defined $_->{deleted_at} } @{$provider->ledger->{pods}} },
 	'the orphan is deleted'), 'an orphan is deleted');
 is(scalar(grep { $_->{name} =~ /^(somebody|gpo-00000000)/ && !defined $_->{deleted_at} } @{$provider->ledger->{pods}}), 2,
 	'the pods of others live on');

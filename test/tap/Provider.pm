@@ -4,6 +4,7 @@ package Provider;
 
 use strict;
 use warnings;
+use File::Spec;
 use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
@@ -60,7 +61,24 @@ sub control
 	return length $answer->{content} ? decode_json($answer->{content}) : undef;
 }
 
-sub fault { my ($self, @rules) = @_; return $self->control(POST => 'faults', {add => \@rules}); }
+# fault({call =>, gpu =>, action =>, count =>, and the action's parameters}, ...): add rules.
+sub fault
+{
+	my ($self, @rules) = @_;
+	my @nested;
+
+	for my $rule (@rules)
+	{
+		my %rest = %$rule;
+		my %nested = map { $_ => delete $rest{$_} } grep { exists $rest{$_} } qw(name action count probability);
+
+		$nested{match} = {map { $_ => delete $rest{$_} } grep { exists $rest{$_} } qw(call gpu)};
+		$nested{params} = \%rest if %rest;
+		push @nested, \%nested;
+	}
+	return $self->control(POST => 'faults', {add => \@nested});
+}
+
 sub no_faults { return $_[0]->control(POST => 'faults', {clear => JSON::PP::true}); }
 sub ledger { return $_[0]->control(GET => 'ledger'); }
 
@@ -92,7 +110,7 @@ sub new_node
 {
 	my ($self, $name, $settings) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
-	my $key_file = PostgreSQL::Test::Utils::tempdir() . '/api_key';
+	my $key_file = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir() . '/api_key');
 
 	umask 077;
 	append_to_file($key_file, $self->{key});
@@ -108,6 +126,7 @@ gpu_orch.reconcile_interval = '500ms'
 gpu_orch.heartbeat_interval = '1s'
 gpu_orch.settle_time = '2s'
 gpu_orch.http_timeout = '2s'
+restart_after_crash = on
 $settings
 CONF
 	$node->start;
