@@ -4,6 +4,7 @@ use warnings FATAL => 'all';
 
 use File::Basename qw(basename dirname);
 use File::Spec;
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -23,23 +24,21 @@ gpu_orch.test_clock = on
 $node->start;
 
 # The examples.
+my $user = $node->safe_psql('postgres', 'SELECT current_user');
+for my $document (@documents)
 {
+	my $name = basename($document);
 	local %ENV = (
 		%ENV,
 		PGHOST => $node->host,
 		PGPORT => $node->port,
+		PGUSER => $user,
 		PGDATABASE => 'postgres');
-	my $user = $node->safe_psql('postgres', 'SELECT current_user');
 
-	for my $document (@documents)
-	{
-		my $name = basename($document);
-
-		next unless slurp_file($document) =~ /^ *```sql test$/m;
-		my $ran = IPC::Run::run([ "$top/test/docs_examples", $document ],
-			'>&', \my $said, init => sub { $ENV{PGUSER} = $user });
-		ok($ran, "the examples of $name run") or diag($said);
-	}
+	next unless slurp_file($document) =~ /^ *```sql test$/m;
+	my $said = '';
+	my $ran = IPC::Run::run([ "$top/test/docs_examples", $document ], '>&', \$said);
+	ok($ran, "the examples of $name run") or diag($said);
 }
 
 $node->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS gpu_orch');
