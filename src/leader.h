@@ -36,6 +36,7 @@ typedef struct Leader
 	char	   *cloud_url;		/* what it was opened with */
 	TimestampTz key_changed;	/* modification time of the key's file */
 	int			api_failures;	/* in a row */
+	char		api_failing[SHMEM_TEXT];	/* in which way, as logged; empty while it works */
 	TimestampTz api_retry_at;
 	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
 
@@ -57,7 +58,8 @@ typedef void (*LeaderStep) (Leader *leader, void *arg);
 
 /* leader_main.c */
 extern bool leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg);
-extern void leader_api_failed(Leader *leader, const char *message, int64 retry_after_ms);
+extern void leader_api_failed(Leader *leader, const char *what, const char *message,
+							  int64 retry_after_ms);
 extern void leader_api_worked(Leader *leader);
 extern void leader_answer_reconcile(uint64 asked, bool failed);
 

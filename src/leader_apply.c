@@ -249,8 +249,8 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 		(answer->verdict == CLOUD_REFUSED && !concerns_all_calls(answer)))
 		leader_api_worked(leader);
 	else if (concerns_all_calls(answer))
-		leader_api_failed(leader, answer->message ? answer->message : "no answer",
-						  answer->retry_after_ms);
+		leader_api_failed(leader, reason_name(answer->reason),
+						  answer->message ? answer->message : "no answer", answer->retry_after_ms);
 
 	switch (answer->call)
 	{

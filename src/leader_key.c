@@ -68,7 +68,7 @@ unusable(Leader *leader, const char *why)
 {
 	close_cloud(leader);
 	leader->key_changed = 0;
-	leader_api_failed(leader, why, -1);
+	leader_api_failed(leader, why, why, -1);
 	leader_answer_reconcile(PG_UINT64_MAX, true);
 }
 

@@ -207,23 +207,24 @@ leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 
 /*
  * Note that the provider cannot be used, and wait before the next call; a
- * negative retry_after_ms leaves the wait to the backoff. Said once for as long as
- * the message stays the same.
+ * negative retry_after_ms leaves the wait to the backoff. `what` is the way in which
+ * it fails; it is logged once for as long as that stays the same, since the message
+ * may differ between calls.
  */
 void
-leader_api_failed(Leader *leader, const char *message, int64 retry_after_ms)
+leader_api_failed(Leader *leader, const char *what, const char *message, int64 retry_after_ms)
 {
 	ShmemState *state = shmem_state();
 	TimestampTz now = clock_now();
-	bool		news;
+	bool		news = strncmp(leader->api_failing, what, SHMEM_TEXT - 1) != 0;
 
 	leader->api_failures++;
 	if (retry_after_ms < 0)
 		retry_after_ms = backoff_ms(leader->api_failures, API_BASE_MS, API_CAP_MS, (uint64) now);
 	leader->api_retry_at = now + retry_after_ms * 1000;
+	strlcpy(leader->api_failing, what, SHMEM_TEXT);
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	news = strncmp(state->api_error, message, SHMEM_TEXT - 1) != 0;
 	strlcpy(state->api_error, message, SHMEM_TEXT);
 	state->api_ok = false;
 	state->api_retry_at = leader->api_retry_at;
@@ -237,12 +238,12 @@ void
 leader_api_worked(Leader *leader)
 {
 	ShmemState *state = shmem_state();
-	bool		news;
+	bool		news = leader->api_failing[0] != '\0';
 
 	leader->api_failures = 0;
 	leader->api_retry_at = 0;
+	leader->api_failing[0] = '\0';
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	news = !state->api_ok && state->api_error[0] != '\0';
 	state->api_ok = true;
 	state->api_error[0] = '\0';
 	state->api_retry_at = 0;

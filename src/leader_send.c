@@ -43,7 +43,7 @@ start_list(Leader *leader, TimestampTz now)
 		leader->list_started = now;
 	else
 	{
-		leader_api_failed(leader, error, -1);
+		leader_api_failed(leader, error, error, -1);
 		leader_answer_reconcile(leader->reconcile_answering, true);
 	}
 }
@@ -62,7 +62,7 @@ start_catalog(Leader *leader, TimestampTz now)
 	if (cloud_start_catalog(leader->cloud, TAG_CATALOG, &error))
 		leader->catalog_in_flight = true;
 	else
-		leader_api_failed(leader, error, -1);
+		leader_api_failed(leader, error, error, -1);
 }
 
 /* One op on its way out. */

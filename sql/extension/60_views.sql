@@ -14,7 +14,8 @@ SELECT t.id AS task_id,
             WHEN r.task_id IS NOT NULL THEN 'ready'
             ELSE a.final_state END AS state,
        t.kind, t.priority, coalesce(n.name, 'default') AS tenant,
-       coalesce(l.attempt, r.attempt - 1, w.attempt - 1, a.attempt) AS attempts, t.max_attempts,
+       ((SELECT count(*) FROM gpu_orch.attempt e WHERE e.task_id = t.id AND e.lease IS NOT NULL)
+        + CASE WHEN l.task_id IS NULL THEN 0 ELSE 1 END)::int AS attempts, t.max_attempts,
        wk.id AS worker,
        l.progress, l.stage, coalesce(l.cancel_requested, false) AS cancel_requested,
        a.result, a.error,
