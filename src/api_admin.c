@@ -38,22 +38,13 @@ PG_FUNCTION_INFO_V1(gpu_orch_explain_scaling);
 PG_FUNCTION_INFO_V1(gpu_orch_leader_status);
 PG_FUNCTION_INFO_V1(gpu_orch_worker_rules);
 
-/* Have the leader read the provider's list before it creates anything. */
-static void
-look_first(void)
-{
-	LWLockAcquire(shmem_state()->lock, LW_EXCLUSIVE);
-	shmem_state()->first_look_done = false;
-	LWLockRelease(shmem_state()->lock);
-}
-
 static void
 set_paused(bool paused)
 {
 	shmem_require();
 	store_installation_pause(paused, clock_now());
 	if (!paused)
-		look_first();
+		shmem_look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 }
@@ -80,7 +71,7 @@ gpu_orch_adopt_installation(PG_FUNCTION_ARGS)
 {
 	shmem_require();
 	store_installation_adopt(clock_now());
-	look_first();
+	shmem_look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();
@@ -207,6 +198,8 @@ gpu_orch_run_cycle(PG_FUNCTION_ARGS)
 {
 	ShmemState *state = shmem_state();
 	CycleSummary cycle = {0};
+	char		error[SHMEM_TEXT];
+	bool		failed;
 
 	shmem_require();
 	if (!PG_ARGISNULL(0) && PG_GETARG_BOOL(0))
@@ -221,7 +214,15 @@ gpu_orch_run_cycle(PG_FUNCTION_ARGS)
 		ask_leader(&state->cycle_asked, &state->cycle_done);
 		LWLockAcquire(state->lock, LW_SHARED);
 		cycle = state->cycle;
+		failed = state->cycle_failed;
+		strlcpy(error, state->last_error, sizeof(error));
 		LWLockRelease(state->lock);
+		if (failed)
+			ereport(ERROR,
+					(errcode(ERRCODE_GPU_ORCH_NO_LEADER),
+					 errmsg("a step of the cycle failed"),
+					 errdetail("%s", error),
+					 errhint("The other steps were done. See gpu_orch.status() and the server's log.")));
 	}
 	PG_RETURN_JSONB_P(cycle_json(&cycle));
 }

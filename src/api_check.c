@@ -108,19 +108,19 @@ api_empty_object(void)
 }
 
 /*
- * Begin a call by which a worker changes something: preloading, and an isolation
- * level that sees what others have just committed.
+ * Begin a call that changes what others change too: preloading, and an isolation
+ * level that sees what they have just committed.
  */
 void
-api_begin_worker_call(void)
+api_begin_change(void)
 {
 	shmem_require();
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("worker functions need the isolation level READ COMMITTED"),
+				 errmsg("this function needs the isolation level READ COMMITTED"),
 				 errdetail("An older snapshot would hide tasks and leases that others changed."),
-				 errhint("Call them outside of REPEATABLE READ and SERIALIZABLE transactions.")));
+				 errhint("Call it outside of REPEATABLE READ and SERIALIZABLE transactions.")));
 }
 
 /*

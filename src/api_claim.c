@@ -144,7 +144,7 @@ claim_count(FunctionCallInfo fcinfo, int arg)
 static void
 authenticate(FunctionCallInfo fcinfo, WorkerRow *worker)
 {
-	api_begin_worker_call();
+	api_begin_change();
 	api_authenticate(api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH),
 					 api_text(fcinfo, 1, "token", MAX_NAME_LENGTH), worker);
 }

@@ -233,6 +233,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 	int			min_workers = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
 	int			max_workers = PG_ARGISNULL(4) ? 10 : PG_GETARG_INT32(4);
 	TimestampTz now = clock_now();
+	Installation installation;
 	int32		pool;
 
 	shmem_require();
@@ -252,6 +253,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("pool \"%s\" exists already", name),
 				 errhint("Change it with alter_pool(), or choose another name.")));
+	store_installation_ensure(&installation, now);
 	pool = store_pool_create(name, image, PG_GETARG_DATUM(2), min_workers, max_workers, now);
 	(void) set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
 	store_pool_make_offers(pool);
@@ -319,7 +321,7 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 	FleetPool  *found = NULL;
 	int32		pool;
 
-	api_begin_worker_call();
+	api_begin_change();
 	if (count < 1 || count > MAX_SPAWN)
 		api_refuse("count", psprintf("%d is out of range.", count),
 				   psprintf("Use a value from 1 to %d.", MAX_SPAWN));
@@ -393,7 +395,7 @@ gpu_orch_drain_worker(PG_FUNCTION_ARGS)
 	char	   *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
 	WorkerRow	worker;
 
-	api_begin_worker_call();
+	api_begin_change();
 	if (!store_worker_find(id, true, &worker))
 		unknown("worker", id, "workers");
 	move_worker(&worker, "drain", clock_now());
@@ -411,7 +413,7 @@ gpu_orch_terminate_worker(PG_FUNCTION_ARGS)
 	bool		force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	WorkerRow	worker;
 
-	api_begin_worker_call();
+	api_begin_change();
 	if (!store_worker_find(id, true, &worker))
 		unknown("worker", id, "workers");
 	if (!force && store_lease_count_worker(worker.no) > 0)

@@ -79,6 +79,11 @@ check_task(const NewTask *task)
 										  IntervalPGetDatum(&(Interval) {0}))) <= 0)
 		api_refuse("timeout", "It is not longer than zero.",
 				   "Use a positive interval, or null for no limit.");
+	if (task->timeout != NULL &&
+		DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(task->timeout),
+										  IntervalPGetDatum(&(Interval) {.month = 12}))) > 0)
+		api_refuse("timeout", "It is longer than a year.",
+				   "Use a shorter interval, or null for no limit.");
 	if (task->idempotency_key != NULL)
 		api_check_text("idempotency_key", task->idempotency_key, MAX_NAME_LENGTH);
 	if (task->traceparent != NULL)
@@ -426,12 +431,12 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 	TaskRow		task;
 	TaskSlot	slot;
 
-	shmem_require();
+	api_begin_change();
 	lock_task(task_id, &task);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (store_task_unwait(task_id, &slot) || store_queue_remove(task_id, &slot))
+		if (store_task_unwait(task_id, true, &slot) || store_queue_remove(task_id, &slot))
 		{
 			store_lease_end_without(&slot, "cancelled by request", now);
 			PG_RETURN_BOOL(true);
@@ -460,7 +465,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	bool		final;
 	bool		succeeded;
 
-	shmem_require();
+	api_begin_change();
 	lock_task(task_id, &task);
 	if (!store_attempt_last(task_id, &attempt, &final, &succeeded) || !final || succeeded ||
 		store_task_stands(task_id))

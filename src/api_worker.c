@@ -120,7 +120,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	bool		nulls[4] = {false};
 	bool		exists;
 
-	api_begin_worker_call();
+	api_begin_change();
 	match_require_capabilities(capabilities, "capabilities");
 	if (pool_name != NULL && !store_pool_find(pool_name, false, &pool))
 		ereport(ERROR,
@@ -194,7 +194,7 @@ gpu_orch_heartbeat(PG_FUNCTION_ARGS)
 	const char *directive = "continue";
 	JsonbParseState *state = NULL;
 
-	api_begin_worker_call();
+	api_begin_change();
 	if (!PG_ARGISNULL(2))
 	{
 		stats = PG_GETARG_JSONB_P(2);

@@ -58,6 +58,7 @@ typedef void (*LeaderStep) (Leader *leader, void *arg);
 
 /* leader_main.c */
 extern bool leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg);
+extern void leader_note_error(const char *doing, const char *message);
 extern void leader_api_failed(Leader *leader, const char *what, const char *message,
 							  int64 retry_after_ms);
 extern void leader_api_worked(Leader *leader);
@@ -69,7 +70,7 @@ extern void leader_look_first(Leader *leader);
 extern void leader_open_cloud(Leader *leader);
 
 /* leader_tick.c */
-extern void leader_admit(Leader *leader, uint32 flags);
+extern bool leader_admit(Leader *leader, uint32 flags);
 extern void leader_tick(Leader *leader);
 
 /* leader_send.c */

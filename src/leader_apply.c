@@ -94,7 +94,7 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 	if (op->state == OP_DONE && op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0)
 	{
 		/* Another pod of this name spoke first: this one is a double. */
-		store_op_plan_delete(worker->no, op->pool, op->pod_name, pod->id, now);
+		store_op_plan_delete(0, op->pool, op->pod_name, pod->id, now);
 		store_event("double_pod", op->pod_name, store_detail("pod_id", pod->id), now);
 		return;
 	}
@@ -219,7 +219,8 @@ finish_list(Leader *leader, bool complete)
 	{
 		LWLockAcquire(state->lock, LW_EXCLUSIVE);
 		state->last_reconcile = clock_now();
-		state->first_look_done = true;
+		if (leader->reconcile_answering >= state->reconcile_asked)
+			state->first_look_done = true;
 		LWLockRelease(state->lock);
 	}
 	leader_answer_reconcile(leader->reconcile_answering, !complete);
@@ -245,11 +246,13 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 void
 leader_apply(Leader *leader, CloudAnswer *answer)
 {
-	if (answer->verdict == CLOUD_OK ||
-		(answer->verdict == CLOUD_REFUSED && !concerns_all_calls(answer)))
+	/* Without its list the provider is of no use, whatever the reason. */
+	bool		all = concerns_all_calls(answer) || answer->call == CLOUD_LIST;
+
+	if (answer->verdict == CLOUD_OK || (answer->verdict == CLOUD_REFUSED && !all))
 		leader_api_worked(leader);
-	else if (concerns_all_calls(answer))
-		leader_api_failed(leader, reason_name(answer->reason),
+	else if (all)
+		leader_api_failed(leader, answer->reason == CR_NONE ? "failed" : reason_name(answer->reason),
 						  answer->message ? answer->message : "no answer", answer->retry_after_ms);
 
 	switch (answer->call)

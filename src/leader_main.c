@@ -83,6 +83,8 @@ enter(void)
 	state->leader_pid = MyProcPid;
 	state->leader_latch = MyLatch;
 	state->leader_started = clock_now();
+	state->grace_since = state->leader_started;
+	state->last_tick = 0;
 	state->first_look_done = false;
 	state->api_ok = false;
 	state->api_error[0] = '\0';
@@ -151,8 +153,9 @@ override_site_defaults(void)
 	override("application_name", "gpu_orch leader");
 }
 
-static void
-note_error(const char *doing, const char *message)
+/* Note an error for the status, and log it once for as long as it repeats. */
+void
+leader_note_error(const char *doing, const char *message)
 {
 	ShmemState *state = shmem_state();
 	char		text[SHMEM_TEXT];
@@ -198,7 +201,7 @@ leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 		FlushErrorState();
 		xact_abort();
 		MemoryContextSwitchTo(leader->scratch);
-		note_error(doing, error->message);
+		leader_note_error(doing, error->message);
 		done = false;
 	}
 	PG_END_TRY();
@@ -274,11 +277,20 @@ leader_answer_reconcile(uint64 asked, bool failed)
 void
 leader_look_first(Leader *leader)
 {
-	LWLockAcquire(shmem_state()->lock, LW_EXCLUSIVE);
-	shmem_state()->first_look_done = false;
-	LWLockRelease(shmem_state()->lock);
+	shmem_look_first();
 	leader->next_reconcile = clock_now();
 	leader->next_catalog = leader->next_reconcile;
+}
+
+/*
+ * Between steps there is nothing that a cancel request could end, so it is dropped;
+ * SIGTERM and the server's barriers act.
+ */
+static void
+check_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* The earlier of two times, where 0 is never. */
@@ -356,7 +368,7 @@ drive_cloud(Leader *leader)
 	cloud_drive(leader->cloud);
 	while (leader->cloud != NULL && cloud_next_answer(leader->cloud, &answer))
 	{
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		leader_apply(leader, &answer);
 		leader->decide_at = clock_now();
 	}
@@ -373,11 +385,15 @@ turn(Leader *leader)
 
 	drive_cloud(leader);
 	now = clock_now();
+	/* A clock that was set back must not put anything off. */
+	leader->next_tick = Min(leader->next_tick, now + (int64) guc_cycle_interval * 1000);
+	leader->next_reconcile =
+		Min(leader->next_reconcile, now + (int64) guc_reconcile_interval * 1000);
 	if (flags != 0 && leader->decide_at == 0)
 		leader->decide_at = now + (int64) guc_event_debounce * 1000;
 	if (leader->verdict == GUARD_GO &&
 		(flags != 0 || (leader->next_due != 0 && leader->next_due <= now)))
-		leader_admit(leader, flags);
+		(void) leader_admit(leader, flags);
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	asked = state->cycle_done < state->cycle_asked ||
@@ -421,7 +437,7 @@ gpu_orch_leader_main(Datum arg)
 
 	for (;;)
 	{
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		MemoryContextSwitchTo(leader->scratch);
 		MemoryContextReset(leader->scratch);
 		if (ConfigReloadPending)

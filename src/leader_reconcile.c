@@ -101,7 +101,7 @@ read_rows(Round *round)
 	round->by_name = make_index("creates by name");
 	round->deletes = make_index("deletes by pod");
 	for (int i = 0; i < round->n_workers; i++)
-		if (round->workers[i].pod_id != NULL)
+		if (round->workers[i].origin == WO_CLOUD && round->workers[i].pod_id != NULL)
 			add_index(round->by_pod, round->workers[i].pod_id, i);
 	for (int i = 0; i < round->n_ops; i++)
 	{
@@ -163,6 +163,16 @@ forget_others(Round *round)
 			hash_search(round->leader->absences, absence->pod_id, HASH_REMOVE, NULL);
 }
 
+/*
+ * Lock a worker, or leave it for the next look if somebody else has it: one open
+ * transaction must not void what a list says of all others.
+ */
+static bool
+lock_worker(int64 no, WorkerRow *worker)
+{
+	return store_worker_is_free(no) && store_worker_lock(no, worker);
+}
+
 /* A pod of a create whose outcome was not known: it is ours, and it is there. */
 static void
 adopt(Round *round, const CloudOpRow *op, const CloudPod *pod)
@@ -170,7 +180,7 @@ adopt(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	WorkerRow	worker;
 	CloudOpRow	locked;
 
-	if (!store_worker_lock(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
+	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
 		(locked.state != OP_SENT && locked.state != OP_UNKNOWN))
 		return;
 	store_op_answer(op->id, OP_DONE, 0, "adopted", NULL, pod->id, 0, round->now);
@@ -215,14 +225,16 @@ unclaimed_pod(Round *round, const CloudPod *pod)
 		if (late)
 			store_spend_open(op.worker, op.pool, Max(pod->price_micros, op.price_micros),
 							 op.sent_at ? op.sent_at : round->now);
-		plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod", op.worker,
-					op.pool, pod);
+		else if (!second)
+			store_spend_reopen(op.worker);
+		/* The worker's own pod is another one than a double. */
+		plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod",
+					second ? 0 : op.worker, op.pool, pod);
 	}
-	else if (provider_now - pod->created_at >= (int64) guc_orphan_grace * 1000 &&
-			 confirmed(round, pod->id, NULL))
+	else if (confirmed(round, pod->id, NULL) &&
+			 provider_now - pod->created_at >= (int64) guc_orphan_grace * 1000 &&
+			 round->summary.orphans < Max(2, round->answer->n_pods * guc_kill_cap_percent / 100))
 		plan_delete(round, "orphan_pod", 0, 0, pod);
-	else
-		(void) confirmed(round, pod->id, NULL);
 }
 
 /* A pod that a worker has: is it as it should be? */
@@ -230,21 +242,33 @@ static void
 claimed_pod(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
-	int			op = find_index(round->deletes, pod->id);
 
 	round->seen[index] = true;
 	if (pod->price_micros > 0 && pod->price_micros != worker->price_micros &&
 		worker->state != WS_TERMINATING)
 	{
 		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
-		store_spend_update(worker->no, NULL, pod->price_micros);
+		/* What was paid until now stays as it was. */
+		store_spend_close(worker->no, round->now);
+		store_spend_open(worker->no, worker->pool, pod->price_micros, round->now);
+		store_spend_update(worker->no, pod->id, -1);
 	}
 	if (worker->state == WS_INITIALIZING && pod->status != NULL &&
-		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0))
+		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0) &&
+		store_worker_is_free(worker->no))
 		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
-	if (op >= 0 && round->ops[op].state == OP_SENT && round->ops[op].answered_at != 0 &&
-		round->started - round->ops[op].answered_at > DELETE_LAG)
-		store_op_send_again(round->ops[op].id, round->now);
+}
+
+/* A pod whose delete was answered is still there: whose it is does not matter. */
+static void
+still_there(Round *round, int index)
+{
+	const CloudOpRow *op = &round->ops[index];
+
+	round->op_seen[index] = true;
+	if (op->state == OP_SENT && op->answered_at != 0 &&
+		round->started - op->answered_at > DELETE_LAG)
+		store_op_send_again(op->id, round->now);
 }
 
 /* Delete debts whose pod this list does not show. */
@@ -269,7 +293,7 @@ settle_deletes(Round *round)
 				Min(round->leader->next_reconcile, round->now + OBSERVATION_GAP);
 			continue;
 		}
-		if ((op->worker != 0 && !store_worker_lock(op->worker, &worker)) ||
+		if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
 			!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
 			continue;
 		ended = op->http_status == 204 ? op->answered_at : round->now;
@@ -303,7 +327,7 @@ settle_creates(Round *round)
 			store_op_absent_look(op->id, round->now);
 			continue;
 		}
-		if (!store_worker_lock(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
+		if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
 			locked.state != OP_UNKNOWN)
 			continue;
 		store_op_answer(op->id, OP_ABSENT, 0, "absent",
@@ -331,7 +355,7 @@ missing_pods(Round *round)
 			 worker->state != WS_DRAINING))
 			continue;
 		live++;
-		if (round->seen[i] || round->started - worker->created_at < LIST_LAG ||
+		if (round->seen[i] || round->started - worker->state_since < LIST_LAG ||
 			(worker->last_heartbeat != 0 &&
 			 round->now - worker->last_heartbeat < (int64) guc_heartbeat_interval * 3000))
 			continue;
@@ -350,7 +374,8 @@ missing_pods(Round *round)
 	{
 		const WorkerInfo *worker = &round->workers[gone[i]];
 
-		if (store_worker_move(worker->no, "pod_gone", NULL, round->now) != NULL)
+		if (store_worker_is_free(worker->no) &&
+			store_worker_move(worker->no, "pod_gone", NULL, round->now) != NULL)
 		{
 			store_spend_close(worker->no, round->now);
 			round->leader->actions.workers_failed++;
@@ -387,7 +412,7 @@ leader_reconcile(Leader *leader, void *arg)
 		}
 		round.summary.pods++;
 		if ((op = find_index(round.deletes, pod->id)) >= 0)
-			round.op_seen[op] = true;
+			still_there(&round, op);
 		if ((index = find_index(round.by_pod, pod->id)) >= 0)
 			claimed_pod(&round, index, pod);
 		else if (!leader->installation.hold)

@@ -31,8 +31,6 @@ start_list(Leader *leader, TimestampTz now)
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	asked = state->reconcile_done < state->reconcile_asked;
-	if (!state->first_look_done)
-		leader->next_reconcile = Min(leader->next_reconcile, now);
 	if (leader->cloud != NULL && leader->list_started == 0)
 		leader->reconcile_answering = state->reconcile_asked;
 	LWLockRelease(state->lock);
@@ -95,12 +93,7 @@ mark_sent(Leader *leader, void *arg)
 	if (sending->op.kind == OP_CREATE)
 	{
 		if (worker.state != WS_SPAWNING)
-		{
-			store_op_answer(sending->op.id, OP_ABSENT, 0, "not sent",
-							"the worker was ended before its pod was asked for", NULL, 0, now);
-			(void) store_worker_move(worker.no, "never_created", NULL, now);
 			return;
-		}
 		n = store_pool_list(&pools);
 		for (int i = 0; i < n; i++)
 			if (pools[i].id == sending->op.pool)
@@ -262,6 +255,8 @@ leader_send(Leader *leader)
 	start_catalog(leader, now);
 	if (leader->api_retry_at > now)
 		return;
+	/* An answer ends this turn's wait when the window is full; read_due() sets it otherwise. */
+	leader->next_op_due = 0;
 	due.room = guc_api_concurrency - cloud_in_flight(leader->cloud);
 	if (due.room <= 0 || !leader_step(leader, "reading due ops", read_due, &due))
 		return;

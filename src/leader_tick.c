@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "clock.h"
 #include "commands/async.h"
 #include "guc.h"
@@ -22,6 +23,7 @@
 #include "store_op.h"
 #include "store_task.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "wake.h"
 
@@ -39,9 +41,11 @@ static void
 begin(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
+	char		before[INSTALLATION_ID_LENGTH + 1];
 
+	strlcpy(before, leader->installation.id, sizeof(before));
 	store_installation_ensure(&leader->installation, now);
-	if (leader->epoch == 0)
+	if (leader->epoch == 0 || strcmp(before, leader->installation.id) != 0)
 	{
 		leader->epoch = store_installation_new_leader();
 		leader_look_first(leader);
@@ -87,17 +91,66 @@ end_overdue(Leader *leader, void *arg)
 	leader->next_due = store_task_next_due();
 }
 
+/* A claim locks no worker: one that raced its worker's end left a lease that nobody holds. */
+static void
+end_unheld(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+	LeaseEnd	end = {.outcome = OUTCOME_LOST, .error = "the worker had been ended"};
+
+	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
+}
+
 /*
  * End what is overdue and admit what is due, now; flags are those that commits
  * have set.
  */
-void
+bool
 leader_admit(Leader *leader, uint32 flags)
 {
-	(void) leader_step(leader, "admitting tasks", admit, &flags);
-	(void) leader_step(leader, "ending overdue attempts", end_overdue, NULL);
+	bool		good = leader_step(leader, "admitting tasks", admit, &flags);
+
+	good &= leader_step(leader, "ending overdue attempts", end_overdue, NULL);
 	if (leader->next_due != 0)
 		leader->next_due = Max(leader->next_due, clock_now() + DUE_RETRY);
+	return good;
+}
+
+/*
+ * Move one worker; a failure, as of a row that a session keeps locked, is noted and
+ * leaves the others alone. NULL: not moved.
+ */
+static const WorkerRule *
+try_move(const PlanAction *action, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	const WorkerRule *volatile rule = NULL;
+
+	if (!store_worker_is_free(action->worker))
+		return NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		rule = store_worker_move(action->worker, action->cause, NULL, now);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		rule = NULL;
+		leader_note_error("moving a worker", error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return rule;
 }
 
 /* Do to each worker what the plan says; returns how many moved. */
@@ -114,7 +167,7 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 		/* A claim that raced the drain is one more task to finish. */
 		if (strcmp(action->cause, "drained") == 0 && store_lease_count_worker(action->worker) > 0)
 			continue;
-		rule = store_worker_move(action->worker, action->cause, NULL, now);
+		rule = try_move(action, now);
 		if (rule == NULL)
 			continue;
 		moved++;
@@ -147,7 +200,10 @@ decide_pool(Leader *leader, void *arg)
 			pool = &fleet.pools[i];
 	if (pool == NULL)
 		return;
-	if (pool->plan.create > 0 && !store_fleet_can_place(&pool->row, &refused, now))
+	if (leader->api_retry_at > now)
+		refused = "the provider cannot be used now";
+	if (pool->plan.create > 0 &&
+		(refused != NULL || !store_fleet_can_place(&pool->row, &refused, now)))
 	{
 		pool->plan.create = 0;
 		pool->plan.bound_by = refused;
@@ -179,22 +235,45 @@ decide_external(Leader *leader, void *arg)
 		(void) act(leader, &fleet.external_plan, now);
 }
 
+/* Creates that were never sent, of workers that were ended meanwhile: there is no pod. */
+static void
+abandon_planned(TimestampTz now)
+{
+	CloudOpRow *ops;
+	int			n = store_op_abandoned(&ops);
+
+	for (int i = 0; i < n; i++)
+	{
+		WorkerRow	worker;
+		CloudOpRow	op;
+
+		if (!store_worker_is_free(ops[i].worker) || !store_worker_lock(ops[i].worker, &worker) ||
+			!store_op_lock(ops[i].id, &op) || op.state != OP_PLANNED)
+			continue;
+		store_op_answer(op.id, OP_ABSENT, 0, "not sent",
+						"the worker was ended before its pod was asked for", NULL, 0, now);
+		(void) store_worker_move(worker.no, "never_created", NULL, now);
+	}
+}
+
 /* Read the pools' names, and make sure that every owed delete is announced. */
 static void
 prepare(Leader *leader, void *arg)
 {
 	PoolRow   **pools = arg;
+	TimestampTz now = clock_now();
 	int			n = store_pool_list(pools);
 	int64		unpriced;
 
 	(*pools)[n].name = NULL;
+	abandon_planned(now);
 	unpriced = store_offer_count_unpriced();
 	if (unpriced > leader->unpriced)
 		leader->next_catalog = 0;
 	else if (unpriced > 0)
 		leader->next_catalog = Min(leader->next_catalog, leader->last_catalog + CATALOG_RETRY);
 	leader->unpriced = unpriced;
-	store_op_plan_owed_deletes(clock_now());
+	store_op_plan_owed_deletes(now);
 }
 
 /* What the fleet looks like after the cycle, for run_cycle() and status(). */
@@ -216,23 +295,30 @@ leader_tick(Leader *leader)
 	PoolRow    *pools = NULL;
 	uint64		answering;
 	uint64		reset_before = pg_atomic_read_u64(&state->tasks_reset);
+	bool		good;
 	TimestampTz now;
 
-	LWLockAcquire(state->lock, LW_SHARED);
+	now = clock_now();
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	answering = state->cycle_asked;
+	if (state->last_tick != 0 &&
+		now - state->last_tick > ((int64) guc_cycle_interval + guc_heartbeat_timeout) * 1000)
+		state->grace_since = now;
 	LWLockRelease(state->lock);
 	leader->decide_at = 0;
 
-	if (leader_step(leader, "beginning", begin, NULL))
+	good = leader_step(leader, "beginning", begin, NULL);
+	if (good)
 	{
 		leader_open_cloud(leader);
-		leader_admit(leader, 0);
-		(void) leader_step(leader, "deciding for external workers", decide_external, NULL);
+		good &= leader_admit(leader, 0);
+		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
+		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
 			for (int i = 0; pools[i].name != NULL; i++)
-				(void) leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);
-		(void) leader_step(leader, "planning deletes", prepare, &pools);
-		(void) leader_step(leader, "summing up", summarise, &summary);
+				good &= leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);
+		good &= leader_step(leader, "planning deletes", prepare, &pools);
+		good &= leader_step(leader, "summing up", summarise, &summary);
 	}
 	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY)
 		leader->epoch = 0;
@@ -251,6 +337,7 @@ leader_tick(Leader *leader)
 	state->leader_memory = (int64) MemoryContextMemAllocated(TopMemoryContext, true);
 	state->cycle = summary;
 	state->cycle_done = answering;
+	state->cycle_failed = !good;
 	if (leader->verdict != GUARD_GO)
 		strlcpy(state->api_error, ext_guard_explain(leader->verdict), SHMEM_TEXT);
 	LWLockRelease(state->lock);

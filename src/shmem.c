@@ -113,3 +113,17 @@ shmem_set_leader_latch(void)
 		SetLatch(state->leader_latch);
 	LWLockRelease(state->lock);
 }
+
+/*
+ * Have the leader read the provider's list once more before it creates anything. A
+ * list that is being read now does not count: it may be of another account, or of
+ * before a person looked.
+ */
+void
+shmem_look_first(void)
+{
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state->first_look_done = false;
+	state->reconcile_asked++;
+	LWLockRelease(state->lock);
+}

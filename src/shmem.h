@@ -55,6 +55,7 @@ typedef struct ShmemState
 	struct Latch *leader_latch; /* of leader_pid's PGPROC; never a private latch */
 	TimestampTz leader_started;
 	TimestampTz last_tick;
+	TimestampTz grace_since;	/* silence of workers before this proves nothing */
 	TimestampTz last_error_at;
 	int			failed_starts;	/* consecutive, slept off before connecting */
 	TimestampTz last_failed_start;
@@ -76,6 +77,7 @@ typedef struct ShmemState
 	/* requests of run_cycle() and reconcile_now(): asked for, and answered up to */
 	uint64		cycle_asked;
 	uint64		cycle_done;
+	bool		cycle_failed;	/* a step of the newest answered cycle did */
 	uint64		reconcile_asked;
 	uint64		reconcile_done;
 	bool		reconcile_failed;	/* the newest answered reconcile could not be completed */
@@ -92,5 +94,6 @@ extern bool shmem_available(void);
 extern ShmemState *shmem_state(void);
 extern void shmem_require(void);
 extern void shmem_set_leader_latch(void);
+extern void shmem_look_first(void);
 
 #endif

@@ -20,7 +20,7 @@
 /* More claimable tasks of one shape than this make no difference to a decision. */
 #define COUNT_LIMIT 10000
 
-/* After a start, silence proves nothing for as long as two heartbeats. */
+/* After a start or a pause of ours, silence proves nothing for as long as two heartbeats. */
 #define GRACE_HEARTBEATS 2
 
 static double
@@ -164,7 +164,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		return false;
 	LWLockAcquire(shared->lock, LW_SHARED);
 	first_look_done = shared->first_look_done;
-	lost_room = now - shared->leader_started <
+	lost_room = now - shared->grace_since <
 		GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000 ? 0 : PLAN_NO_LIMIT;
 	LWLockRelease(shared->lock);
 	rate_room = (int) Max((int64) 0, guc_spawn_rate_limit -

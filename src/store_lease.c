@@ -304,6 +304,13 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		"RETURNING " ENDED_COLUMNS,
 		1, {TIMESTAMPTZOID}
 	};
+	static SpiQuery of_ended = {
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT l.task_id FROM gpu_orch.lease l JOIN gpu_orch.worker w ON w.no = l.worker"
+		"  WHERE w.state NOT IN ('active', 'draining') LIMIT 1000 FOR UPDATE OF l SKIP LOCKED) "
+		"RETURNING " ENDED_COLUMNS,
+		0, {0}
+	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	int64		n;
 
@@ -323,6 +330,9 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		case LEASES_PAST_DEADLINE:
 			spi_arg_time(&args, before);
 			spi_run(&past_deadline, &args);
+			break;
+		case LEASES_OF_ENDED:
+			spi_run(&of_ended, NULL);
 			break;
 	}
 	n = settle_deleted(end, now);

@@ -24,7 +24,8 @@ typedef enum LeaseSet
 {
 	LEASES_OF_WORKER,			/* all of a worker's */
 	LEASES_NOT_NAMED,			/* a worker's, claimed before a time and not in a list */
-	LEASES_PAST_DEADLINE
+	LEASES_PAST_DEADLINE,
+	LEASES_OF_ENDED				/* claimed while their worker was being ended */
 } LeaseSet;
 
 /* A claimed task, column for column as the type claimed_task. */

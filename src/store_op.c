@@ -253,6 +253,26 @@ store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
 	return n;
 }
 
+/* Planned creates of workers that are not spawning any more. */
+int
+store_op_abandoned(CloudOpRow **ops)
+{
+	static SpiQuery query = {
+		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op o "
+		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = 'create'"
+		" AND EXISTS (SELECT 1 FROM gpu_orch.worker w WHERE w.no = o.worker"
+		"             AND w.state <> 'spawning') ORDER BY id",
+		0, {0}
+	};
+	int			n;
+
+	spi_begin();
+	spi_read(&query, NULL, 0);
+	n = read_ops(ops);
+	spi_end();
+	return n;
+}
+
 /* Read an op without locking it; false if there is none. */
 bool
 store_op_read(int64 id, CloudOpRow *op)
@@ -356,7 +376,8 @@ void
 store_op_sent(int64 id, int64 epoch, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1"
+		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1,"
+		" http_status = NULL, answered_at = NULL, absent_looks = 0, absent_since = NULL"
 		" WHERE id = $1 AND state = 'planned'",
 		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
 	};
@@ -554,6 +575,23 @@ store_spend_close(int64 worker, TimestampTz at)
 	spi_begin();
 	spi_arg_int8(&args, worker);
 	spi_arg_time(&args, at);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/* The pod that was taken for gone is there: it was paid for all the time. */
+void
+store_spend_reopen(int64 worker)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.spend SET ended_at = NULL WHERE id ="
+		" (SELECT id FROM gpu_orch.spend WHERE worker = $1 ORDER BY id DESC LIMIT 1)",
+		1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
 	spi_run(&query, &args);
 	spi_end();
 }

@@ -63,6 +63,7 @@ extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,
 								 const char *pod_id, TimestampTz now);
 extern int	store_op_plan_owed_deletes(TimestampTz now);
 extern int	store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now);
+extern int	store_op_abandoned(CloudOpRow **ops);
 extern bool store_op_read(int64 id, CloudOpRow *op);
 extern bool store_op_lock(int64 id, CloudOpRow *op);
 extern int	store_op_open(CloudOpRow **ops);
@@ -80,6 +81,7 @@ extern int64 store_op_creates_since(TimestampTz since);
 
 extern void store_spend_open(int64 worker, int32 pool, int64 price_micros, TimestampTz from);
 extern void store_spend_update(int64 worker, const char *pod_id, int64 price_micros);
+extern void store_spend_reopen(int64 worker);
 extern void store_spend_close(int64 worker, TimestampTz at);
 extern int64 store_spend_rate(int32 pool);
 

@@ -12,6 +12,7 @@
 #include "store_pool.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/numeric.h"
 
 typedef enum OptionType
 {
@@ -82,6 +83,37 @@ static const struct
 	[OPTION_OBJECT] = {"@", "an object"},
 };
 
+/* Whether a JSON number is a whole one that a column of type int holds. */
+static bool
+is_integer(Numeric number)
+{
+	Datum		value = NumericGetDatum(number);
+	Datum		least = NumericGetDatum(int64_to_numeric(PG_INT32_MIN));
+	Datum		most = NumericGetDatum(int64_to_numeric(PG_INT32_MAX));
+	Datum		whole = DirectFunctionCall2(numeric_trunc, value, Int32GetDatum(0));
+
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, value, whole)) &&
+		DatumGetBool(DirectFunctionCall2(numeric_ge, value, least)) &&
+		DatumGetBool(DirectFunctionCall2(numeric_le, value, most));
+}
+
+/* Whether a JSON value is an array of strings and nothing else. */
+static bool
+is_strings(const JsonbValue *value)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	element;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		return false;
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+		if (token == WJB_ELEM && element.type != jbvString)
+			return false;
+	return true;
+}
+
 static bool
 fits(OptionType type, const JsonbValue *value)
 {
@@ -90,12 +122,13 @@ fits(OptionType type, const JsonbValue *value)
 		case OPTION_TEXT:
 			return value->type == jbvString;
 		case OPTION_INTEGER:
+			return value->type == jbvNumeric && is_integer(value->val.numeric);
 		case OPTION_NUMERIC:
 			return value->type == jbvNumeric;
 		case OPTION_INTERVAL:
 			return value->type == jbvString || value->type == jbvNumeric;
 		case OPTION_TEXTS:
-			return value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data);
+			return is_strings(value);
 		case OPTION_OBJECT:
 			return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
 	}
@@ -223,12 +256,15 @@ store_pool_find(const char *name, bool lock, int32 *pool)
 	return found;
 }
 
-/* Lock a pool, dropped or not, until the end of the transaction; false if there is none. */
+/*
+ * Lock a pool, dropped or not, until the end of the transaction. False if there is
+ * none, or if somebody else has it: for the leader, which never waits for a person.
+ */
 bool
 store_pool_lock(int32 pool)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE", 1, {INT4OID}
+		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, {INT4OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	bool		found;

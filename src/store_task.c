@@ -355,19 +355,26 @@ store_task_hold(const TaskSlot *slot, TimestampTz now)
 	wait_in(slot, "held", 0, now);
 }
 
-/* Take a task out of the waiting ones. False when it is not there. */
+/*
+ * Take a task out of the waiting ones. False when it is not there; without wait also
+ * when somebody else has it locked.
+ */
 bool
-store_task_unwait(int64 task_id, TaskSlot *slot)
+store_task_unwait(int64 task_id, bool wait, TaskSlot *slot)
 {
-	static SpiQuery query = {
+	static SpiQuery waiting = {
 		"DELETE FROM gpu_orch.waiting WHERE task_id = $1 RETURNING " SLOT_COLUMNS, 1, {INT8OID}
+	};
+	static SpiQuery passing = {
+		"DELETE FROM gpu_orch.waiting WHERE task_id = (SELECT task_id FROM gpu_orch.waiting"
+		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " SLOT_COLUMNS, 1, {INT8OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	bool		found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
-	found = spi_run(&query, &args) == 1;
+	found = spi_run(wait ? &waiting : &passing, &args) == 1;
 	if (found)
 		store_queue_slot_read(slot, 0);
 	spi_end();
@@ -384,7 +391,9 @@ store_task_release_dependents(int64 task_id, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.waiting w SET state = 'held', since = $2 WHERE w.state = 'blocked'"
-		" AND w.task_id IN (SELECT d.task_id FROM gpu_orch.task_dependency d WHERE d.parent = $1)"
+		" AND w.task_id IN (SELECT b.task_id FROM gpu_orch.task_dependency d"
+		"  JOIN gpu_orch.waiting b ON b.task_id = d.task_id WHERE d.parent = $1"
+		"  AND b.state = 'blocked' FOR UPDATE OF b SKIP LOCKED)"
 		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.task_dependency d WHERE d.task_id = w.task_id"
 		"                 AND d.parent <> $1 AND NOT EXISTS"
 		"                 (SELECT 1 FROM gpu_orch.attempt a"
@@ -446,8 +455,8 @@ admit_blocked(TimestampTz now)
 		2, {INT8OID, INT8OID}
 	};
 	static SpiQuery release = {
-		"UPDATE gpu_orch.waiting SET state = 'held', since = $2 "
-		"WHERE task_id = $1 AND state = 'blocked'",
+		"UPDATE gpu_orch.waiting SET state = 'held', since = $2 WHERE state = 'blocked' AND task_id ="
+		" (SELECT task_id FROM gpu_orch.waiting WHERE task_id = $1 FOR UPDATE SKIP LOCKED)",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -480,7 +489,7 @@ admit_blocked(TimestampTz now)
 									   rows[i].failed);
 			TaskSlot	slot;
 
-			if (store_task_unwait(rows[i].task_id, &slot))
+			if (store_task_unwait(rows[i].task_id, false, &slot))
 			{
 				store_lease_end_without(&slot, why, now);
 				done++;
@@ -508,9 +517,9 @@ admit_held(void)
 {
 	static SpiQuery unlimited = {
 		"WITH free AS (SELECT w.task_id FROM gpu_orch.waiting w"
-		"              LEFT JOIN gpu_orch.tenant t ON t.id = w.tenant"
-		"              WHERE w.state = 'held' AND t.max_running IS NULL"
-		"              LIMIT $1 FOR UPDATE OF w SKIP LOCKED),"
+		"              WHERE w.state = 'held' AND w.tenant = ANY (ARRAY(SELECT 0 UNION ALL"
+		"               SELECT t.id FROM gpu_orch.tenant t WHERE t.max_running IS NULL))"
+		"              LIMIT $1 FOR UPDATE SKIP LOCKED),"
 		" gone AS (DELETE FROM gpu_orch.waiting w USING free WHERE w.task_id = free.task_id"
 		"          RETURNING w.*) "
 		"INSERT INTO gpu_orch.ready_queue (" SLOT_COLUMNS ") SELECT " SLOT_COLUMNS " FROM gone",

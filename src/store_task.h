@@ -42,7 +42,7 @@ extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid ro
 									 int64 *missing);
 
 extern void store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now);
-extern bool store_task_unwait(int64 task_id, TaskSlot *slot);
+extern bool store_task_unwait(int64 task_id, bool wait, TaskSlot *slot);
 extern void store_task_hold(const TaskSlot *slot, TimestampTz now);
 
 extern void store_task_release_dependents(int64 task_id, TimestampTz now);

@@ -164,6 +164,23 @@ store_worker_lock(int64 no, WorkerRow *worker)
 	return found;
 }
 
+/* Lock a worker unless somebody else has it; false then, or if there is none. */
+bool
+store_worker_is_free(int64 no)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	found = spi_run(&query, &args) == 1;
+	spi_end();
+	return found;
+}
+
 /* The wide part of a worker, which every worker has. */
 void
 store_worker_profile(int64 no, WorkerProfile *profile)

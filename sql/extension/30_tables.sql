@@ -141,7 +141,7 @@ CREATE TABLE gpu_orch.pool (
     image              text NOT NULL,
     gpu_types          text[] NOT NULL,
     min_workers        int NOT NULL CHECK (min_workers >= 0),
-    max_workers        int NOT NULL CHECK (max_workers >= 0),
+    max_workers        int NOT NULL CHECK (max_workers BETWEEN 0 AND 100000),
     provider           text NOT NULL DEFAULT 'runpod' CHECK (provider = 'runpod'),
     cloud_type         text NOT NULL DEFAULT 'SECURE' CHECK (cloud_type IN ('SECURE', 'COMMUNITY')),
     data_centers       text[] NOT NULL DEFAULT '{}',
@@ -150,7 +150,7 @@ CREATE TABLE gpu_orch.pool (
     volume_id          text,
     volume_mount_path  text,
     env                jsonb NOT NULL DEFAULT '{}',
-    ports              text[] NOT NULL DEFAULT '{}',
+    ports              text[] NOT NULL DEFAULT '{}' CHECK (array_position(ports, NULL) IS NULL),
     args               text,
     template_id        text,
     registry_id        text,
@@ -158,14 +158,14 @@ CREATE TABLE gpu_orch.pool (
     capabilities       jsonb,
     policy             text NOT NULL DEFAULT 'queue_ratio',
     policy_options     jsonb NOT NULL DEFAULT '{}',
-    idle_timeout       interval NOT NULL DEFAULT '5 minutes',
-    heartbeat_timeout  interval,
-    spawn_timeout      interval NOT NULL DEFAULT '10 minutes',
-    drain_timeout      interval NOT NULL DEFAULT '10 minutes',
-    max_worker_age     interval,
+    idle_timeout       interval NOT NULL DEFAULT '5 minutes' CHECK (idle_timeout >= '0'),
+    heartbeat_timeout  interval CHECK (heartbeat_timeout > '0'),
+    spawn_timeout      interval NOT NULL DEFAULT '10 minutes' CHECK (spawn_timeout > '0'),
+    drain_timeout      interval NOT NULL DEFAULT '10 minutes' CHECK (drain_timeout >= '0'),
+    max_worker_age     interval CHECK (max_worker_age >= '0'),
     idle_buffer        int NOT NULL DEFAULT 0 CHECK (idle_buffer >= 0),
-    max_price_per_hour numeric CHECK (max_price_per_hour > 0),
-    budget_per_hour    numeric CHECK (budget_per_hour >= 0),
+    max_price_per_hour numeric CHECK (max_price_per_hour > 0 AND max_price_per_hour <= 1000000),
+    budget_per_hour    numeric CHECK (budget_per_hour BETWEEN 0 AND 1000000),
     last_scale_in      timestamptz,
     created_at         timestamptz NOT NULL,
     dropped_at         timestamptz,
@@ -205,6 +205,7 @@ CREATE TABLE gpu_orch.worker (
 ) WITH (fillfactor = 50);
 -- A name may return once the worker that had it is terminated.
 CREATE UNIQUE INDEX worker_id ON gpu_orch.worker (id) WHERE state <> 'terminated';
+CREATE INDEX worker_pool ON gpu_orch.worker (pool, no);
 CREATE INDEX worker_live ON gpu_orch.worker (pool) WHERE state <> 'terminated';
 COMMENT ON TABLE gpu_orch.worker IS
     'Processes that claim tasks. Narrow, so that a heartbeat is one HOT update; busy_at is when it last held a lease, to the second';

@@ -19,6 +19,7 @@ CREATE FUNCTION gpu_orch.check_invariants(OUT name text, OUT holds boolean, OUT 
                        (SELECT a.final_state FROM gpu_orch.attempt a WHERE a.task_id = t.id
                         ORDER BY a.attempt DESC LIMIT 1) AS final_state) x
             WHERE x.places > 1 OR (x.places = 0 AND x.final_state IS NULL)
+               OR (x.places > 0 AND x.final_state = 'succeeded')
             UNION ALL
             SELECT 'I3: a lease belongs to a worker that lives', 'task ' || l.task_id
             FROM gpu_orch.lease l JOIN gpu_orch.worker w ON w.no = l.worker
@@ -57,7 +58,8 @@ CREATE FUNCTION gpu_orch.check_invariants(OUT name text, OUT holds boolean, OUT 
               AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no AND o.kind = 'delete')
             UNION ALL
             SELECT 'I8: each create has its decision or its operator', 'op ' || o.id
-            FROM gpu_orch.cloud_op o WHERE o.kind = 'create' AND o.decision IS NULL AND o.requested_by IS NULL
+            FROM gpu_orch.cloud_op o WHERE o.kind = 'create' AND o.decision IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM gpu_orch.decision d WHERE d.id = o.decision AND d.pool = o.pool)
             UNION ALL
             SELECT 'I10: the events tell each worker''s state', 'worker ' || w.id
             FROM gpu_orch.worker w JOIN LATERAL (
