@@ -49,7 +49,6 @@ SELECT submit_task('deps', '{"n": "h"}', depends_on => ARRAY[:g]) AS h \gset
 SELECT task_id, lease FROM claim_tasks('deps', :'token') \gset
 SELECT admit();
 SELECT fail_task('deps', :'token', :task_id, :'lease', 'once');
-SELECT admit();
 SELECT task, state FROM pg_temp.now WHERE task IN ('g', 'h') ORDER BY task;
 SELECT advance_clock('1 minute') IS NOT NULL AS a_minute_later;
 SELECT admit() > 0 AS moved;

@@ -37,7 +37,7 @@ CREATE TEMP TABLE object AS
 SELECT classid, objid, pg_describe_object(classid, objid, 0) AS name FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'gpu_orch');
-SELECT count(*) > 100 AS objects FROM object;
+SELECT count(*) > 50 AS objects FROM object;
 
 -- Each table, view, function, domain and type tells what it is. The next queries find what is wrong.
 SELECT o.name AS without_comment FROM object o

@@ -100,7 +100,8 @@ worker_serves(int64 shape, void *arg)
 
 /*
  * Claim up to n tasks for a worker and put them into the result. A task that does
- * not fit its tenant's limit goes back to the held ones.
+ * not fit its tenant's limit goes back to the held ones; one whose tenant another
+ * claim is at ends the batch.
  */
 static void
 claim(ReturnSetInfo *result, WorkerRow *worker, int n, const pg_uuid_t *claimed_after,
@@ -108,6 +109,7 @@ claim(ReturnSetInfo *result, WorkerRow *worker, int n, const pg_uuid_t *claimed_
 {
 	QueueScan  *queue;
 	TaskSlot	slot;
+	bool		holds_tenant = false;
 
 	if (worker->state != WS_ACTIVE)
 		return;
@@ -115,8 +117,14 @@ claim(ReturnSetInfo *result, WorkerRow *worker, int n, const pg_uuid_t *claimed_
 	while (n > 0 && store_queue_take(queue, &slot))
 	{
 		ClaimedTask claimed;
+		TenantRoom	room = store_tenant_take_room(slot.tenant, &holds_tenant);
 
-		if (!store_tenant_take_room(slot.tenant))
+		if (room == TENANT_BUSY)
+		{
+			store_queue_put(&slot);
+			break;
+		}
+		if (room == TENANT_FULL)
 		{
 			store_task_hold(&slot, now);
 			wake_at_commit(WAKE_DECIDE);

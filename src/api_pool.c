@@ -258,6 +258,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 	(void) set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
 	store_pool_make_offers(pool);
 	store_event("pool_created", name, NULL, now);
+	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();
 }
@@ -287,6 +288,7 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 	changed = set_options(pool, options);
 	store_pool_make_offers(pool);
 	store_event("pool_altered", name, store_detail("options", changed), clock_now());
+	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();
 }
@@ -301,6 +303,7 @@ gpu_orch_drop_pool(PG_FUNCTION_ARGS)
 	shmem_require();
 	store_pool_drop(lock_pool(name), now);
 	store_event("pool_dropped", name, NULL, now);
+	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();
 }

@@ -392,6 +392,8 @@ store_lease_request_cancel(int64 task_id)
 	spi_arg_int8(&args, task_id);
 	held = spi_run(&query, &args) == 1;
 	spi_end();
+	if (held)
+		ForceSyncCommit();
 	return held;
 }
 

@@ -86,31 +86,41 @@ store_tenant_is_limited(int32 tenant)
 }
 
 /*
- * Whether a tenant has room for one more running task. For a limited tenant its
- * row is locked until the end of the transaction and its leases are counted
- * afterwards, so that two claims never share the last place.
+ * Whether a tenant has room for one more running task. The row of a limited
+ * tenant is locked until the end of the transaction and its leases are counted
+ * afterwards, so that two claims never share the last place. *holds says whether
+ * this claim has locked a tenant before: then it does not wait for another one,
+ * so that claims of several tenants' tasks never wait for each other in a circle.
  */
-bool
-store_tenant_take_room(int32 tenant)
+TenantRoom
+store_tenant_take_room(int32 tenant, bool *holds)
 {
 	static SpiQuery lock = {
 		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL "
 		"FOR NO KEY UPDATE",
 		1, {INT4OID}
 	};
+	static SpiQuery try_lock = {
+		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL "
+		"FOR NO KEY UPDATE SKIP LOCKED",
+		1, {INT4OID}
+	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	bool		limited;
+	bool		locked;
 	int32		limit = 0;
 
-	if (tenant == DEFAULT_TENANT)
-		return true;
+	if (!store_tenant_is_limited(tenant))
+		return TENANT_HAS_ROOM;
 	spi_begin();
 	spi_arg_int4(&args, tenant);
-	limited = spi_run(&lock, &args) == 1;
-	if (limited)
+	locked = spi_run(*holds ? &try_lock : &lock, &args) == 1;
+	if (locked)
 		limit = spi_int4(0, 1);
 	spi_end();
-	return !limited || store_lease_count_tenant(tenant) < limit;
+	if (!locked)
+		return *holds ? TENANT_BUSY : TENANT_HAS_ROOM;
+	*holds = true;
+	return store_lease_count_tenant(tenant) < limit ? TENANT_HAS_ROOM : TENANT_FULL;
 }
 
 /* Add a tenant; max_running below 0 means unlimited. A taken name is a 23505. */
