@@ -144,6 +144,7 @@ typedef struct SimPod
 	SimGroup *group; /* its processes, or NULL */
 	int runs;
 	double next_run; /* on the machine's clock */
+	TAILQ_ENTRY(SimPod) link;
 } SimPod;
 
 typedef struct SimRoute
@@ -202,6 +203,7 @@ struct SimRequest
 
 TAILQ_HEAD(SimRuleList, SimRule);
 TAILQ_HEAD(SimRequestList, SimRequest);
+TAILQ_HEAD(SimPodList, SimPod);
 
 typedef struct Sim
 {
@@ -227,8 +229,10 @@ typedef struct Sim
 	SimRandom random;
 	SimPod **pods; /* all that there ever were, oldest first */
 	int n_pods;
-	json_t *pod_index; /* id to place in pods */
-	json_t *entries;   /* the ledger's creates and deletes */
+	struct SimPodList live; /* those that have not ended */
+	double billed_ended;	/* dollars for those that have */
+	json_t *pod_index;		/* id to place in pods */
+	json_t *entries;		/* the ledger's creates and deletes */
 	long creates;
 	long deletes;
 	long requests;

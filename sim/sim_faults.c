@@ -135,8 +135,9 @@ nest(const json_t *json, const SimAction *action, char *error, size_t size)
 		json_object_set_new(match, "reused", json_true());
 	if (bad == NULL)
 		return nested;
+	refuse(error, size, "a rule with the action %s has no %s", action->name, bad);
 	json_decref(nested);
-	return refuse(error, size, "a rule with the action %s has no %s", action->name, bad);
+	return NULL;
 }
 
 /* Switch a rule on. NULL with a reason if it is malformed. */
@@ -459,8 +460,10 @@ sim_fault_drop(SimRule *rule)
 	SimRequest *held;
 
 	TAILQ_FOREACH(held, &sim.held, link)
-	if (held->faults[rule->action->kind] == rule)
-		held->faults[rule->action->kind] = NULL;
+	{
+		if (held->faults[rule->action->kind] == rule)
+			held->faults[rule->action->kind] = NULL;
+	}
 	TAILQ_REMOVE(&sim.rules, rule, link);
 	json_decref(rule->json);
 	free(rule->name);

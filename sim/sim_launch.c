@@ -26,12 +26,14 @@
 /* Seconds from SIGTERM to SIGKILL. */
 #define KILL_DELAY 5.0
 
-/* A process group: of a pod, or of none any more and on its way out. */
+/* The process group of a pod's container. The pod has no other until this one is gone. */
 struct SimGroup
 {
 	pid_t pid; /* of its leader, and the group's id */
 	SimPod *pod;
+	int start;		/* which of the pod's starts it belongs to */
 	bool exited;	/* its leader was waited for */
+	bool ending;	/* it was asked to end */
 	double kill_at; /* on the machine's clock; INFINITY: it was killed */
 	TAILQ_ENTRY(SimGroup) link;
 };
@@ -163,6 +165,7 @@ launch(SimPod *pod)
 	group = sim_alloc(sizeof(SimGroup));
 	group->pid = pid;
 	group->pod = pod;
+	group->start = pod->starts;
 	TAILQ_INSERT_TAIL(&groups, group, link);
 	pod->group = group;
 	pod->container_at = sim_now();
@@ -174,9 +177,8 @@ static void
 end_group(SimGroup *group)
 {
 	kill(-group->pid, SIGTERM);
+	group->ending = true;
 	group->kill_at = sim_mono() + KILL_DELAY;
-	group->pod->group = NULL;
-	group->pod = NULL;
 }
 
 /* Note which leaders have exited. What is left of a container goes with its main process. */
@@ -189,12 +191,14 @@ reap(void)
 	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
 	{
 		TAILQ_FOREACH(group, &groups, link)
-		if (group->pid == pid)
-			break;
+		{
+			if (group->pid == pid)
+				break;
+		}
 		if (group == NULL)
 			continue;
 		group->exited = true;
-		if (group->pod == NULL)
+		if (group->ending)
 			continue;
 		group->pod->next_run = sim_mono() + RELAUNCH_DELAY;
 		group->pod->container_at = sim_now();
@@ -214,7 +218,7 @@ bury(void)
 	for (group = TAILQ_FIRST(&groups); group != NULL; group = next)
 	{
 		next = TAILQ_NEXT(group, link);
-		if (group->pod != NULL)
+		if (!group->ending)
 			continue;
 		if (now >= group->kill_at)
 		{
@@ -225,6 +229,7 @@ bury(void)
 			(isinf(group->kill_at) || (kill(-group->pid, 0) != 0 && errno == ESRCH)))
 		{
 			TAILQ_REMOVE(&groups, group, link);
+			group->pod->group = NULL;
 			free(group);
 		}
 	}
@@ -234,15 +239,21 @@ bury(void)
 static void
 compare(double now)
 {
-	for (int i = 0; i < sim.n_pods; i++)
-	{
-		SimPod *pod = sim.pods[i];
-		bool should_run =
-			sim.launch != NULL && !sim.stopping && !pod->foreign && sim_pod_runs(pod, now);
+	SimGroup *group;
+	SimPod *pod;
 
-		if (pod->group != NULL && !should_run)
-			end_group(pod->group);
-		else if (pod->group == NULL && should_run && sim_mono() >= pod->next_run)
+	TAILQ_FOREACH(group, &groups, link)
+	{
+		if (!group->ending &&
+			(sim.stopping || !sim_pod_runs(group->pod, now) || group->start != group->pod->starts))
+			end_group(group);
+	}
+	if (sim.launch == NULL || sim.stopping)
+		return;
+	TAILQ_FOREACH(pod, &sim.live, link)
+	{
+		if (pod->group == NULL && !pod->foreign && sim_pod_runs(pod, now) &&
+			sim_mono() >= pod->next_run)
 			launch(pod);
 	}
 }

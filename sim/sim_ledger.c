@@ -77,10 +77,13 @@ sim_billed(const SimPod *pod, double from, double to, double *disk)
 static double
 all_billed(double now)
 {
-	double billed = 0;
+	double billed = sim.billed_ended;
+	SimPod *pod;
 
-	for (int i = 0; i < sim.n_pods; i++)
-		billed += sim_billed(sim.pods[i], 0, now, NULL);
+	TAILQ_FOREACH(pod, &sim.live, link)
+	{
+		billed += sim_billed(pod, 0, now, NULL);
+	}
 	return billed;
 }
 
@@ -104,10 +107,12 @@ double
 sim_spend_per_hour(void)
 {
 	double rate = 0;
+	SimPod *pod;
 
-	for (int i = 0; i < sim.n_pods; i++)
-		if (sim.pods[i]->deleted_at == 0)
-			rate += sim.pods[i]->segments[sim.pods[i]->n_segments - 1].rate;
+	TAILQ_FOREACH(pod, &sim.live, link)
+	{
+		rate += pod->segments[pod->n_segments - 1].rate;
+	}
 	return rate;
 }
 

@@ -29,6 +29,7 @@ Sim sim = {
 	.quota = 1000000,
 	.balance = 10000,
 	.rules = TAILQ_HEAD_INITIALIZER(sim.rules),
+	.live = TAILQ_HEAD_INITIALIZER(sim.live),
 	.held = TAILQ_HEAD_INITIALIZER(sim.held),
 };
 

@@ -51,6 +51,7 @@ sim_pod_new(const SimGpu *gpu, int count, const SimDataCenter *place, bool commu
 	}
 	json_object_set_new(sim.pod_index, pod->id, json_integer(sim.n_pods));
 	sim.pods[sim.n_pods++] = pod;
+	TAILQ_INSERT_TAIL(&sim.live, pod, link);
 	sim_meter_switch(pod, now, true);
 	return pod;
 }
@@ -68,9 +69,13 @@ sim_pod_find(const char *id)
 SimPod *
 sim_pod_by_key(const char *key)
 {
-	for (int i = 0; i < sim.n_pods; i++)
-		if (sim.pods[i]->deleted_at == 0 && strcmp(sim.pods[i]->api_key, key) == 0)
-			return sim.pods[i];
+	SimPod *pod;
+
+	TAILQ_FOREACH(pod, &sim.live, link)
+	{
+		if (strcmp(pod->api_key, key) == 0)
+			return pod;
+	}
 	return NULL;
 }
 
@@ -130,6 +135,8 @@ sim_pod_end(SimPod *pod, double at, const char *by)
 	pod->deleted_at = at;
 	pod->ended_by = by;
 	sim_meter_stop(pod, at);
+	sim.billed_ended += sim_billed(pod, 0, at, NULL);
+	TAILQ_REMOVE(&sim.live, pod, link);
 }
 
 /* Start a pod anew, from halted or running. */
@@ -150,13 +157,14 @@ sim_pods_tick(double now)
 {
 	bool broke = sim_balance(now) <= 0;
 
-	for (int i = 0; i < sim.n_pods; i++)
+	SimPod *pod;
+	SimPod *next;
+
+	for (pod = TAILQ_FIRST(&sim.live); pod != NULL; pod = next)
 	{
-		SimPod *pod = sim.pods[i];
 		const json_t *mounts = json_object_get(pod->spec, "mounts");
 
-		if (pod->deleted_at != 0)
-			continue;
+		next = TAILQ_NEXT(pod, link);
 		if (now >= pod->halt_at && pod->halted == NULL)
 			sim_pod_halt(pod, pod->halt_at, pod->halt_as);
 		if (now >= pod->vanish_at)

@@ -112,8 +112,10 @@ sim_word_in(const char *word, const char *words)
 {
 	size_t len = strlen(word);
 
+	if (len == 0 || strchr(word, ' ') != NULL)
+		return false;
 	for (const char *at = words; (at = strstr(at, word)) != NULL; at++)
-		if ((at == words || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0') && len > 0)
+		if ((at == words || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0'))
 			return true;
 	return false;
 }
