@@ -108,13 +108,15 @@ api_empty_object(void)
 }
 
 /*
- * Begin a call that changes what others change too: preloading, and an isolation
- * level that sees what they have just committed.
+ * Begin a call that changes what others change too: preloading, a transaction that
+ * may write (25006 on a standby, even where there is nothing to change), and an
+ * isolation level that sees what they have just committed.
  */
 void
 api_begin_change(void)
 {
 	shmem_require();
+	PreventCommandIfReadOnly("a function of gpu_orch that writes");
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

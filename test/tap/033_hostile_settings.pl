@@ -1,0 +1,113 @@
+# What a site sets for its sessions must not stop the leader: read-only by default refuses its writes,
+# serializable makes its steps fail, time limits of a millisecond cancel them, and other ways to write
+# dates, numbers and arrays are read wrongly by code that trusts them. They come from the file, from
+# the database and from the role, at the start and by a reload.
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib $FindBin::Bin;
+use GpuOrch;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# What clients of this test need to get their work done in spite of it.
+$ENV{PGOPTIONS} = join ' ', map { "-c $_" } (
+	'default_transaction_read_only=off', 'default_transaction_isolation=read\\ committed',
+	'statement_timeout=0', 'lock_timeout=0', 'idle_in_transaction_session_timeout=0',
+	'idle_session_timeout=0', 'search_path=pg_catalog');
+
+my %hostile = (
+	default_transaction_read_only => 'on',
+	default_transaction_isolation => 'serializable',
+	default_transaction_deferrable => 'on',
+	statement_timeout => '1ms',
+	lock_timeout => '1ms',
+	idle_in_transaction_session_timeout => '1ms',
+	idle_session_timeout => '1ms',
+	search_path => 'hostile, public',
+	datestyle => 'SQL, DMY',
+	intervalstyle => 'sql_standard',
+	timezone => 'Australia/Lord_Howe',
+	bytea_output => 'escape',
+	array_nulls => 'off',
+	transform_null_equals => 'on',
+	standard_conforming_strings => 'off',
+	backslash_quote => 'on',
+	extra_float_digits => '-15',
+	row_security => 'off',
+	session_replication_role => 'replica',
+	enable_indexscan => 'off',
+	enable_bitmapscan => 'off',
+	enable_seqscan => 'off',
+	plan_cache_mode => 'force_generic_plan',
+	work_mem => '64kB',
+	synchronous_commit => 'off');
+my $node = new_node('hostile', 'gpu_orch.test_clock' => 'on', 'gpu_orch.heartbeat_interval' => '200ms');
+my $pid = wait_for_leader($node);
+
+# Functions of the same names as those that the leader's statements call, where a search_path could find
+# them first.
+$node->safe_psql('app', q{
+	CREATE SCHEMA hostile;
+	CREATE FUNCTION hostile.count(anyelement) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+	CREATE FUNCTION hostile.least(a timestamptz, b timestamptz) RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+	CREATE FUNCTION hostile.gen_random_uuid() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+	CREATE FUNCTION hostile.equals(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+	CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.equals)});
+
+# The leader does everything that it does without a provider: it admits what became due, ends what is
+# overdue, decides for a pool, and ends a worker that fell silent.
+sub works
+{
+	my ($name) = @_;
+	my $offset = -s $node->logfile;
+	my $answer = $node->safe_psql('app', qq{
+		SELECT gpu_orch.run_cycle();
+		SELECT gpu_orch.submit_task('due $name', run_at => gpu_orch.clock() + '1 hour') AS due,
+			gpu_orch.submit_task('overdue $name', timeout => '1 hour', max_attempts => 1) AS overdue \\gset
+		SELECT token FROM gpu_orch.register_worker('w $name', capabilities => '{"services": ["overdue $name"]}') \\gset
+		SELECT count(*) FROM gpu_orch.claim_tasks('w $name', :'token');
+		SELECT gpu_orch.create_pool('$name', 'image:1', ARRAY['NVIDIA L4'], min_workers => 1);
+		SELECT gpu_orch.advance_clock('2 hours');
+		SELECT 'tasks ' || :due || ' ' || :overdue});
+	my ($due, $overdue) = $answer =~ /tasks (\d+) (\d+)/;
+
+	ok($node->poll_query_until('app', "SELECT state = 'ready' FROM gpu_orch.task($due)"),
+		"$name: a scheduled task is admitted");
+	ok( $node->poll_query_until('app', "SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = 'w $name'"),
+		"$name: a silent worker is ended");
+	is( $node->safe_psql('app', "SELECT state || ' ' || error FROM gpu_orch.task($overdue)"),
+		"failed the task's timeout passed", "$name: an overdue attempt is ended");
+	ok( $node->poll_query_until('app', "SELECT count(*) > 0 FROM gpu_orch.decisions WHERE pool = '$name'"),
+		"$name: a decision is made");
+	is(leader_pid($node), $pid, "$name: by the same leader");
+	is($node->safe_psql('app', 'SELECT last_error FROM gpu_orch.leader_status()'), '', "$name: it met no error");
+	is_deeply([ lines_of_leader($node, 'ERROR|FATAL|PANIC|WARNING', $offset) ], [], "$name: and logged none");
+	return;
+}
+
+works('plain');
+
+set_and_reload($node, %hostile);
+ok($node->poll_query_until('app', q{SELECT current_setting('bytea_output') = 'escape'}), 'the settings arrive');
+works('reloaded');
+
+$node->restart;
+$pid = wait_for_leader($node);
+works('in_the_file');
+
+# A database's and a role's settings are stronger than the file's.
+
+$node->adjust_conf('postgresql.conf', $_, undef) for sort keys %hostile;
+$node->safe_psql('app', join ";\n", map {
+	my $value = $_ eq 'search_path' ? $hostile{$_} : "'$hostile{$_}'";
+	("ALTER DATABASE app SET $_ = $value", "ALTER ROLE CURRENT_USER SET $_ = $value")
+} sort keys %hostile);
+$node->restart;
+$pid = wait_for_leader($node);
+works('of_the_database');
+holds_invariants($node);
+
+$node->stop;
+done_testing();
