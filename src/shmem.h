@@ -58,7 +58,6 @@ typedef struct ShmemState
 	TimestampTz grace_since;	/* silence of workers before this proves nothing */
 	TimestampTz last_error_at;
 	int			failed_starts;	/* consecutive, slept off before connecting */
-	TimestampTz last_failed_start;
 	int64		leader_memory;	/* bytes in its memory contexts after the last tick */
 	char		leader_doing[SHMEM_TEXT];
 	char		last_error[SHMEM_TEXT];

@@ -104,6 +104,20 @@ read_op(CloudOpRow *op, uint64 row)
 	op->http_status = spi_int4(row, 21);
 }
 
+/* Run a query for one op; false if there is none. */
+static bool
+read_one(SpiQuery *query, SpiArgs *args, CloudOpRow *op)
+{
+	bool		found;
+
+	spi_begin();
+	found = spi_run(query, args) == 1;
+	if (found)
+		read_op(op, 0);
+	spi_end();
+	return found;
+}
+
 static int
 read_ops(CloudOpRow **ops)
 {
@@ -281,15 +295,9 @@ store_op_read(int64 id, CloudOpRow *op)
 		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1", 1, {INT8OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
 
-	spi_begin();
 	spi_arg_int8(&args, id);
-	found = spi_read(&query, &args, 1) == 1;
-	if (found)
-		read_op(op, 0);
-	spi_end();
-	return found;
+	return read_one(&query, &args, op);
 }
 
 /* Lock an op, then read it; false if there is none. */
@@ -300,15 +308,9 @@ store_op_lock(int64 id, CloudOpRow *op)
 		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1 FOR NO KEY UPDATE", 1, {INT8OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
 
-	spi_begin();
 	spi_arg_int8(&args, id);
-	found = spi_run(&query, &args) == 1;
-	if (found)
-		read_op(op, 0);
-	spi_end();
-	return found;
+	return read_one(&query, &args, op);
 }
 
 /* All ops that are planned, sent or unknown. */
@@ -338,15 +340,9 @@ store_op_find_by_name(const char *pod_name, CloudOpRow *op)
 		1, {TEXTOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
 
-	spi_begin();
 	spi_arg_text(&args, pod_name);
-	found = spi_read(&query, &args, 1) == 1;
-	if (found)
-		read_op(op, 0);
-	spi_end();
-	return found;
+	return read_one(&query, &args, op);
 }
 
 /* The newest op of a kind for a worker; false if there is none. */
@@ -359,16 +355,10 @@ store_op_latest(int64 worker, OpKind kind, CloudOpRow *op)
 		2, {INT8OID, TEXTOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
 
-	spi_begin();
 	spi_arg_int8(&args, worker);
 	spi_arg_text(&args, kind == OP_CREATE ? "create" : "delete");
-	found = spi_read(&query, &args, 1) == 1;
-	if (found)
-		read_op(op, 0);
-	spi_end();
-	return found;
+	return read_one(&query, &args, op);
 }
 
 /* Mark an op as sent by the leader of this epoch; the commit comes before the call. */
