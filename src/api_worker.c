@@ -110,6 +110,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	char	   *pool_name = api_text_or_null(fcinfo, 3, "pool", MAX_NAME_LENGTH);
 	char	   *pod_id = api_text_or_null(fcinfo, 4, "pod_id", 64);
 	TimestampTz now = clock_now();
+	Installation installation;
 	WorkerRow	worker;
 	int32		pool = 0;
 	char		session[TOKEN_LENGTH + 1];
@@ -128,6 +129,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 				 errmsg("pool \"%s\" does not exist", pool_name),
 				 errhint("The view gpu_orch.pools lists the pools.")));
 
+	store_installation_ensure(&installation, now);
 	exists = store_worker_find(worker_id, true, &worker);
 	if (exists && worker.origin == WO_CLOUD)
 	{

@@ -36,7 +36,7 @@
 /* A due time that could not be met is looked at again after this. */
 #define DUE_RETRY (100 * INT64CONST(1000))
 
-/* Begin this leader's reign in the installation, once. */
+/* Begin this leader's reign in the installation, once there is one. */
 static void
 begin(Leader *leader, void *arg)
 {
@@ -44,7 +44,11 @@ begin(Leader *leader, void *arg)
 	char		before[INSTALLATION_ID_LENGTH + 1];
 
 	strlcpy(before, leader->installation.id, sizeof(before));
-	store_installation_ensure(&leader->installation, now);
+	if (!store_installation_check(&leader->installation, now))
+	{
+		leader->epoch = 0;
+		return;
+	}
 	if (leader->epoch == 0 || strcmp(before, leader->installation.id) != 0)
 	{
 		leader->epoch = store_installation_new_leader();
@@ -312,6 +316,9 @@ leader_tick(Leader *leader)
 	{
 		leader_open_cloud(leader);
 		good &= leader_admit(leader, 0);
+	}
+	if (good && leader->epoch != 0)
+	{
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
@@ -341,7 +348,7 @@ leader_tick(Leader *leader)
 	if (leader->verdict != GUARD_GO)
 		strlcpy(state->api_error, ext_guard_explain(leader->verdict), SHMEM_TEXT);
 	LWLockRelease(state->lock);
-	if (leader->verdict != GUARD_GO)
+	if (leader->verdict != GUARD_GO || leader->epoch == 0)
 		leader_answer_reconcile(PG_UINT64_MAX, true);
 	ConditionVariableBroadcast(&state->answered);
 }

@@ -46,15 +46,13 @@ store_installation_read(Installation *installation)
 	return found;
 }
 
-/* Make the row if it is not there, and note if this copy is not where it was made. */
-void
-store_installation_ensure(Installation *installation, TimestampTz now)
+/*
+ * Read the row, and note if this copy is not where it was made. False if there is
+ * none yet. The leader never makes it: a dump that is being restored brings its own.
+ */
+bool
+store_installation_check(Installation *installation, TimestampTz now)
 {
-	static SpiQuery make = {
-		"INSERT INTO gpu_orch.installation (id, system_identifier, database, created_at)"
-		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		4, {TEXTOID, TEXTOID, OIDOID, TIMESTAMPTZOID}
-	};
 	static SpiQuery compare = {
 		"UPDATE gpu_orch.installation SET hold = true, hold_reason ="
 		" CASE WHEN system_identifier <> $1 THEN 'made on another server: ' || system_identifier"
@@ -65,41 +63,56 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 	SpiArgs		args = SPI_ARGS_INIT;
 
 	if (!store_installation_read(installation))
+		return false;
+	if (installation->hold)
+		return true;
+	spi_begin();
+	spi_arg_text(&args, system_identifier());
+	spi_arg(&args, ObjectIdGetDatum(MyDatabaseId), false);
+	if (spi_run(&compare, &args) == 1)
+	{
+		char	   *reason = spi_text(0, 1);
+
+		installation->hold = true;
+		store_event("hold", "installation", store_detail("why", reason), now);
+		ereport(WARNING,
+				(errmsg("gpu_orch is on hold: this installation was %s", reason),
+				 errhint("If this copy is to take over the fleet, call "
+						 "gpu_orch.adopt_installation().")));
+	}
+	spi_end();
+	return true;
+}
+
+/* Make the row if it is not there, then check it: for functions that people and workers call. */
+void
+store_installation_ensure(Installation *installation, TimestampTz now)
+{
+	static SpiQuery make = {
+		"INSERT INTO gpu_orch.installation (id, system_identifier, database, created_at)"
+		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		4, {TEXTOID, TEXTOID, OIDOID, TIMESTAMPTZOID}
+	};
+
+	if (!store_installation_read(installation))
 	{
 		uint8		bits[INSTALLATION_ID_LENGTH / 2];
 		char		id[INSTALLATION_ID_LENGTH + 1];
-		SpiArgs		make_args = SPI_ARGS_INIT;
+		SpiArgs		args = SPI_ARGS_INIT;
 
 		if (!pg_strong_random(bits, sizeof(bits)))
 			elog(ERROR, "gpu_orch: could not obtain random bits");
 		hex_encode((const char *) bits, sizeof(bits), id);
 		id[INSTALLATION_ID_LENGTH] = '\0';
 		spi_begin();
-		spi_arg_text(&make_args, id);
-		spi_arg_text(&make_args, system_identifier());
-		spi_arg(&make_args, ObjectIdGetDatum(MyDatabaseId), false);
-		spi_arg_time(&make_args, now);
-		spi_run(&make, &make_args);
-		spi_end();
-	}
-	if (!store_installation_read(installation) || !installation->hold)
-	{
-		spi_begin();
+		spi_arg_text(&args, id);
 		spi_arg_text(&args, system_identifier());
 		spi_arg(&args, ObjectIdGetDatum(MyDatabaseId), false);
-		if (spi_run(&compare, &args) == 1)
-		{
-			char	   *reason = spi_text(0, 1);
-
-			installation->hold = true;
-			store_event("hold", "installation", store_detail("why", reason), now);
-			ereport(WARNING,
-					(errmsg("gpu_orch is on hold: this installation was %s", reason),
-					 errhint("If this copy is to take over the fleet, call "
-							 "gpu_orch.adopt_installation().")));
-		}
+		spi_arg_time(&args, now);
+		spi_run(&make, &args);
 		spi_end();
 	}
+	(void) store_installation_check(installation, now);
 }
 
 /* Begin a leader's reign: the number that its outcomes are applied under. */

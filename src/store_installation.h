@@ -21,6 +21,7 @@ typedef struct Installation
 } Installation;
 
 extern bool store_installation_read(Installation *installation);
+extern bool store_installation_check(Installation *installation, TimestampTz now);
 extern void store_installation_ensure(Installation *installation, TimestampTz now);
 extern int64 store_installation_new_leader(void);
 extern void store_installation_pause(bool paused, TimestampTz now);
