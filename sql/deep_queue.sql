@@ -14,7 +14,7 @@ WITH first AS (SELECT q.*, t.kind, t.submitted_at, t.submitted_by, t.requirement
  task AS (INSERT INTO gpu_orch.task (shape, tenant, priority, max_attempts, submitted_at, kind, submitted_by, requirements, payload)
           SELECT shape, 0, 100, 3, submitted_at, kind, submitted_by, requirements, payload FROM first, generate_series(1, 200000)
           RETURNING id, shape)
-INSERT INTO gpu_orch.ready_queue SELECT shape, id, 100, 0, 1, 0, 0 FROM task;
+INSERT INTO gpu_orch.ready_queue SELECT shape, id, ~100, 1000000000000000, 0, 1, 0, 0 FROM task;
 SELECT submit_task('deep', '{"n": "last"}') IS NOT NULL AS submitted;
 SELECT count(*) FROM gpu_orch.ready_queue r JOIN gpu_orch.shape s ON s.id = r.shape WHERE s.kind LIKE 'deep%';
 

@@ -39,7 +39,7 @@ DELETE FROM gpu_orch.ready_queue WHERE task_id = :ready;
 SELECT * FROM pg_temp.broken;
 ROLLBACK;
 BEGIN;
-INSERT INTO gpu_orch.ready_queue SELECT shape, task_id, priority, tenant, attempt, faults, losses FROM gpu_orch.lease WHERE task_id = :id;
+INSERT INTO gpu_orch.ready_queue SELECT shape, task_id, ~priority, tag, tenant, attempt, faults, losses FROM gpu_orch.lease WHERE task_id = :id;
 SELECT * FROM pg_temp.broken;
 ROLLBACK;
 -- I3: a task that has succeeded and stands somewhere all the same

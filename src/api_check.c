@@ -130,9 +130,9 @@ api_begin_change(void)
  * no session, or has another token; the three are not told apart.
  */
 void
-api_authenticate(const char *worker_id, const char *token, WorkerRow *worker)
+api_authenticate(const char *worker_id, const char *token, WorkerCall *worker)
 {
-	if (!store_worker_find(worker_id, false, worker) || !worker->has_session ||
+	if (!store_worker_call(worker_id, worker) ||
 		!worker_token_equal(token, worker->session_digest))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

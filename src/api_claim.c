@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "api_check.h"
 #include "clock.h"
+#include "common/hashfn.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -20,108 +21,82 @@
 #include "store_lease.h"
 #include "store_task.h"
 #include "store_tenant.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
-#include "utils/memutils.h"
+#include "utils/guc.h"
 #include "utils/uuid.h"
 #include "wake.h"
 
 #define MAX_CLAIM 1000
-
-/* Verdicts that a backend remembers at most. */
-#define CACHE_LIMIT 100000
 
 /* A worker's row is told that it is busy at most this often, in microseconds. */
 #define BUSY_RESOLUTION USECS_PER_SEC
 
 PG_FUNCTION_INFO_V1(gpu_orch_claim_tasks);
 PG_FUNCTION_INFO_V1(gpu_orch_complete_task);
+PG_FUNCTION_INFO_V1(gpu_orch_complete_tasks);
 PG_FUNCTION_INFO_V1(gpu_orch_fail_task);
 PG_FUNCTION_INFO_V1(gpu_orch_release_task);
 PG_FUNCTION_INFO_V1(gpu_orch_progress_task);
 PG_FUNCTION_INFO_V1(gpu_orch_complete_and_claim);
 
-/*
- * Whether capabilities meet a shape. Both are named by digests of their canonical
- * forms, so a verdict never goes stale: other capabilities are another entry.
- */
-typedef struct Verdict
+/* A digest of the model that a shape asks for, 0 for none. */
+static uint32
+model_digest(const char *kind, Jsonb *requirements)
 {
-	struct
-	{
-		int64		capset;
-		int64		shape;
-	}			key;
-	bool		matches;
-} Verdict;
+	JsonbValue	key = {.type = jbvString, .val.string = {.val = "models", .len = 6}};
+	JsonbValue *models = findJsonbValueFromContainer(&requirements->root, JB_FOBJECT, &key);
+	Jsonb	   *value;
 
-static HTAB *verdicts = NULL;
+	if (models == NULL)
+		return 0;
+	value = JsonbValueToJsonb(models);
+	return hash_combine(hash_any((const unsigned char *) kind, strlen(kind)),
+						hash_any((const unsigned char *) VARDATA(value),
+								 VARSIZE(value) - VARHDRSZ));
+}
 
+/* Whether a worker's capabilities meet a shape. */
 static bool
-worker_serves(int64 shape, void *arg)
+worker_serves(int64 shape, void *arg, uint32 *model)
 {
-	WorkerRow  *worker = arg;
-	Verdict		wanted;
-	Verdict    *verdict;
-	bool		found;
+	WorkerCall *worker = arg;
 	char	   *kind;
 	Jsonb	   *requirements;
-	bool		matches;
-
-	if (verdicts != NULL && hash_get_num_entries(verdicts) >= CACHE_LIMIT)
-	{
-		hash_destroy(verdicts);
-		verdicts = NULL;
-	}
-	if (verdicts == NULL)
-	{
-		HASHCTL		control = {0};
-
-		control.keysize = sizeof(wanted.key);
-		control.entrysize = sizeof(Verdict);
-		control.hcxt = TopMemoryContext;
-		verdicts = hash_create("gpu_orch verdicts", 256, &control,
-							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	memset(&wanted, 0, sizeof(wanted));
-	wanted.key.capset = worker->capset;
-	wanted.key.shape = shape;
-	verdict = hash_search(verdicts, &wanted.key, HASH_FIND, NULL);
-	if (verdict != NULL)
-		return verdict->matches;
 
 	if (!store_shape_load(shape, &kind, &requirements))
 		return false;
-	matches = match_satisfies(store_worker_capabilities(worker->no), requirements, kind, NULL);
-	verdict = hash_search(verdicts, &wanted.key, HASH_ENTER, &found);
-	verdict->matches = matches;
-	return matches;
+	*model = model_digest(kind, requirements);
+	return match_satisfies(store_worker_capabilities(worker->no), requirements, kind, NULL);
 }
 
 /*
  * Claim up to n tasks for a worker and put them into the result. A task that does
  * not fit its tenant's limit goes back to the held ones; one whose tenant another
- * claim is at ends the batch.
+ * claim is at ends the batch. Returns how many were claimed.
  */
-static void
-claim(ReturnSetInfo *result, WorkerRow *worker, int n, const pg_uuid_t *claimed_after,
+static int
+claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed_after,
 	  TimestampTz now)
 {
 	QueueScan  *queue;
 	TaskSlot	slot;
+	int			claimed_count = 0;
 	bool		holds_tenant = false;
 
-	if (worker->state != WS_ACTIVE)
-		return;
-	queue = store_queue_open(worker_serves, worker);
-	while (n > 0 && store_queue_take(queue, &slot))
+	if (worker->state != WS_ACTIVE || n == 0)
+		return 0;
+	queue = store_queue_open(worker->capset, worker->no, n, worker_serves, worker);
+	while (claimed_count < n && store_queue_take(queue, &slot))
 	{
 		ClaimedTask claimed;
-		TenantRoom	room = store_tenant_take_room(slot.tenant, &holds_tenant);
+		TenantRoom	room = slot.tenant == DEFAULT_TENANT ? TENANT_HAS_ROOM :
+			store_tenant_take_room(slot.tenant, &holds_tenant);
 
 		if (room == TENANT_BUSY)
 		{
-			store_queue_put(&slot);
+			if (!store_queue_put(&slot, 1))
+				store_task_hold(&slot, now);
 			break;
 		}
 		if (room == TENANT_FULL)
@@ -132,9 +107,24 @@ claim(ReturnSetInfo *result, WorkerRow *worker, int n, const pg_uuid_t *claimed_
 		}
 		store_lease_create(&slot, worker->no, claimed_after, now, &claimed);
 		tuplestore_putvalues(result->setResult, result->setDesc, claimed.values, claimed.nulls);
-		n--;
+		claimed_count++;
 	}
 	store_queue_close(queue);
+	return claimed_count;
+}
+
+/*
+ * A claim is flushed before its answer leaves, whatever synchronous_commit says,
+ * unless gpu_orch.async_claims is on and the claim is a transaction of its own.
+ */
+static void
+commit_claim(void)
+{
+	if (guc_async_claims && !IsTransactionBlock() && !IsSubTransaction())
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+	else
+		ForceSyncCommit();
 }
 
 static int
@@ -150,7 +140,7 @@ claim_count(FunctionCallInfo fcinfo, int arg)
 
 /* The arguments worker_id and token, checked. */
 static void
-authenticate(FunctionCallInfo fcinfo, WorkerRow *worker)
+authenticate(FunctionCallInfo fcinfo, WorkerCall *worker)
 {
 	api_begin_change();
 	api_authenticate(api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH),
@@ -160,11 +150,18 @@ authenticate(FunctionCallInfo fcinfo, WorkerRow *worker)
 /* The arguments of a call about a running attempt. */
 typedef struct AttemptCall
 {
-	WorkerRow	worker;
+	WorkerCall	worker;
 	int64		task_id;
 	pg_uuid_t  *lease;
 	TimestampTz now;
 } AttemptCall;
+
+static void
+touch_busy(const WorkerCall *worker, TimestampTz now)
+{
+	if (now - worker->busy_at > BUSY_RESOLUTION)
+		store_worker_touch_busy(worker->no, now);
+}
 
 static void
 begin_attempt_call(FunctionCallInfo fcinfo, AttemptCall *call)
@@ -177,8 +174,7 @@ begin_attempt_call(FunctionCallInfo fcinfo, AttemptCall *call)
 	call->task_id = PG_GETARG_INT64(2);
 	call->lease = PG_GETARG_UUID_P(3);
 	call->now = clock_now();
-	if (call->now - call->worker.busy_at > BUSY_RESOLUTION)
-		store_worker_touch_busy(call->worker.no, call->now);
+	touch_busy(&call->worker, call->now);
 }
 
 /* End an attempt; true also for the repetition of an end that took place. */
@@ -207,12 +203,13 @@ Datum
 gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	WorkerRow	worker;
+	WorkerCall	worker;
 	int			n = claim_count(fcinfo, 2);
 
 	authenticate(fcinfo, &worker);
 	InitMaterializedSRF(fcinfo, 0);
-	claim(result, &worker, n, NULL, clock_now());
+	if (claim(result, &worker, n, NULL, clock_now()) > 0)
+		commit_claim();
 	return (Datum) 0;
 }
 
@@ -226,6 +223,70 @@ gpu_orch_complete_task(PG_FUNCTION_ARGS)
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
 	PG_RETURN_BOOL(end_attempt(&call, &end));
+}
+
+/*
+ * SQL: complete_tasks(worker_id, token, task_ids, leases, results) -> setof bigint.
+ * Completes many in one commit; returns the ids for which complete_task() would
+ * have returned true.
+ */
+Datum
+gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *returned = (ReturnSetInfo *) fcinfo->resultinfo;
+	AttemptCall call;
+	ArrayType  *arrays[3] = {0};
+	const Oid	types[3] = {INT8OID, UUIDOID, JSONBOID};
+	const int16 lengths[3] = {8, UUID_LEN, -1};
+	const char	aligns[3] = {TYPALIGN_DOUBLE, TYPALIGN_CHAR, TYPALIGN_INT};
+	static const char *const names[3] = {"task_ids", "leases", "results"};
+	Datum	   *values[3];
+	bool	   *nulls[3];
+	int			counts[3];
+
+	authenticate(fcinfo, &call.worker);
+	for (int i = 0; i < 3; i++)
+	{
+		if (PG_ARGISNULL(i + 2))
+		{
+			if (i < 2)
+				api_refuse(names[i], "It is null.", "Pass an array, one element for each task.");
+			counts[i] = counts[0];
+			continue;
+		}
+		arrays[i] = PG_GETARG_ARRAYTYPE_P(i + 2);
+		deconstruct_array(arrays[i], types[i], lengths[i], i == 0 && FLOAT8PASSBYVAL, aligns[i],
+						  &values[i], &nulls[i], &counts[i]);
+		if (counts[i] != counts[0])
+			api_refuse(names[i], psprintf("It has %d elements and task_ids has %d.", counts[i],
+										  counts[0]),
+					   "Pass arrays of one length.");
+	}
+	if (counts[0] > MAX_CLAIM)
+		api_refuse("task_ids", psprintf("It has %d elements.", counts[0]),
+				   psprintf("Complete at most %d tasks in one call.", MAX_CLAIM));
+	call.now = clock_now();
+	touch_busy(&call.worker, call.now);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	for (int i = 0; i < counts[0]; i++)
+	{
+		LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
+		bool		isnull = false;
+
+		if (nulls[0][i] || nulls[1][i])
+			api_refuse(names[nulls[0][i] ? 0 : 1], "An element is null.",
+					   "Pass the task_id and the lease of each claimed task.");
+		if (arrays[2] != NULL && !nulls[2][i])
+		{
+			end.result = DatumGetJsonbP(values[2][i]);
+			api_check_json("results", end.result, guc_max_payload_bytes);
+		}
+		call.task_id = DatumGetInt64(values[0][i]);
+		call.lease = DatumGetUUIDP(values[1][i]);
+		if (end_attempt(&call, &end))
+			tuplestore_putvalues(returned->setResult, returned->setDesc, &values[0][i], &isnull);
+	}
+	return (Datum) 0;
 }
 
 /*

@@ -439,22 +439,40 @@ limit_argument(FunctionCallInfo fcinfo, int arg)
 	return PG_GETARG_INT32(arg);
 }
 
-/* SQL: create_tenant(name, max_running) -> void */
+/* A weight, checked; (Datum) 0 for null. */
+static Datum
+weight_argument(FunctionCallInfo fcinfo, int arg)
+{
+	double		weight;
+
+	if (PG_ARGISNULL(arg))
+		return (Datum) 0;
+	weight = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, PG_GETARG_DATUM(arg)));
+	if (!(weight >= 0.001 && weight <= 1000))
+		api_refuse("weight", "It is not between 0.001 and 1000.",
+				   "A tenant of weight 2 gets twice the share of one of weight 1.");
+	return PG_GETARG_DATUM(arg);
+}
+
+/* SQL: create_tenant(name, max_running, weight) -> void */
 Datum
 gpu_orch_create_tenant(PG_FUNCTION_ARGS)
 {
 	char	   *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	TimestampTz now = clock_now();
+	Datum		weight = weight_argument(fcinfo, 2);
 	int32		tenant;
 
 	shmem_require();
+	if (weight == (Datum) 0)
+		api_refuse("weight", "It is null.", "Leave it out for weight 1.");
 	if (store_tenant_find(name, &tenant))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("tenant \"%s\" exists already", name),
 				 errhint("Change it with alter_tenant(); \"default\" always exists and has no "
 						 "limit.")));
-	store_tenant_create(name, limit_argument(fcinfo, 1), now);
+	store_tenant_create(name, limit_argument(fcinfo, 1), weight, now);
 	store_event("tenant_created", name, NULL, now);
 	PG_RETURN_VOID();
 }
@@ -473,14 +491,14 @@ tenant_argument(FunctionCallInfo fcinfo, int arg)
 	return tenant;
 }
 
-/* SQL: alter_tenant(name, max_running) -> void */
+/* SQL: alter_tenant(name, max_running, weight) -> void */
 Datum
 gpu_orch_alter_tenant(PG_FUNCTION_ARGS)
 {
 	int32		tenant = tenant_argument(fcinfo, 0);
 
 	shmem_require();
-	store_tenant_set_limit(tenant, limit_argument(fcinfo, 1));
+	store_tenant_change(tenant, limit_argument(fcinfo, 1), weight_argument(fcinfo, 2));
 	store_event("tenant_altered", text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL, clock_now());
 	wake_at_commit(WAKE_DECIDE);
 	PG_RETURN_VOID();

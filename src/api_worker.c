@@ -163,7 +163,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 
 /* Release the leases that a worker does not name and has had time to learn of. */
 static void
-release_unnamed(const WorkerRow *worker, ArrayType *holding, TimestampTz now)
+release_unnamed(const WorkerCall *worker, ArrayType *holding, TimestampTz now)
 {
 	LeaseEnd	lost = {
 		.outcome = OUTCOME_LOST,
@@ -188,7 +188,7 @@ Datum
 gpu_orch_heartbeat(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
-	WorkerRow	worker;
+	WorkerCall	worker;
 	Jsonb	   *stats = NULL;
 	TupleDesc	row_type;
 	Datum		values[3];

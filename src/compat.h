@@ -14,6 +14,7 @@
 #include "access/genam.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
 
 #if PG_VERSION_NUM < 150000
@@ -35,6 +36,13 @@
 #define compat_noreturn pg_noreturn
 #else
 #define compat_noreturn pg_attribute_noreturn()
+#endif
+
+/* 16 calls the number of a relation's file by another name. */
+#if PG_VERSION_NUM >= 160000
+#define compat_relation_file(rel) ((rel)->rd_locator.relNumber)
+#else
+#define compat_relation_file(rel) ((rel)->rd_node.relNode)
 #endif
 
 /* 18 counts index searches for EXPLAIN through an extra argument. */

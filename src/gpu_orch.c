@@ -1,7 +1,7 @@
 /*
  * gpu_orch.c
  *	  What happens when the library is loaded: settings, shared memory, the
- *	  commit callback and the leader are registered, and nothing else is done.
+ *	  transaction callbacks and the leader are registered, and nothing else is done.
  */
 #include "postgres.h"
 
@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "shmem.h"
+#include "store_queue.h"
 #include "wake.h"
 
 PG_MODULE_MAGIC;
@@ -41,6 +42,7 @@ _PG_init(void)
 {
 	guc_init();
 	wake_init();
+	store_queue_init();
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init_hooks();

@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 
 int			guc_api_concurrency = 8;
+bool		guc_async_claims = false;
 int			guc_cycle_interval = 10000;
 char	   *guc_database = NULL;
 bool		guc_enabled = true;
@@ -27,9 +28,13 @@ int			guc_http_connect_timeout = 10000;
 int			guc_http_timeout = 60000;
 int			guc_kill_cap_percent = 20;
 int			guc_log_level = LOG;
+int			guc_locality_window = 0;
+int			guc_max_capability_sets = 128;
 int			guc_max_losses = 5;
 int			guc_max_payload_bytes = 1024 * 1024;
+int			guc_max_shapes = 16384;
 int			guc_orphan_grace = 600000;
+int			guc_priority_ageing = 0;
 int			guc_reconcile_interval = 60000;
 int			guc_retry_delay = 5000;
 char	   *guc_runpod_api_key_file = NULL;
@@ -57,6 +62,12 @@ guc_init(void)
 							"Calls to the provider that may be in flight at a time.",
 							NULL, &guc_api_concurrency, 8, 1, 64,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("gpu_orch.async_claims",
+							 "Whether claim_tasks() commits without waiting for the disk.",
+							 "A claim that a crash of the server undoes is a task that is ready "
+							 "again. Of effect where the claim is a transaction of its own.",
+							 &guc_async_claims, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.cycle_interval",
 							"Time after which the leader looks at everything again, even if nothing "
 							"woke it.",
@@ -98,10 +109,22 @@ guc_init(void)
 							"At least two pods are always allowed.",
 							&guc_kill_cap_percent, 20, 1, 100,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.locality_window",
+							"Tasks among which a claim prefers one whose model its worker used last.",
+							"No task is passed over more often than this. 0: strict order.",
+							&guc_locality_window, 0, 0, 64,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("gpu_orch.log_level",
 							 "Level at which the leader reports what it does.",
 							 NULL, &guc_log_level, LOG, log_levels,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("gpu_orch.max_capability_sets",
+								"Different capabilities of workers for which the next tasks are kept "
+								"at hand.",
+								"Claims of workers beyond that have to search.",
+								&guc_max_capability_sets, 128, 1, 4096,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.max_losses",
 							"Workers that a task may lose before it is quarantined as failed.",
 							NULL, &guc_max_losses, 5, 1, 1000,
@@ -110,9 +133,21 @@ guc_init(void)
 							"Largest payload and largest result of a task.",
 							NULL, &guc_max_payload_bytes, 1024 * 1024, 1024, 64 * 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("gpu_orch.max_shapes",
+								"Different requirements that may be ready at a time.",
+								"Tasks with further ones are held until there is room.",
+								&guc_max_shapes, 16384, 16, 1048576,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.orphan_grace",
 							"Age at which a pod of ours without a row that wants it is deleted.",
 							NULL, &guc_orphan_grace, 600000, 0, 86400000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.priority_ageing",
+							"Time after which a ready task is moved to the highest priority that "
+							"waits beside it.",
+							"0: never; higher priority always goes first.",
+							&guc_priority_ageing, 0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.reconcile_interval",
 							"Time between two readings of the provider's list of pods.",

@@ -6,6 +6,7 @@
 #define GPU_ORCH_GUC_H
 
 extern int	guc_api_concurrency;
+extern bool guc_async_claims;
 extern int	guc_cycle_interval;
 extern char *guc_database;
 extern bool guc_enabled;
@@ -16,9 +17,13 @@ extern int	guc_http_connect_timeout;
 extern int	guc_http_timeout;
 extern int	guc_kill_cap_percent;
 extern int	guc_log_level;
+extern int	guc_locality_window;
+extern int	guc_max_capability_sets;
 extern int	guc_max_losses;
 extern int	guc_max_payload_bytes;
+extern int	guc_max_shapes;
 extern int	guc_orphan_grace;
+extern int	guc_priority_ageing;
 extern int	guc_reconcile_interval;
 extern int	guc_retry_delay;
 extern char *guc_runpod_api_key_file;

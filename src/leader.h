@@ -41,9 +41,12 @@ typedef struct Leader
 	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
 
 	TimestampTz next_tick;
+	TimestampTz next_recheck;
 	TimestampTz next_due;		/* of a scheduled task or a deadline; 0: none */
 	TimestampTz next_op_due;	/* when a planned op may be sent; 0: none waits for its time */
 	TimestampTz decide_at;		/* a decision is wanted then; 0: not asked for */
+	TimestampTz decide_after;	/* no decision that a commit asks for before this */
+	TimestampTz admit_after;	/* nor anything released that a commit asks for */
 	TimestampTz next_reconcile;
 	TimestampTz next_catalog;
 	TimestampTz last_catalog;	/* when prices were last asked for */
@@ -71,6 +74,7 @@ extern void leader_open_cloud(Leader *leader);
 
 /* leader_tick.c */
 extern bool leader_admit(Leader *leader, uint32 flags);
+extern bool leader_end_overdue(Leader *leader);
 extern void leader_tick(Leader *leader);
 
 /* leader_send.c */

@@ -25,6 +25,7 @@
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -55,6 +56,12 @@ set_doing(const char *doing)
 	strlcpy(state->leader_doing, doing, SHMEM_TEXT);
 	LWLockRelease(state->lock);
 }
+
+/* Flags that have waiting tasks looked at, and the listeners told. */
+#define ADMIT_FLAGS (WAKE_ADMIT | WAKE_NOTIFY)
+
+/* The longest that the leader rests from commits, in microseconds. */
+#define LONGEST_REST USECS_PER_SEC
 
 /* At exit: whoever reads the status must see that nobody is there. */
 static void
@@ -314,6 +321,8 @@ time_to_wait(const Leader *leader)
 	if (leader->verdict == GUARD_GO)
 	{
 		until = sooner(until, leader->next_due);
+		if ((wake_pending() & ADMIT_FLAGS) != 0)
+			until = Min(until, leader->admit_after);
 		if (leader->cloud != NULL && leader->next_op_due != 0)
 			until = sooner(until, Max(leader->next_op_due, leader->api_retry_at));
 		if (leader->cloud != NULL && leader->list_started == 0)
@@ -374,12 +383,26 @@ drive_cloud(Leader *leader)
 	}
 }
 
+/*
+ * How long to rest after work that commits asked for and that began at start, in
+ * microseconds: while they come without end, the leader takes a tenth of a core.
+ */
+static int64
+rest_after(instr_time start)
+{
+	instr_time	took;
+
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, start);
+	return Min(9 * (int64) INSTR_TIME_GET_MICROSEC(took), LONGEST_REST);
+}
+
 /* One turn: whatever is due now, and not more. */
 static void
 turn(Leader *leader)
 {
 	ShmemState *state = shmem_state();
-	uint32		flags = wake_take();
+	uint32		flags = wake_pending();
 	TimestampTz now;
 	bool		asked;
 
@@ -389,18 +412,38 @@ turn(Leader *leader)
 	leader->next_tick = Min(leader->next_tick, now + (int64) guc_cycle_interval * 1000);
 	leader->next_reconcile =
 		Min(leader->next_reconcile, now + (int64) guc_reconcile_interval * 1000);
+	leader->decide_after = Min(leader->decide_after, now + LONGEST_REST);
+	leader->admit_after = Min(leader->admit_after, now + LONGEST_REST);
 	if (flags != 0 && leader->decide_at == 0)
-		leader->decide_at = now + (int64) guc_event_debounce * 1000;
-	if (leader->verdict == GUARD_GO &&
-		(flags != 0 || (leader->next_due != 0 && leader->next_due <= now)))
-		(void) leader_admit(leader, flags);
+		leader->decide_at = Max(now + (int64) guc_event_debounce * 1000, leader->decide_after);
+	if (leader->verdict == GUARD_GO)
+	{
+		if ((flags & ADMIT_FLAGS) != 0 && leader->admit_after <= now)
+		{
+			instr_time	start;
+
+			wake_take(ADMIT_FLAGS);
+			INSTR_TIME_SET_CURRENT(start);
+			(void) leader_admit(leader, flags);
+			leader->admit_after = clock_now() + rest_after(start);
+		}
+		if (leader->next_due != 0 && leader->next_due <= now)
+			(void) leader_end_overdue(leader);
+	}
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	asked = state->cycle_done < state->cycle_asked ||
 		(state->reconcile_done < state->reconcile_asked && leader->list_started == 0);
 	LWLockRelease(state->lock);
 	if (asked || leader->next_tick <= now || (leader->decide_at != 0 && leader->decide_at <= now))
+	{
+		instr_time	start;
+
+		wake_take(WAKE_DECIDE);
+		INSTR_TIME_SET_CURRENT(start);
 		leader_tick(leader);
+		leader->decide_after = clock_now() + rest_after(start);
+	}
 	leader_send(leader);
 	set_doing(ext_guard_explain(leader->verdict));
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
@@ -435,6 +478,8 @@ gpu_orch_leader_main(Datum arg)
 								   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	ereport(guc_log_level, (errmsg("gpu_orch: the leader works in database \"%s\"", guc_database)));
 
+	/* The first cycle looks at everything anyway. */
+	wake_take(~(uint32) 0);
 	for (;;)
 	{
 		check_interrupts();

@@ -33,6 +33,9 @@
 /* An answer this long after a call's own time limit is not coming. */
 #define ANSWER_MARGIN (30 * USECS_PER_SEC)
 
+/* How often the queue is searched for rows that a restore wrote into it. */
+#define RECHECK_INTERVAL (60 * USECS_PER_SEC)
+
 /* A due time that could not be met is looked at again after this. */
 #define DUE_RETRY (100 * INT64CONST(1000))
 
@@ -105,14 +108,34 @@ end_unheld(Leader *leader, void *arg)
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
 }
 
-/*
- * End what is overdue and admit what is due, now; flags are those that commits
- * have set.
- */
+/* Move up what has waited for long, and now and then look for rows that nobody announced. */
+static void
+keep_queue(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+
+	if (store_queue_age(now) > 0)
+		wake_at_commit(WAKE_DECIDE);
+	leader->next_recheck = Min(leader->next_recheck, now + RECHECK_INTERVAL);
+	if (leader->next_recheck <= now)
+	{
+		store_queue_recheck();
+		leader->next_recheck = now + RECHECK_INTERVAL;
+	}
+}
+
+/* Release what is due, now; flags are those that commits have set. */
 bool
 leader_admit(Leader *leader, uint32 flags)
 {
-	bool		good = leader_step(leader, "admitting tasks", admit, &flags);
+	return leader_step(leader, "admitting tasks", admit, &flags);
+}
+
+/* End what is overdue, release what its time has come, and find the next due time. */
+bool
+leader_end_overdue(Leader *leader)
+{
+	bool		good = leader_admit(leader, 0);
 
 	good &= leader_step(leader, "ending overdue attempts", end_overdue, NULL);
 	if (leader->next_due != 0)
@@ -315,11 +338,12 @@ leader_tick(Leader *leader)
 	if (good)
 	{
 		leader_open_cloud(leader);
-		good &= leader_admit(leader, 0);
+		good &= leader_end_overdue(leader);
 	}
 	if (good && leader->epoch != 0)
 	{
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
+		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
 		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
 			for (int i = 0; pools[i].name != NULL; i++)

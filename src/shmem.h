@@ -15,6 +15,7 @@
 /* What a commit may ask of the leader; see wake.h. */
 #define WAKE_DECIDE 1			/* look again: something changed */
 #define WAKE_NOTIFY 2			/* work became claimable: tell the listeners */
+#define WAKE_ADMIT 4			/* what waits may be released */
 
 /* Counters of one cycle, in the words of run_cycle(). */
 typedef struct CycleSummary

@@ -4,24 +4,70 @@
  *
  * A lease ends by being deleted under the guard (task, lease, worker); whoever
  * deletes the row decides what becomes of the task, so nothing is ended twice.
- * A claim is durable before its answer leaves, and so is every end.
+ * Every end is durable before its answer leaves.
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "access/xact.h"
 #include "backoff.h"
+#include "direct.h"
+#include "executor/tuptable.h"
 #include "guc.h"
 #include "shmem.h"
 #include "store_lease.h"
 #include "store_task.h"
+#include "store_tenant.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "wake.h"
 
 /* The longest delay between two attempts, in milliseconds. */
 #define RETRY_CAP_MS (60 * 60 * 1000)
 
-#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses"
+#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
+
+/* Columns of lease, counted from 0. */
+enum
+{
+	LEASE_TASK_ID,
+	LEASE_ID,
+	LEASE_WORKER,
+	LEASE_SHAPE,
+	LEASE_TENANT,
+	LEASE_PRIORITY,
+	LEASE_ATTEMPT,
+	LEASE_FAULTS,
+	LEASE_LOSSES,
+	LEASE_TAG,
+	LEASE_CLAIMED_AT,
+	LEASE_DEADLINE,
+	LEASE_CLAIMED_AFTER,
+	LEASE_CANCEL_REQUESTED,
+	LEASE_PROGRESS,
+	LEASE_STAGE,
+	LEASE_PROGRESS_AT
+};
+
+/* Columns of attempt, counted from 0. */
+enum
+{
+	ATTEMPT_TASK_ID,
+	ATTEMPT_NUMBER,
+	ATTEMPT_WORKER,
+	ATTEMPT_LEASE,
+	ATTEMPT_CLAIMED_AT,
+	ATTEMPT_ENDED_AT,
+	ATTEMPT_OUTCOME,
+	ATTEMPT_FAILURE,
+	ATTEMPT_FINAL_STATE,
+	ATTEMPT_ERROR,
+	ATTEMPT_RESULT
+};
+
+static DirectTable lease_table = {"lease", "lease_pkey"};
+static DirectTable attempt_table = {"attempt", NULL};
 
 /* Copy the current result row into a claimed task that outlives spi_end(). */
 static void
@@ -42,37 +88,75 @@ read_claimed(ClaimedTask *claimed, uint64 row)
 	" coalesce((SELECT n.name FROM gpu_orch.tenant n WHERE n.id = l.tenant), 'default')," \
 	" l.deadline, t.traceparent "
 
+/* A new fencing token: a random UUID, version 4. */
+static void
+make_lease_id(pg_uuid_t *id)
+{
+	if (!pg_strong_random(id->data, UUID_LEN))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not obtain random bits for a lease")));
+	id->data[6] = (id->data[6] & 0x0f) | 0x40;
+	id->data[8] = (id->data[8] & 0x3f) | 0x80;
+}
+
 /*
  * Lease a task that was taken out of the queue to a worker. claimed_after is the
- * lease whose completion asked for it, or NULL. The commit is flushed whatever
- * synchronous_commit says.
+ * lease whose completion asked for it, or NULL. What is claimed is allocated in the
+ * current memory context.
  */
 void
 store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_after,
 				   TimestampTz now, ClaimedTask *claimed)
 {
-	static SpiQuery query = {
-		"WITH t AS MATERIALIZED (SELECT * FROM gpu_orch.task WHERE id = $2),"
-		" l AS (INSERT INTO gpu_orch.lease (" SLOT_COLUMNS ", id, worker, claimed_at, deadline,"
-		"       claimed_after)"
-		"       SELECT $1, $2, $3, $4, $5, $6, $7, pg_catalog.gen_random_uuid(), $8, $9,"
-		"              $9 + t.timeout, $10 FROM t"
-		"       RETURNING *) "
-		"SELECT " CLAIMED_SELECT "FROM l, t",
-		10, {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, INT8OID,
-			TIMESTAMPTZOID, UUIDOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	Relation	rel = direct_open(&lease_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Datum	   *values = ExecClearTuple(row)->tts_values;
+	bool	   *nulls = row->tts_isnull;
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+	TaskBody	body;
 
-	spi_begin();
-	store_queue_slot_args(&args, slot);
-	spi_arg_int8(&args, worker);
-	spi_arg_time(&args, now);
-	spi_arg(&args, UUIDPGetDatum(claimed_after), claimed_after == NULL);
-	spi_run_one(&query, &args, "leasing a task");
-	read_claimed(claimed, 0);
-	spi_end();
-	ForceSyncCommit();
+	if (!store_task_body(slot->task_id, &body))
+		elog(ERROR, "gpu_orch: task " INT64_FORMAT " is ready and does not exist", slot->task_id);
+	make_lease_id(id);
+	memset(nulls, false, row->tts_tupleDescriptor->natts * sizeof(bool));
+	values[LEASE_TASK_ID] = Int64GetDatum(slot->task_id);
+	values[LEASE_ID] = UUIDPGetDatum(id);
+	values[LEASE_WORKER] = Int64GetDatum(worker);
+	values[LEASE_SHAPE] = Int64GetDatum(slot->shape);
+	values[LEASE_TENANT] = Int32GetDatum(slot->tenant);
+	values[LEASE_PRIORITY] = Int32GetDatum(slot->priority);
+	values[LEASE_ATTEMPT] = Int32GetDatum(slot->attempt);
+	values[LEASE_FAULTS] = Int32GetDatum(slot->faults);
+	values[LEASE_LOSSES] = Int32GetDatum(slot->losses);
+	values[LEASE_TAG] = Int64GetDatum(slot->tag);
+	values[LEASE_CLAIMED_AT] = TimestampTzGetDatum(now);
+	values[LEASE_DEADLINE] = body.timeout == NULL ? (Datum) 0 :
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+							IntervalPGetDatum(body.timeout));
+	nulls[LEASE_DEADLINE] = body.timeout == NULL;
+	values[LEASE_CLAIMED_AFTER] = UUIDPGetDatum(claimed_after);
+	nulls[LEASE_CLAIMED_AFTER] = claimed_after == NULL;
+	values[LEASE_CANCEL_REQUESTED] = BoolGetDatum(false);
+	nulls[LEASE_PROGRESS] = nulls[LEASE_STAGE] = nulls[LEASE_PROGRESS_AT] = true;
+
+	memset(claimed, 0, sizeof(ClaimedTask));
+	claimed->values[0] = values[LEASE_TASK_ID];
+	claimed->values[1] = values[LEASE_ID];
+	claimed->values[2] = values[LEASE_ATTEMPT];
+	claimed->values[3] = body.kind;
+	claimed->values[4] = body.payload;
+	claimed->values[5] = body.requirements;
+	claimed->values[6] = values[LEASE_PRIORITY];
+	claimed->values[7] = CStringGetTextDatum(store_tenant_name(slot->tenant));
+	claimed->values[8] = values[LEASE_DEADLINE];
+	claimed->nulls[8] = nulls[LEASE_DEADLINE];
+	claimed->values[9] = body.traceparent;
+	claimed->nulls[9] = body.traceparent == (Datum) 0;
+
+	ExecStoreVirtualTuple(row);
+	direct_insert(&lease_table, rel, row);
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
 }
 
 /* The leases that a completed lease's fused call made and that are still held. */
@@ -98,42 +182,56 @@ store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after, ClaimedTask
 	return n;
 }
 
-/* Write down the end of an attempt; final_state NULL where the task goes on. */
 static void
-record(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at,
+set_text(Datum *values, bool *nulls, int column, const char *value)
+{
+	nulls[column] = value == NULL;
+	values[column] = value ? CStringGetTextDatum(value) : (Datum) 0;
+}
+
+/*
+ * Write down the end of an attempt; final_state NULL where the task goes on, lease
+ * NULL and worker 0 where it never ran.
+ */
+static void
+record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
 	   const char *outcome, const char *failure, const char *final_state, const char *error,
 	   Jsonb *result, TimestampTz now)
 {
-	static SpiQuery query = {
-		"INSERT INTO gpu_orch.attempt (task_id, attempt, worker, lease, claimed_at, ended_at,"
-		" outcome, failure, final_state, error, result) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-		11, {INT8OID, INT4OID, INT8OID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID,
-			TEXTOID, TEXTOID, JSONBOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	Relation	rel = direct_open(&attempt_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Datum	   *values = ExecClearTuple(row)->tts_values;
+	bool	   *nulls = row->tts_isnull;
 
-	spi_arg_int8(&args, slot->task_id);
-	spi_arg_int4(&args, slot->attempt);
-	spi_arg(&args, Int64GetDatum(worker), worker == 0);
-	spi_arg(&args, lease, lease == (Datum) 0);
-	spi_arg_time(&args, claimed_at);
-	spi_arg_time(&args, now);
-	spi_arg_text(&args, outcome);
-	spi_arg_text(&args, failure);
-	spi_arg_text(&args, final_state);
-	spi_arg_text(&args, error);
-	spi_arg_jsonb(&args, result);
-	spi_run_one(&query, &args, "recording an attempt");
+	memset(nulls, false, row->tts_tupleDescriptor->natts * sizeof(bool));
+	values[ATTEMPT_TASK_ID] = Int64GetDatum(slot->task_id);
+	values[ATTEMPT_NUMBER] = Int32GetDatum(slot->attempt);
+	values[ATTEMPT_WORKER] = Int64GetDatum(worker);
+	nulls[ATTEMPT_WORKER] = worker == 0;
+	values[ATTEMPT_LEASE] = UUIDPGetDatum(lease);
+	nulls[ATTEMPT_LEASE] = lease == NULL;
+	values[ATTEMPT_CLAIMED_AT] = TimestampTzGetDatum(claimed_at);
+	nulls[ATTEMPT_CLAIMED_AT] = claimed_at == 0;
+	values[ATTEMPT_ENDED_AT] = TimestampTzGetDatum(now);
+	set_text(values, nulls, ATTEMPT_OUTCOME, outcome);
+	set_text(values, nulls, ATTEMPT_FAILURE, failure);
+	set_text(values, nulls, ATTEMPT_FINAL_STATE, final_state);
+	set_text(values, nulls, ATTEMPT_ERROR, error);
+	values[ATTEMPT_RESULT] = JsonbPGetDatum(result);
+	nulls[ATTEMPT_RESULT] = result == NULL;
+	ExecStoreVirtualTuple(row);
+	direct_insert(&attempt_table, rel, row);
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
 }
 
 /*
  * Write the attempt of a lease that was just deleted, and send the task where it
- * goes next. Must run inside spi_begin().
+ * goes next.
  */
 static void
-settle(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at, bool cancelled,
-	   int32 max_attempts, const LeaseEnd *end, TimestampTz now)
+settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
+	   bool cancelled, const LeaseEnd *end, TimestampTz now)
 {
 	AttemptEnd	attempt = {
 		.outcome = end->outcome,
@@ -142,7 +240,7 @@ settle(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at, 
 		.cancel_requested = cancelled,
 		.faults = slot->faults,
 		.losses = slot->losses,
-		.max_attempts = max_attempts,
+		.max_attempts = end->outcome == OUTCOME_SUCCEEDED ? 0 : store_task_max_attempts(slot->task_id),
 		.max_losses = guc_max_losses
 	};
 	TaskVerdict verdict = fsm_task_after(&attempt);
@@ -175,6 +273,7 @@ settle(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at, 
 
 	record(slot, worker, lease, claimed_at, fsm_task_outcome_name(end->outcome),
 		   fsm_task_failure_name(end->failure), final_state, error, end->result, now);
+	store_queue_served(slot->tenant, Max(now - claimed_at, 0));
 	ForceSyncCommit();
 
 	if (final_state == NULL)
@@ -187,21 +286,21 @@ settle(const TaskSlot *slot, int64 worker, Datum lease, TimestampTz claimed_at, 
 	}
 	else
 	{
-		if (verdict.next == NEXT_SUCCEEDED)
-			store_task_release_dependents(slot->task_id, now);
-		wake_at_commit(WAKE_DECIDE);
+		bool		alone = verdict.next == NEXT_SUCCEEDED &&
+			!store_task_release_dependents(slot->task_id, now);
+
+		wake_at_commit(alone && slot->tenant == DEFAULT_TENANT ? WAKE_DECIDE :
+					   WAKE_DECIDE | WAKE_ADMIT);
 	}
 }
 
-#define ENDED_COLUMNS \
-	SLOT_COLUMNS ", worker, id, claimed_at, cancel_requested," \
-	" (SELECT t.max_attempts FROM gpu_orch.task t WHERE t.id = task_id)"
+#define ENDED_COLUMNS SLOT_COLUMNS ", worker, id, claimed_at, cancel_requested"
 
 #define ENDED_COLUMN_COUNT 12
 
 /*
  * Settle each of the leases that the last statement deleted, returning their
- * ENDED_COLUMNS. Returns how many there were.
+ * ENDED_COLUMNS. Returns how many there were. Must run inside spi_begin().
  */
 static int64
 settle_deleted(const LeaseEnd *end, TimestampTz now)
@@ -223,35 +322,62 @@ settle_deleted(const LeaseEnd *end, TimestampTz now)
 		slot.attempt = DatumGetInt32(values[4]);
 		slot.faults = DatumGetInt32(values[5]);
 		slot.losses = DatumGetInt32(values[6]);
-		settle(&slot, DatumGetInt64(values[7]), values[8], DatumGetTimestampTz(values[9]),
-			   DatumGetBool(values[10]), DatumGetInt32(values[11]), end, now);
+		slot.tag = DatumGetInt64(values[7]);
+		settle(&slot, DatumGetInt64(values[8]), DatumGetUUIDP(values[9]),
+			   DatumGetTimestampTz(values[10]), DatumGetBool(values[11]), end, now);
 	}
 	return (int64) n;
 }
 
 /*
  * End one running attempt for its holder. False, and nothing changed, when the
- * lease is not this worker's.
+ * lease is not this worker's. Waits for whoever changes the lease at the moment.
  */
 bool
 store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end,
 				TimestampTz now)
 {
-	static SpiQuery query = {
-		"DELETE FROM gpu_orch.lease WHERE task_id = $1 AND id = $2 AND worker = $3 "
-		"RETURNING " ENDED_COLUMNS,
-		3, {INT8OID, UUIDOID, INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		ended;
+	Relation	rel = direct_open(&lease_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	ScanKeyData key;
+	bool		changed;
+	bool		ended = false;
 
-	spi_begin();
-	spi_arg_int8(&args, task_id);
-	spi_arg(&args, UUIDPGetDatum(lease), false);
-	spi_arg_int8(&args, worker);
-	spi_run(&query, &args);
-	ended = settle_deleted(end, now) == 1;
-	spi_end();
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	do
+	{
+		Snapshot	snapshot = direct_snapshot();
+
+		changed = false;
+		if (direct_find(&lease_table, rel, snapshot, &key, 1, row))
+		{
+			slot_getallattrs(row);
+			if (DatumGetInt64(row->tts_values[LEASE_WORKER]) == worker &&
+				memcmp(DatumGetUUIDP(row->tts_values[LEASE_ID]), lease, UUID_LEN) == 0)
+				ended = direct_delete(rel, row, snapshot, &changed);
+		}
+		direct_release(snapshot);
+	} while (changed);
+	if (ended)
+	{
+		Datum	   *values = row->tts_values;
+		TaskSlot	slot = {
+			.task_id = task_id,
+			.shape = DatumGetInt64(values[LEASE_SHAPE]),
+			.priority = DatumGetInt32(values[LEASE_PRIORITY]),
+			.tenant = DatumGetInt32(values[LEASE_TENANT]),
+			.attempt = DatumGetInt32(values[LEASE_ATTEMPT]),
+			.faults = DatumGetInt32(values[LEASE_FAULTS]),
+			.losses = DatumGetInt32(values[LEASE_LOSSES]),
+			.tag = DatumGetInt64(values[LEASE_TAG])
+		};
+
+		settle(&slot, worker, lease, DatumGetTimestampTz(values[LEASE_CLAIMED_AT]),
+			   DatumGetBool(values[LEASE_CANCEL_REQUESTED]), end, now);
+		CommandCounterIncrement();
+	}
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
 	return ended;
 }
 
@@ -306,10 +432,13 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 	};
 	static SpiQuery of_ended = {
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
-		" (SELECT l.task_id FROM gpu_orch.lease l JOIN gpu_orch.worker w ON w.no = l.worker"
-		"  WHERE w.state NOT IN ('active', 'draining') LIMIT 1000 FOR UPDATE OF l SKIP LOCKED) "
+		" (SELECT l.task_id FROM gpu_orch.worker w, LATERAL"
+		"   (SELECT x.task_id FROM gpu_orch.lease x WHERE x.worker = w.no LIMIT 1000"
+		"    FOR UPDATE SKIP LOCKED) l"
+		"  WHERE w.state NOT IN ('active', 'draining') AND w.state_since > $1 - interval '1 hour'"
+		"  LIMIT 1000) "
 		"RETURNING " ENDED_COLUMNS,
-		0, {0}
+		1, {TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	int64		n;
@@ -332,7 +461,8 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 			spi_run(&past_deadline, &args);
 			break;
 		case LEASES_OF_ENDED:
-			spi_run(&of_ended, NULL);
+			spi_arg_time(&args, now);
+			spi_run(&of_ended, &args);
 			break;
 	}
 	n = settle_deleted(end, now);
@@ -346,11 +476,10 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 void
 store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now)
 {
-	spi_begin();
-	record(slot, 0, (Datum) 0, 0, "cancelled", NULL, "cancelled", why, NULL, now);
-	spi_end();
+	record(slot, 0, NULL, 0, "cancelled", NULL, "cancelled", why, NULL, now);
+	CommandCounterIncrement();
 	ForceSyncCommit();
-	wake_at_commit(WAKE_DECIDE);
+	wake_at_commit(WAKE_DECIDE | WAKE_ADMIT);
 }
 
 /* Note how far a running attempt is. False when the lease is not this worker's. */

@@ -2,27 +2,25 @@
  * store_queue.c
  *	  The queue of claimable tasks: all access to ready_queue.
  *
- * A claim works on the index (shape, priority DESC, task_id) directly. It jumps
- * from shape to shape, so its cost is the number of shapes with work, not the
- * number of tasks; it asks the caller which shapes match, takes the best of
- * their heads, and deletes that row without ever waiting for another claimer. A
- * row that somebody else is taking is passed over, and its update chain is not
- * followed: a row that comes back is a new row.
+ * The index (shape, rank, tag, task_id) holds the tasks of each shape in the order
+ * in which they are claimed. A claim takes the next entry of its capability set's
+ * ring (queue_ring.c) and deletes that row without ever waiting for another
+ * claimer. When the ring is empty, one claimer looks into the index: from the
+ * bounds of the matching shapes (queue_bound.c) it merges their rows in order,
+ * passing over what others are taking. A row that comes back is a new row.
  *
  * Nothing here knows about workers, leases or limits.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "compat.h"
-#include "executor/tuptable.h"
+#include "direct.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "queue_ring.h"
+#include "queue_tag.h"
+#include "store_look.h"
 #include "store_queue.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -31,152 +29,248 @@ enum
 {
 	COL_SHAPE = 1,
 	COL_TASK_ID,
-	COL_PRIORITY,
+	COL_RANK,
+	COL_TAG,
 	COL_TENANT,
 	COL_ATTEMPT,
 	COL_FAULTS,
 	COL_LOSSES
 };
 
-/* The best row known of one shape. */
-typedef struct Head
+static DirectTable ready_queue = {"ready_queue", "ready_queue_head"};
+
+/* What this transaction did to the queue, for the rings; see at_end(). */
+static struct
 {
-	TaskSlot	slot;
-	ItemPointerData tid;
-	IndexScanDesc scan;			/* opened when the row after the head is wanted */
-	bool		empty;
-} Head;
+	QueueId		queue;
+	bool		put;
+	QueueKey	first_put;
+	bool		took;
+	QueueKey	first_taken;
+}			done;
 
 struct QueueScan
 {
 	Relation	table;
-	Relation	index;
-	Snapshot	snapshot;
+	Snapshot	snapshot;		/* NULL: none taken yet */
 	TupleTableSlot *row;
-	Head	   *heads;
-	int			n_heads;
-	int			max_heads;
+	Ring		ring;
+	int64		worker;
+	uint32		model;			/* that the worker holds warm */
+	int			wanted;			/* rows that the caller may take */
+	ShapeTest	test;
+	void	   *arg;
+	bool		took;
+	Found	   *own;				/* of a transaction that made rows claimable itself; see take_own() */
+	int			own_next;
 };
 
-static int32
-attribute(TupleTableSlot *row, int column)
+/*
+ * Tell the rings when rows become claimable: before the commit, so that no ring
+ * that says it is empty outlives it, and after, so that none is out of order; and
+ * after an abort, of the whole or of a part, for the rows that it gives back.
+ */
+static void
+at_end(XactEvent event, void *arg)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, column, &isnull);
-
-	Assert(!isnull);
-	return DatumGetInt32(value);
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (done.put)
+				queue_ring_disturb(done.queue, &done.first_put);
+			return;
+		case XACT_EVENT_COMMIT:
+			if (done.put)
+				queue_ring_disturb(done.queue, &done.first_put);
+			break;
+		case XACT_EVENT_ABORT:
+			if (done.took)
+				queue_ring_disturb(done.queue, &done.first_taken);
+			break;
+		case XACT_EVENT_PREPARE:
+			break;
+		default:
+			return;
+	}
+	done.put = done.took = false;
 }
 
-static int64
-attribute8(TupleTableSlot *row, int column)
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, column, &isnull);
+	if (event == SUBXACT_EVENT_ABORT_SUB && done.took)
+		queue_ring_disturb(done.queue, &done.first_taken);
+}
 
-	Assert(!isnull);
-	return DatumGetInt64(value);
+/* Register the transaction callbacks. To be called once, from _PG_init. */
+void
+store_queue_init(void)
+{
+	RegisterXactCallback(at_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+static void
+note(bool *any, QueueKey *first, QueueId queue, const QueueKey *key)
+{
+	done.queue = queue;
+	if (!*any || queue_key_before(key, first))
+		*first = *key;
+	*any = true;
+}
+
+/* Judge shapes of which it is not known yet whether the capability set meets them. */
+static void
+judge(QueueScan *queue, const int64 *shapes, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		uint32		model = 0;
+		bool		matches = queue->test(shapes[i], queue->arg, &model);
+
+		queue_ring_set_verdict(&queue->ring, shapes[i], matches, model);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Fill the ring. Returns how many rows were found for it, 0 for none, or -1 when
+ * it is to be asked again.
+ */
+static int
+fill_ring(QueueScan *queue)
+{
+	Ring	   *ring = &queue->ring;
+	Found	   *found;
+	ShapeView  *views;
+	int64	   *unknown;
+	int			n_views;
+	int			n_unknown;
+	int			want = queue->wanted;
+	int			n;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!queue_ring_begin_fill(ring, &want))
+		return -1;
+	n_views = queue_ring_candidates(ring, &views, &unknown, &n_unknown);
+	if (n_views < 0 || n_unknown > 0)
+	{
+		queue_ring_abandon_fill(ring);
+		if (n_views < 0)
+			store_look_discover(queue->table, ready_queue.index);
+		judge(queue, unknown, n_unknown);
+		return -1;
+	}
+	found = store_look(queue->table, ready_queue.index, views, n_views, want, false);
+	n = found->n;
+	if (n == 0 && found->paused)
+	{
+		queue_ring_abandon_fill(ring);
+		n = -1;
+	}
+	else
+		queue_ring_end_fill(ring, found->entries, n, found->all, found->settled);
+	pfree(found);
+	pfree(views);
+	pfree(unknown);
+	return n;
+}
+
+/*
+ * The next entry for a transaction that made rows claimable itself: it sees them
+ * in their places, nobody else does, so it looks for itself alone. False when there
+ * is none.
+ */
+static bool
+take_own(QueueScan *queue, RingEntry *entry)
+{
+	while (queue->own == NULL || queue->own_next == queue->own->n)
+	{
+		ShapeView  *views;
+		int64	   *unknown;
+		int			n_views;
+		int			n_unknown;
+
+		CHECK_FOR_INTERRUPTS();
+		n_views = queue_ring_candidates(&queue->ring, &views, &unknown, &n_unknown);
+		if (n_views < 0)
+			store_look_discover(queue->table, ready_queue.index);
+		judge(queue, unknown, n_unknown);
+		if (n_views < 0 || n_unknown > 0)
+			continue;
+		queue->own = store_look(queue->table, ready_queue.index, views, n_views, queue->wanted, true);
+		queue->own_next = 0;
+		if (queue->own->n == 0 && !queue->own->paused)
+			return false;
+	}
+	*entry = queue->own->entries[queue->own_next++];
+	return true;
+}
+
+/*
+ * Begin to claim up to n rows for a worker with these capabilities. Must be closed
+ * before the function that opened it returns; everything is in the current memory
+ * context.
+ */
+QueueScan *
+store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg)
+{
+	QueueScan  *queue = palloc0(sizeof(QueueScan));
+
+	queue->table = direct_open(&ready_queue);
+	queue->row = table_slot_create(queue->table, NULL);
+	queue->ring.queue = store_look_queue(queue->table);
+	queue->ring.capset = capset;
+	queue->ring.index = -1;
+	queue->worker = worker;
+	queue->model = guc_locality_window > 0 ? queue_ring_warm_model(worker) : 0;
+	queue->wanted = n;
+	queue->test = test;
+	queue->arg = arg;
+	return queue;
 }
 
 static void
 read_row(TupleTableSlot *row, TaskSlot *slot)
 {
-	slot->shape = attribute8(row, COL_SHAPE);
-	slot->task_id = attribute8(row, COL_TASK_ID);
-	slot->priority = attribute(row, COL_PRIORITY);
-	slot->tenant = attribute(row, COL_TENANT);
-	slot->attempt = attribute(row, COL_ATTEMPT);
-	slot->faults = attribute(row, COL_FAULTS);
-	slot->losses = attribute(row, COL_LOSSES);
+	slot->shape = direct_int8(row, COL_SHAPE);
+	slot->task_id = direct_int8(row, COL_TASK_ID);
+	slot->priority = ~direct_int4(row, COL_RANK);
+	slot->tag = direct_int8(row, COL_TAG);
+	slot->tenant = direct_int4(row, COL_TENANT);
+	slot->attempt = direct_int4(row, COL_ATTEMPT);
+	slot->faults = direct_int4(row, COL_FAULTS);
+	slot->losses = direct_int4(row, COL_LOSSES);
 }
 
-/* Whether a stands before b: higher priority first, then first in, first out. */
+/* Read an entry's row, if it is still there; of a row that is newer than the snapshot, with a new one. */
 static bool
-before(const TaskSlot *a, const TaskSlot *b)
+fetch(QueueScan *queue, RingEntry *entry, TaskSlot *slot)
 {
-	if (a->priority != b->priority)
-		return a->priority > b->priority;
-	return a->task_id < b->task_id;
-}
+	bool		fresh = false;
 
-/*
- * Find the head of each shape with work that the test accepts, under a fresh
- * snapshot. The result lives in the current memory context and must be closed
- * before the function that opened it returns.
- */
-QueueScan *
-store_queue_open(ShapeTest test, void *arg)
-{
-	QueueScan  *queue = palloc0(sizeof(QueueScan));
-	Oid			namespace = get_namespace_oid("gpu_orch", false);
-	IndexScanDesc scan;
-	ScanKeyData key;
-	int64		last = PG_INT64_MIN;
-	bool		first = true;
-
-	queue->table = table_open(get_relname_relid("ready_queue", namespace), RowExclusiveLock);
-	queue->index = index_open(get_relname_relid("ready_queue_head", namespace), AccessShareLock);
-	queue->snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	queue->row = table_slot_create(queue->table, NULL);
-	queue->max_heads = 16;
-	queue->heads = palloc(queue->max_heads * sizeof(Head));
-
-	scan = compat_index_beginscan(queue->table, queue->index, queue->snapshot, 1);
 	for (;;)
 	{
-		Head	   *head;
-
-		ScanKeyInit(&key, 1, first ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber,
-					first ? F_INT8GE : F_INT8GT, Int64GetDatum(last));
-		index_rescan(scan, &key, 1, NULL, 0);
-		if (!index_getnext_slot(scan, ForwardScanDirection, queue->row))
-			break;
-		first = false;
-		last = attribute8(queue->row, COL_SHAPE);
-		if (!test(last, arg))
-			continue;
-		if (queue->n_heads == queue->max_heads)
+		if (queue->snapshot == NULL)
 		{
-			queue->max_heads *= 2;
-			queue->heads = repalloc(queue->heads, queue->max_heads * sizeof(Head));
+			queue->snapshot = direct_snapshot();
+			fresh = true;
 		}
-		head = &queue->heads[queue->n_heads++];
-		memset(head, 0, sizeof(Head));
-		read_row(queue->row, &head->slot);
-		head->tid = queue->row->tts_tid;
-	}
-	index_endscan(scan);
-	return queue;
-}
-
-/* Move a head to the row after it. */
-static void
-advance(QueueScan *queue, Head *head)
-{
-	TaskSlot	passed = head->slot;
-
-	if (head->scan == NULL)
-	{
-		ScanKeyData key;
-
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(passed.shape));
-		head->scan = compat_index_beginscan(queue->table, queue->index, queue->snapshot, 1);
-		index_rescan(head->scan, &key, 1, NULL, 0);
-	}
-	while (index_getnext_slot(head->scan, ForwardScanDirection, queue->row))
-	{
-		read_row(queue->row, &head->slot);
-		if (before(&passed, &head->slot))
+		if (table_tuple_fetch_row_version(queue->table, &entry->tid, queue->snapshot, queue->row))
 		{
-			head->tid = queue->row->tts_tid;
-			return;
+			read_row(queue->row, slot);
+			return slot->task_id == entry->key.task_id && slot->shape == entry->shape;
 		}
+		if (fresh)
+			return false;
+		direct_release(queue->snapshot);
+		queue->snapshot = NULL;
 	}
-	head->empty = true;
 }
 
 /*
- * Take the best row that nobody else is taking: delete it and return what stood
+ * Take the next row that nobody else is taking: delete it and return what stood
  * there. False when nothing is left. Never waits for another transaction.
  */
 bool
@@ -184,26 +278,31 @@ store_queue_take(QueueScan *queue, TaskSlot *slot)
 {
 	for (;;)
 	{
-		Head	   *best = NULL;
+		RingEntry	entry;
 		TM_FailureData failure;
-		TM_Result	result;
+		RingAnswer	answer;
 
-		for (int i = 0; i < queue->n_heads; i++)
-			if (!queue->heads[i].empty &&
-				(best == NULL || before(&queue->heads[i].slot, &best->slot)))
-				best = &queue->heads[i];
-		if (best == NULL)
+		if (!done.put)
+			answer = queue_ring_pop(&queue->ring, queue->model, &entry);
+		else
+			answer = take_own(queue, &entry) ? RING_TOOK : RING_EMPTY;
+		if (answer == RING_EMPTY || (answer == RING_FILL && fill_ring(queue) == 0))
 			return false;
-
-		result = table_tuple_delete(queue->table, &best->tid, GetCurrentCommandId(true),
-									queue->snapshot, InvalidSnapshot, false, &failure, false);
-		*slot = best->slot;
-		advance(queue, best);
-		if (result == TM_Ok)
+		if (answer == RING_FILL)
+			continue;
+		if (!fetch(queue, &entry, slot) ||
+			table_tuple_delete(queue->table, &entry.tid, GetCurrentCommandId(true), queue->snapshot,
+							   InvalidSnapshot, false, &failure, false) != TM_Ok)
 		{
-			CommandCounterIncrement();
-			return true;
+			if (!done.put)
+				queue_ring_missed(&queue->ring);
+			continue;
 		}
+		note(&done.took, &done.first_taken, queue->ring.queue, &entry.key);
+		queue_tag_claimed(queue->ring.queue, slot->shape, slot->tag);
+		queue_ring_set_warm_model(queue->worker, entry.model);
+		queue->took = true;
+		return true;
 	}
 }
 
@@ -211,18 +310,16 @@ store_queue_take(QueueScan *queue, TaskSlot *slot)
 void
 store_queue_close(QueueScan *queue)
 {
-	for (int i = 0; i < queue->n_heads; i++)
-		if (queue->heads[i].scan != NULL)
-			index_endscan(queue->heads[i].scan);
 	ExecDropSingleTupleTableSlot(queue->row);
-	UnregisterSnapshot(queue->snapshot);
-	index_close(queue->index, AccessShareLock);
-	table_close(queue->table, NoLock);
-	pfree(queue->heads);
+	if (queue->snapshot != NULL)
+		direct_release(queue->snapshot);
+	direct_close(queue->table);
+	if (queue->took)
+		CommandCounterIncrement();
 	pfree(queue);
 }
 
-/* Add a slot's seven columns as arguments, in the order of the columns. */
+/* Add a slot's eight columns as arguments, in the order of the columns of waiting and lease. */
 void
 store_queue_slot_args(SpiArgs *args, const TaskSlot *slot)
 {
@@ -233,9 +330,10 @@ store_queue_slot_args(SpiArgs *args, const TaskSlot *slot)
 	spi_arg_int4(args, slot->attempt);
 	spi_arg_int4(args, slot->faults);
 	spi_arg_int4(args, slot->losses);
+	spi_arg_int8(args, slot->tag);
 }
 
-/* Read a slot from the first seven columns of a result row. */
+/* Read a slot from the first eight columns of a result row. */
 void
 store_queue_slot_read(TaskSlot *slot, uint64 row)
 {
@@ -246,23 +344,73 @@ store_queue_slot_read(TaskSlot *slot, uint64 row)
 	slot->attempt = spi_int4(row, 5);
 	slot->faults = spi_int4(row, 6);
 	slot->losses = spi_int4(row, 7);
+	slot->tag = spi_int8(row, 8);
 }
 
-/* Make a task claimable. */
+/* Give a task that is about to wait for its tenant's room its place among the others. */
 void
-store_queue_put(const TaskSlot *slot)
+store_queue_tag(TaskSlot *slot, double weight)
 {
-	static SpiQuery put = {
-		"INSERT INTO gpu_orch.ready_queue (shape, task_id, priority, tenant, attempt, faults, losses) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7)",
-		7, {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	Relation	table = direct_open(&ready_queue);
+	QueueId		queue = store_look_queue(table);
 
-	spi_begin();
-	store_queue_slot_args(&args, slot);
-	spi_run_one(&put, &args, "making a task claimable");
-	spi_end();
+	if (!queue_bound_is_known(queue))
+		store_look_discover(table, ready_queue.index);
+	if (slot->tag == 0)
+		slot->tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
+	direct_close(table);
+}
+
+/*
+ * Make a task claimable once this transaction commits; weight is its tenant's. A
+ * task that was ready before keeps its tag and thereby its place. False, and
+ * nothing changed, when the queue has no room for another shape.
+ */
+bool
+store_queue_put(const TaskSlot *slot, double weight)
+{
+	Relation	table = direct_open(&ready_queue);
+	QueueId		queue = store_look_queue(table);
+	QueueKey	key = {~slot->priority, slot->tag, slot->task_id};
+	TupleTableSlot *row;
+	bool		room;
+
+	if (!queue_bound_is_known(queue))
+		store_look_discover(table, ready_queue.index);
+	room = queue_bound_room(queue, slot->shape);
+	if (room)
+	{
+		if (key.tag == 0)
+			key.tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
+		row = table_slot_create(table, NULL);
+		ExecClearTuple(row);
+		memset(row->tts_isnull, false, row->tts_tupleDescriptor->natts * sizeof(bool));
+		row->tts_values[COL_SHAPE - 1] = Int64GetDatum(slot->shape);
+		row->tts_values[COL_TASK_ID - 1] = Int64GetDatum(slot->task_id);
+		row->tts_values[COL_RANK - 1] = Int32GetDatum(key.rank);
+		row->tts_values[COL_TAG - 1] = Int64GetDatum(key.tag);
+		row->tts_values[COL_TENANT - 1] = Int32GetDatum(slot->tenant);
+		row->tts_values[COL_ATTEMPT - 1] = Int32GetDatum(slot->attempt);
+		row->tts_values[COL_FAULTS - 1] = Int32GetDatum(slot->faults);
+		row->tts_values[COL_LOSSES - 1] = Int32GetDatum(slot->losses);
+		ExecStoreVirtualTuple(row);
+		direct_insert(&ready_queue, table, row);
+		room = queue_bound_lower(queue, slot->shape, &key);
+		if (room)
+			note(&done.put, &done.first_put, queue, &key);
+		else
+		{
+			TM_FailureData failure;
+
+			/* Somebody else took the last place since we asked for it. */
+			(void) table_tuple_delete(table, &row->tts_tid, GetCurrentCommandId(true),
+									  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false);
+		}
+		ExecDropSingleTupleTableSlot(row);
+		CommandCounterIncrement();
+	}
+	direct_close(table);
+	return room;
 }
 
 /*
@@ -274,7 +422,7 @@ store_queue_remove(int64 task_id, TaskSlot *slot)
 {
 	static SpiQuery query = {
 		"DELETE FROM gpu_orch.ready_queue WHERE task_id = $1 "
-		"RETURNING shape, task_id, priority, tenant, attempt, faults, losses",
+		"RETURNING shape, task_id, ~rank, tenant, attempt, faults, losses, tag",
 		1, {INT8OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -286,7 +434,82 @@ store_queue_remove(int64 task_id, TaskSlot *slot)
 	if (found)
 		store_queue_slot_read(slot, 0);
 	spi_end();
+	if (found)
+	{
+		Relation	table = direct_open(&ready_queue);
+		QueueKey	key = {~slot->priority, slot->tag, slot->task_id};
+
+		note(&done.took, &done.first_taken, store_look_queue(table), &key);
+		direct_close(table);
+	}
 	return found;
+}
+
+/* A tenant's task held a worker for so long: its later tasks bear the difference. */
+void
+store_queue_served(int32 tenant, int64 microseconds)
+{
+	Relation	table = direct_open(&ready_queue);
+
+	queue_tag_served(store_look_queue(table), tenant, microseconds);
+	direct_close(table);
+}
+
+/* See store_look_recheck(). For the leader. */
+void
+store_queue_recheck(void)
+{
+	Relation	table = direct_open(&ready_queue);
+
+	store_look_recheck(table, ready_queue.index);
+	direct_close(table);
+}
+
+/* Heads of each lower priority that one pass of the leader moves up, for each shape. */
+#define AGE_BATCH 16
+
+/*
+ * Move ready tasks that have waited for gpu_orch.priority_ageing up to the highest
+ * priority that waits in their shape, a few of each lower one in their order.
+ * Returns how many.
+ */
+int64
+store_queue_age(TimestampTz now)
+{
+	static SpiQuery query = {
+		"WITH RECURSIVE class AS ("
+		" (SELECT shape, rank, rank AS top FROM gpu_orch.ready_queue ORDER BY shape, rank LIMIT 1)"
+		" UNION ALL"
+		" SELECT n.shape, n.rank, CASE WHEN n.shape = c.shape THEN c.top ELSE n.rank END"
+		" FROM class c, LATERAL (SELECT r.shape, r.rank FROM gpu_orch.ready_queue r"
+		"  WHERE (r.shape, r.rank) > (c.shape, c.rank) ORDER BY r.shape, r.rank LIMIT 1) n),"
+		" old AS MATERIALIZED (SELECT h.task_id, c.top FROM class c, LATERAL"
+		"  (SELECT r.task_id FROM gpu_orch.ready_queue r WHERE r.shape = c.shape"
+		"   AND r.rank = c.rank ORDER BY r.tag, r.task_id LIMIT $2 FOR UPDATE SKIP LOCKED) h,"
+		"  gpu_orch.task t WHERE c.rank > c.top AND t.id = h.task_id"
+		"  AND greatest(t.submitted_at, t.run_at) <= $1) "
+		"DELETE FROM gpu_orch.ready_queue r USING old WHERE r.task_id = old.task_id "
+		"RETURNING r.shape, r.task_id, ~old.top, r.tenant, r.attempt, r.faults, r.losses, r.tag",
+		2, {TIMESTAMPTZOID, INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	TaskSlot   *slots;
+	int64		n;
+
+	if (guc_priority_ageing == 0)
+		return 0;
+	spi_begin();
+	spi_arg_time(&args, now - (int64) guc_priority_ageing * 1000);
+	spi_arg_int8(&args, AGE_BATCH);
+	n = (int64) spi_run(&query, &args);
+	slots = palloc((n + 1) * sizeof(TaskSlot));
+	for (int64 i = 0; i < n; i++)
+		store_queue_slot_read(&slots[i], i);
+	for (int64 i = 0; i < n; i++)
+		if (!store_queue_put(&slots[i], 1))
+			elog(ERROR, "gpu_orch: no room for a shape that has a place");
+	spi_end();
+	return n;
 }
 
 /*

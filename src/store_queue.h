@@ -17,6 +17,7 @@ typedef struct TaskSlot
 	int32		attempt;		/* number of the next attempt, or of the running one */
 	int32		faults;
 	int32		losses;
+	int64		tag;			/* fair share; 0: not given yet */
 } TaskSlot;
 
 /* Claimable tasks of one shape, counted up to a limit. */
@@ -26,18 +27,27 @@ typedef struct ShapeCount
 	int64		count;
 } ShapeCount;
 
-/* Whether the worker that claims serves a shape. */
-typedef bool (*ShapeTest) (int64 shape, void *arg);
+/*
+ * Whether the capabilities of the worker that claims meet a shape; *model is a
+ * digest of the model that the shape asks for, 0 for none.
+ */
+typedef bool (*ShapeTest) (int64 shape, void *arg, uint32 *model);
 
 typedef struct QueueScan QueueScan;
 
-extern QueueScan *store_queue_open(ShapeTest test, void *arg);
+extern void store_queue_init(void);
+
+extern QueueScan *store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg);
 extern bool store_queue_take(QueueScan *scan, TaskSlot *slot);
 extern void store_queue_close(QueueScan *scan);
 
-extern void store_queue_put(const TaskSlot *slot);
+extern void store_queue_tag(TaskSlot *slot, double weight);
+extern bool store_queue_put(const TaskSlot *slot, double weight);
 extern bool store_queue_remove(int64 task_id, TaskSlot *slot);
+extern void store_queue_served(int32 tenant, int64 microseconds);
 extern int	store_queue_count(ShapeCount **counts, int64 limit);
+extern void store_queue_recheck(void);
+extern int64 store_queue_age(TimestampTz now);
 
 extern void store_queue_slot_args(SpiArgs *args, const TaskSlot *slot);
 extern void store_queue_slot_read(TaskSlot *slot, uint64 row);

@@ -6,12 +6,14 @@
  * A task stands in exactly one place: waiting, ready_queue, lease, or ended with
  * a final attempt. What keeps it waiting is settled before it stands in
  * ready_queue, in this order: its time, the tasks it depends on, its tenant's
- * limit. Submitting takes no lock that another submitter could hold, except on
+ * limit and the queue's room for its shape. Submitting takes no lock that another submitter could hold, except on
  * the same idempotency key.
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "catalog/pg_type_d.h"
+#include "direct.h"
 #include "errors.h"
 #include "match.h"
 #include "store_lease.h"
@@ -19,6 +21,8 @@
 #include "store_tenant.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
 
 /* How many waiting tasks one pass of the leader looks at, for each reason. */
 #define ADMIT_BATCH 1000
@@ -29,7 +33,7 @@
 	" OR EXISTS (SELECT 1 FROM gpu_orch.ready_queue x WHERE x.task_id = " task ")" \
 	" OR EXISTS (SELECT 1 FROM gpu_orch.lease x WHERE x.task_id = " task "))"
 
-#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses"
+#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
 
 /*
  * The id of the shape of (kind, requirements), stored if it is new. Two
@@ -218,6 +222,93 @@ store_task_submit(const NewTask *task, TimestampTz now)
 	return id;
 }
 
+/* Columns of task, counted from 0. */
+enum
+{
+	TASK_ID,
+	TASK_SHAPE,
+	TASK_TENANT,
+	TASK_PRIORITY,
+	TASK_MAX_ATTEMPTS,
+	TASK_SUBMITTED_AT,
+	TASK_RUN_AT,
+	TASK_TIMEOUT,
+	TASK_KIND,
+	TASK_SUBMITTED_BY,
+	TASK_IDEMPOTENCY_KEY,
+	TASK_TRACEPARENT,
+	TASK_REQUIREMENTS,
+	TASK_PAYLOAD
+};
+
+static DirectTable task_table = {"task", "task_pkey"};
+static DirectTable by_child = {"task_dependency", "task_dependency_pkey"};
+static DirectTable by_parent = {"task_dependency", "task_dependency_parent"};
+
+/* Read a task's row into a slot, to be dropped by the caller; NULL if there is none. */
+static TupleTableSlot *
+read_task(int64 task_id)
+{
+	Relation	rel = direct_open(&task_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Snapshot	snapshot = direct_snapshot();
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	if (direct_find(&task_table, rel, snapshot, &key, 1, row))
+		slot_getallattrs(row);
+	else
+	{
+		ExecDropSingleTupleTableSlot(row);
+		row = NULL;
+	}
+	direct_release(snapshot);
+	direct_close(rel);
+	return row;
+}
+
+static Datum
+copy_column(TupleTableSlot *row, int column)
+{
+	return row->tts_isnull[column] ? (Datum) 0 : datumCopy(row->tts_values[column], false, -1);
+}
+
+/* Read what a claim hands out, into the current memory context. False if there is no such task. */
+bool
+store_task_body(int64 task_id, TaskBody *body)
+{
+	TupleTableSlot *row = read_task(task_id);
+
+	if (row == NULL)
+		return false;
+	body->kind = copy_column(row, TASK_KIND);
+	body->payload = copy_column(row, TASK_PAYLOAD);
+	body->requirements = copy_column(row, TASK_REQUIREMENTS);
+	body->traceparent = copy_column(row, TASK_TRACEPARENT);
+	body->timeout = NULL;
+	if (!row->tts_isnull[TASK_TIMEOUT])
+	{
+		body->timeout = palloc(sizeof(Interval));
+		*body->timeout = *DatumGetIntervalP(row->tts_values[TASK_TIMEOUT]);
+	}
+	ExecDropSingleTupleTableSlot(row);
+	return true;
+}
+
+/* How often a task may be tried. */
+int32
+store_task_max_attempts(int64 task_id)
+{
+	TupleTableSlot *row = read_task(task_id);
+	int32		max_attempts;
+
+	if (row == NULL)
+		elog(ERROR, "gpu_orch: task " INT64_FORMAT " does not exist", task_id);
+	max_attempts = DatumGetInt32(row->tts_values[TASK_MAX_ATTEMPTS]);
+	ExecDropSingleTupleTableSlot(row);
+	return max_attempts;
+}
+
 /*
  * Read what is fixed about a task and lock it against a concurrent cancel or
  * retry until the end of the transaction. False if there is no such task.
@@ -296,8 +387,8 @@ wait_in(const TaskSlot *slot, const char *state, TimestampTz due_at, TimestampTz
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.waiting (" SLOT_COLUMNS ", state, due_at, since) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		10, {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, TEXTOID,
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+		11, {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, INT8OID, TEXTOID,
 			TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -309,6 +400,24 @@ wait_in(const TaskSlot *slot, const char *state, TimestampTz due_at, TimestampTz
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "making a task wait");
 	spi_end();
+}
+
+/* Whether a row of task_dependency names a task in the column that leads the table's index. */
+static bool
+depends(DirectTable *table, int64 task_id)
+{
+	Relation	rel = direct_open(table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Snapshot	snapshot = direct_snapshot();
+	ScanKeyData key;
+	bool		found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	found = direct_find(table, rel, snapshot, &key, 1, row);
+	ExecDropSingleTupleTableSlot(row);
+	direct_release(snapshot);
+	direct_close(rel);
+	return found;
 }
 
 /* Whether a task depends on one that has not succeeded. */
@@ -324,6 +433,8 @@ is_blocked(int64 task_id)
 	SpiArgs		args = SPI_ARGS_INIT;
 	bool		blocked;
 
+	if (!depends(&by_child, task_id))
+		return false;
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	blocked = spi_read(&query, &args, 1) > 0;
@@ -333,19 +444,29 @@ is_blocked(int64 task_id)
 
 /*
  * Put a task that stands nowhere where it belongs now: scheduled until due_at,
- * blocked behind others, held for its tenant's limit, or ready.
+ * blocked behind others, held for its tenant's limit or for want of room for its
+ * shape, or ready.
  */
 void
 store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now)
 {
+	bool		limited;
+	double		weight;
+
 	if (due_at > now)
 		wait_in(slot, "scheduled", due_at, now);
 	else if (is_blocked(slot->task_id))
 		wait_in(slot, "blocked", 0, now);
-	else if (store_tenant_is_limited(slot->tenant))
-		wait_in(slot, "held", 0, now);
 	else
-		store_queue_put(slot);
+	{
+		TaskSlot	held = *slot;
+
+		store_tenant_terms(slot->tenant, &limited, &weight);
+		if (!limited && store_queue_put(slot, weight))
+			return;
+		store_queue_tag(&held, weight);
+		wait_in(&held, "held", 0, now);
+	}
 }
 
 /* Put a task that does not fit its tenant's limit among the held ones. */
@@ -384,9 +505,9 @@ store_task_unwait(int64 task_id, bool wait, TaskSlot *slot)
 /*
  * Admit the tasks that waited for this one alone. Only shortens the wait: two
  * parents that end at the same time each see the other running, and the leader
- * finds what they left.
+ * finds what they left. Returns whether any task depends on this one.
  */
-void
+bool
 store_task_release_dependents(int64 task_id, TimestampTz now)
 {
 	static SpiQuery query = {
@@ -402,11 +523,14 @@ store_task_release_dependents(int64 task_id, TimestampTz now)
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 
+	if (!depends(&by_parent, task_id))
+		return false;
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	spi_arg_time(&args, now);
 	spi_run(&query, &args);
 	spi_end();
+	return true;
 }
 
 /* Scheduled tasks whose time has come go on to the next question. */
@@ -509,20 +633,47 @@ admit_blocked(TimestampTz now)
 }
 
 /*
+ * Make the tasks ready that the last statement deleted from the waiting ones,
+ * returning their SLOT_COLUMNS. One whose shape has no room goes back. Returns how
+ * many became ready. Must run inside spi_begin().
+ */
+static int64
+put_deleted(uint64 n, TimestampTz now)
+{
+	TaskSlot   *slots = palloc((n + 1) * sizeof(TaskSlot));
+	int64		ready = 0;
+
+	for (uint64 i = 0; i < n; i++)
+		store_queue_slot_read(&slots[i], i);
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		limited;
+		double		weight;
+
+		store_tenant_terms(slots[i].tenant, &limited, &weight);
+		if (store_queue_put(&slots[i], weight))
+			ready++;
+		else
+			wait_in(&slots[i], "held", 0, now);
+	}
+	return ready;
+}
+
+/*
  * Held tasks for which there is room become ready. Of a limited tenant, at most
  * as many ready tasks stand there for each shape as it has room.
  */
 static int64
-admit_held(void)
+admit_held(TimestampTz now)
 {
 	static SpiQuery unlimited = {
-		"WITH free AS (SELECT w.task_id FROM gpu_orch.waiting w"
+		"WITH free AS MATERIALIZED (SELECT w.task_id FROM gpu_orch.waiting w"
 		"              WHERE w.state = 'held' AND w.tenant = ANY (ARRAY(SELECT 0 UNION ALL"
 		"               SELECT t.id FROM gpu_orch.tenant t WHERE t.max_running IS NULL))"
 		"              LIMIT $1 FOR UPDATE SKIP LOCKED),"
 		" gone AS (DELETE FROM gpu_orch.waiting w USING free WHERE w.task_id = free.task_id"
 		"          RETURNING w.*) "
-		"INSERT INTO gpu_orch.ready_queue (" SLOT_COLUMNS ") SELECT " SLOT_COLUMNS " FROM gone",
+		"SELECT " SLOT_COLUMNS " FROM gone ORDER BY task_id",
 		1, {INT8OID}
 	};
 	static SpiQuery limited = {
@@ -544,7 +695,7 @@ admit_held(void)
 		"            FOR UPDATE SKIP LOCKED) f),"
 		" gone AS (DELETE FROM gpu_orch.waiting w USING free WHERE w.task_id = free.task_id"
 		"          RETURNING w.*) "
-		"INSERT INTO gpu_orch.ready_queue (" SLOT_COLUMNS ") SELECT " SLOT_COLUMNS " FROM gone",
+		"SELECT " SLOT_COLUMNS " FROM gone ORDER BY priority DESC, task_id",
 		0, {0}
 	};
 	static SpiQuery any = {
@@ -557,8 +708,8 @@ admit_held(void)
 	if (spi_read(&any, NULL, 1) > 0)
 	{
 		spi_arg_int8(&args, ADMIT_BATCH);
-		n = (int64) spi_run(&unlimited, &args);
-		n += (int64) spi_run(&limited, NULL);
+		n = put_deleted(spi_run(&unlimited, &args), now);
+		n += put_deleted(spi_run(&limited, NULL), now);
 	}
 	spi_end();
 	return n;
@@ -573,7 +724,7 @@ int64
 store_task_admit(TimestampTz now, bool *made_ready)
 {
 	int64		moved = admit_due(now) + admit_blocked(now);
-	int64		ready = admit_held();
+	int64		ready = admit_held(now);
 
 	*made_ready = ready > 0;
 	return moved + ready;

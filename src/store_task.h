@@ -35,7 +35,19 @@ typedef struct TaskRow
 	int32		max_attempts;
 } TaskRow;
 
+/* What a claim hands out of a task; the Datums are of the columns' types, 0 for null. */
+typedef struct TaskBody
+{
+	Datum		kind;
+	Datum		payload;
+	Datum		requirements;
+	Datum		traceparent;
+	Interval   *timeout;		/* NULL: none */
+} TaskBody;
+
 extern int64 store_task_submit(const NewTask *task, TimestampTz now);
+extern bool store_task_body(int64 task_id, TaskBody *body);
+extern int32 store_task_max_attempts(int64 task_id);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
 extern bool store_task_stands(int64 task_id);
 extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role,
@@ -45,7 +57,7 @@ extern void store_task_place(const TaskSlot *slot, TimestampTz due_at, Timestamp
 extern bool store_task_unwait(int64 task_id, bool wait, TaskSlot *slot);
 extern void store_task_hold(const TaskSlot *slot, TimestampTz now);
 
-extern void store_task_release_dependents(int64 task_id, TimestampTz now);
+extern bool store_task_release_dependents(int64 task_id, TimestampTz now);
 extern int64 store_task_admit(TimestampTz now, bool *made_ready);
 extern TimestampTz store_task_next_due(void);
 

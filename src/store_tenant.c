@@ -36,6 +36,26 @@ store_tenant_find(const char *name, int32 *tenant)
 	return found;
 }
 
+/* The name of a tenant, allocated in the current memory context. */
+char *
+store_tenant_name(int32 tenant)
+{
+	static SpiQuery query = {
+		"SELECT name FROM gpu_orch.tenant WHERE id = $1", 1, {INT4OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	char	   *name = "default";
+
+	if (tenant == DEFAULT_TENANT)
+		return name;
+	spi_begin();
+	spi_arg_int4(&args, tenant);
+	if (spi_read(&query, &args, 1) == 1)
+		name = spi_text(0, 1);
+	spi_end();
+	return name;
+}
+
 /*
  * Whether a role may submit for a tenant: for the default one everybody who may
  * submit at all, for another one who was granted it or is an operator.
@@ -66,23 +86,28 @@ store_tenant_allows(int32 tenant, Oid role)
 	return allowed;
 }
 
-/* Whether a tenant may run only so many tasks at once. */
-bool
-store_tenant_is_limited(int32 tenant)
+/* Whether a tenant may run only so many tasks at once, and its share. */
+void
+store_tenant_terms(int32 tenant, bool *limited, double *weight)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL", 1, {INT4OID}
+		"SELECT max_running IS NOT NULL, (weight * 1000000)::bigint FROM gpu_orch.tenant WHERE id = $1",
+		1, {INT4OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	bool		limited;
 
+	*limited = false;
+	*weight = 1;
 	if (tenant == DEFAULT_TENANT)
-		return false;
+		return;
 	spi_begin();
 	spi_arg_int4(&args, tenant);
-	limited = spi_read(&query, &args, 1) == 1;
+	if (spi_read(&query, &args, 1) == 1)
+	{
+		*limited = spi_bool(0, 1);
+		*weight = spi_int8(0, 2) / 1e6;
+	}
 	spi_end();
-	return limited;
 }
 
 /*
@@ -107,9 +132,12 @@ store_tenant_take_room(int32 tenant, bool *holds)
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	bool		locked;
+	bool		limited;
+	double		weight;
 	int32		limit = 0;
 
-	if (!store_tenant_is_limited(tenant))
+	store_tenant_terms(tenant, &limited, &weight);
+	if (!limited)
 		return TENANT_HAS_ROOM;
 	spi_begin();
 	spi_arg_int4(&args, tenant);
@@ -125,11 +153,12 @@ store_tenant_take_room(int32 tenant, bool *holds)
 
 /* Add a tenant; max_running below 0 means unlimited. A taken name is a 23505. */
 int32
-store_tenant_create(const char *name, int32 max_running, TimestampTz now)
+store_tenant_create(const char *name, int32 max_running, Datum weight, TimestampTz now)
 {
 	static SpiQuery query = {
-		"INSERT INTO gpu_orch.tenant (name, max_running, created_at) VALUES ($1, $2, $3) RETURNING id",
-		3, {TEXTOID, INT4OID, TIMESTAMPTZOID}
+		"INSERT INTO gpu_orch.tenant (name, max_running, weight, created_at)"
+		" VALUES ($1, $2, $3, $4) RETURNING id",
+		4, {TEXTOID, INT4OID, NUMERICOID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	int32		id;
@@ -137,6 +166,7 @@ store_tenant_create(const char *name, int32 max_running, TimestampTz now)
 	spi_begin();
 	spi_arg_text(&args, name);
 	spi_arg(&args, Int32GetDatum(max_running), max_running < 0);
+	spi_arg(&args, weight, false);
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "adding a tenant");
 	id = spi_int4(0, 1);
@@ -144,19 +174,21 @@ store_tenant_create(const char *name, int32 max_running, TimestampTz now)
 	return id;
 }
 
-/* Change a tenant's limit; below 0 means unlimited. */
+/* Change a tenant's limit, below 0 for none, and its weight unless that is (Datum) 0. */
 void
-store_tenant_set_limit(int32 tenant, int32 max_running)
+store_tenant_change(int32 tenant, int32 max_running, Datum weight)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.tenant SET max_running = $2 WHERE id = $1", 2, {INT4OID, INT4OID}
+		"UPDATE gpu_orch.tenant SET max_running = $2, weight = coalesce($3, weight) WHERE id = $1",
+		3, {INT4OID, INT4OID, NUMERICOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
 	spi_arg(&args, Int32GetDatum(max_running), max_running < 0);
-	spi_run_one(&query, &args, "changing a tenant's limit");
+	spi_arg(&args, weight, weight == (Datum) 0);
+	spi_run_one(&query, &args, "changing a tenant");
 	spi_end();
 }
 

@@ -8,11 +8,14 @@
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "common/cryptohash.h"
+#include "direct.h"
 #include "store_event.h"
 #include "store_lease.h"
 #include "store_worker.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 
 /* Make a token from 256 random bits. */
 void
@@ -115,6 +118,67 @@ read_row(WorkerRow *worker)
 	worker->last_heartbeat = spi_time(0, 10);
 	worker->busy_at = spi_time(0, 11);
 	worker->has_session = read_digest(0, 12, worker->session_digest);
+}
+
+/* Columns of worker, counted from 0. */
+enum
+{
+	WORKER_NO,
+	WORKER_ID,
+	WORKER_ORIGIN,
+	WORKER_POOL,
+	WORKER_STATE,
+	WORKER_STATE_SINCE,
+	WORKER_CREATED_AT,
+	WORKER_EPOCH,
+	WORKER_SESSION_DIGEST,
+	WORKER_CAPSET,
+	WORKER_LAST_HEARTBEAT,
+	WORKER_BUSY_AT
+};
+
+static DirectTable worker_table = {"worker", "worker_id"};
+
+/*
+ * Read the worker of that name for a call of its own, as far as WorkerCall goes:
+ * false if there is none that is not terminated, or it has no session. Takes no
+ * lock on the row.
+ */
+bool
+store_worker_call(const char *id, WorkerCall *worker)
+{
+	Relation	rel = direct_open(&worker_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Snapshot	snapshot = direct_snapshot();
+	ScanKeyData key;
+	bool		found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
+	found = direct_find(&worker_table, rel, snapshot, &key, 1, row);
+	if (found)
+	{
+		bytea	   *digest;
+		char	   *state;
+
+		slot_getallattrs(row);
+		state = TextDatumGetCString(row->tts_values[WORKER_STATE]);
+		if (!fsm_worker_state_parse(state, &worker->state))
+			elog(ERROR, "gpu_orch: unknown worker state \"%s\"", state);
+		worker->no = DatumGetInt64(row->tts_values[WORKER_NO]);
+		worker->id = id;
+		worker->capset = direct_int8_or_0(row, WORKER_CAPSET + 1);
+		worker->busy_at = direct_int8_or_0(row, WORKER_BUSY_AT + 1);
+		digest = row->tts_isnull[WORKER_SESSION_DIGEST] ? NULL :
+			DatumGetByteaPP(row->tts_values[WORKER_SESSION_DIGEST]);
+		found = worker->state != WS_TERMINATED && digest != NULL &&
+			VARSIZE_ANY_EXHDR(digest) == PG_SHA256_DIGEST_LENGTH;
+		if (found)
+			memcpy(worker->session_digest, VARDATA_ANY(digest), PG_SHA256_DIGEST_LENGTH);
+	}
+	ExecDropSingleTupleTableSlot(row);
+	direct_release(snapshot);
+	direct_close(rel);
+	return found;
 }
 
 /*

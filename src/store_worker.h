@@ -29,6 +29,17 @@ typedef struct WorkerRow
 	uint8		session_digest[PG_SHA256_DIGEST_LENGTH];
 } WorkerRow;
 
+/* What a worker's own calls need of its row. */
+typedef struct WorkerCall
+{
+	int64		no;
+	const char *id;				/* as the caller gave it */
+	WorkerState state;
+	int64		capset;
+	TimestampTz busy_at;		/* 0: never */
+	uint8		session_digest[PG_SHA256_DIGEST_LENGTH];
+} WorkerCall;
+
 /* The wide part, as far as C code wants it. */
 typedef struct WorkerProfile
 {
@@ -62,6 +73,7 @@ extern void worker_token_make(char token[TOKEN_LENGTH + 1]);
 extern void worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH]);
 extern bool worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH]);
 
+extern bool store_worker_call(const char *id, WorkerCall *worker);
 extern bool store_worker_find(const char *id, bool lock, WorkerRow *worker);
 extern bool store_worker_lock(int64 no, WorkerRow *worker);
 extern bool store_worker_is_free(int64 no);

@@ -55,9 +55,19 @@ wake_at_commit(uint32 flags)
 	pending |= flags;
 }
 
-/* Take the flags that commits have set since the last call. For the leader. */
+/*
+ * The flags that commits have set and the leader has not taken. While a flag is
+ * set, further commits do not wake the leader for it.
+ */
 uint32
-wake_take(void)
+wake_pending(void)
 {
-	return pg_atomic_exchange_u32(&shmem_state()->wake_flags, 0);
+	return pg_atomic_read_u32(&shmem_state()->wake_flags);
+}
+
+/* Take flags, before acting on them. For the leader. */
+void
+wake_take(uint32 flags)
+{
+	pg_atomic_fetch_and_u32(&shmem_state()->wake_flags, ~flags);
 }

@@ -98,6 +98,14 @@ CREATE FUNCTION gpu_orch.complete_task(worker_id text, token text, task_id bigin
 COMMENT ON FUNCTION gpu_orch.complete_task(text, text, bigint, uuid, jsonb) IS
     'Ends an attempt with its result; false when the lease is no longer this worker''s, true again when repeated';
 
+CREATE FUNCTION gpu_orch.complete_tasks(
+        worker_id text, token text, task_ids bigint[], leases uuid[], results jsonb[] DEFAULT NULL)
+    RETURNS SETOF bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'gpu_orch_complete_tasks';
+COMMENT ON FUNCTION gpu_orch.complete_tasks(text, text, bigint[], uuid[], jsonb[]) IS
+    'Ends many running attempts as succeeded in one commit; returns the tasks for which complete_task() would be true';
+
 CREATE FUNCTION gpu_orch.fail_task(worker_id text, token text, task_id bigint, lease uuid, error text,
                                    failure text DEFAULT 'task', retry boolean DEFAULT true)
     RETURNS boolean

@@ -38,17 +38,17 @@ CREATE FUNCTION gpu_orch.terminate_worker(worker_id text, force boolean DEFAULT 
 COMMENT ON FUNCTION gpu_orch.terminate_worker(text, boolean) IS
     'Ends a worker and its pod now; one that is running tasks only by force, and its tasks go back to their places';
 
-CREATE FUNCTION gpu_orch.create_tenant(name text, max_running int DEFAULT NULL) RETURNS void
+CREATE FUNCTION gpu_orch.create_tenant(name text, max_running int DEFAULT NULL, weight numeric DEFAULT 1) RETURNS void
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_create_tenant';
-COMMENT ON FUNCTION gpu_orch.create_tenant(text, int) IS
-    'Adds a tenant; max_running is how many of its tasks may run at once, null for no limit';
+COMMENT ON FUNCTION gpu_orch.create_tenant(text, int, numeric) IS
+    'Adds a tenant; max_running is how many of its tasks may run at once, null for no limit, weight its share beside the others';
 
-CREATE FUNCTION gpu_orch.alter_tenant(name text, max_running int) RETURNS void
+CREATE FUNCTION gpu_orch.alter_tenant(name text, max_running int, weight numeric DEFAULT NULL) RETURNS void
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_alter_tenant';
-COMMENT ON FUNCTION gpu_orch.alter_tenant(text, int) IS
-    'Changes how many of a tenant''s tasks may run at once, null for no limit';
+COMMENT ON FUNCTION gpu_orch.alter_tenant(text, int, numeric) IS
+    'Changes how many of a tenant''s tasks may run at once, null for no limit, and its share, null to leave it; tasks that are ready keep their places';
 
 CREATE FUNCTION gpu_orch.grant_tenant(tenant text, role name) RETURNS void
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
