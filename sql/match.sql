@@ -126,11 +126,15 @@ INSERT INTO rule (have, want, kind) VALUES
     (jsonb_build_object(repeat('k', 150), repeat('v', 300)), jsonb_build_object(repeat('k', 150), 'x'), NULL);
 
 CREATE TEMP TABLE answer AS
-    SELECT n, satisfies(have, want, kind) AS verdict, match_reasons(have, want, kind) AS reasons FROM rule;
+    SELECT n, satisfies(have, want, kind) AS verdict, match_reasons(have, want, kind) AS reasons,
+           match_keys(have, want, kind) AS keys FROM rule;
 \pset format unaligned
 SELECT n, have, want, kind, verdict, reasons FROM rule NATURAL JOIN answer ORDER BY n;
 \pset format aligned
 SELECT count(*) AS the_functions_disagree FROM answer WHERE verdict IS DISTINCT FROM (reasons = '{}');
+-- Each reason begins with the requirement that it is about, and that is its key.
+SELECT count(*) AS reasons, count(*) FILTER (WHERE starts_with(reason, key || ': wants ')) AS have_their_key
+FROM answer, unnest(reasons, keys) AS u(reason, key);
 
 -- What is cut short is cut between characters.
 SELECT getdatabaseencoding() <> 'UTF8'
@@ -140,7 +144,9 @@ SELECT getdatabaseencoding() <> 'UTF8'
 -- Nulls.
 SELECT satisfies(NULL, '{}') IS NULL AS capabilities, satisfies('{}', NULL) IS NULL AS requirements,
        match_reasons(NULL, '{}') IS NULL AS reasons_capabilities,
-       match_reasons('{}', NULL) IS NULL AS reasons_requirements, satisfies('{}', '{}', NULL) AS kind;
+       match_reasons('{}', NULL) IS NULL AS reasons_requirements,
+       match_keys(NULL, '{}') IS NULL AS keys_capabilities, match_keys('{}', NULL) IS NULL AS keys_requirements,
+       satisfies('{}', '{}', NULL) AS kind;
 
 -- What cannot be matched is refused, with the argument's name.
 CREATE FUNCTION pg_temp.refusal(have jsonb, want jsonb) RETURNS text LANGUAGE plpgsql AS
@@ -210,7 +216,7 @@ WHERE verdict IS DISTINCT FROM gpu_orch.satisfies(have, want, kind)
 ROLLBACK;
 SELECT proname, provolatile, proparallel, proisstrict, proleakproof,
        has_function_privilege('public', oid, 'EXECUTE') AS public
-FROM pg_proc WHERE pronamespace = 'gpu_orch'::regnamespace AND proname IN ('satisfies', 'match_reasons')
+FROM pg_proc WHERE pronamespace = 'gpu_orch'::regnamespace AND proname IN ('satisfies', 'match_reasons', 'match_keys')
 ORDER BY proname;
 
 -- Generated data: the same on each run. Few names and values, so that many pairs match.

@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "api_check.h"
+#include "claim_stats.h"
 #include "clock.h"
 #include "common/hashfn.h"
 #include "errors.h"
@@ -138,6 +139,13 @@ claim_count(FunctionCallInfo fcinfo, int arg)
 	return n;
 }
 
+/* How many tasks a call that asked for n has claimed, as the counters want it. */
+static int
+tasks_claimed(const ReturnSetInfo *result, int n)
+{
+	return n == 0 ? CLAIMED_NOT_ASKED : (int) tuplestore_tuple_count(result->setResult);
+}
+
 /* The arguments worker_id and token, checked. */
 static void
 authenticate(FunctionCallInfo fcinfo, WorkerCall *worker)
@@ -154,8 +162,10 @@ typedef struct AttemptCall
 	int64		task_id;
 	pg_uuid_t  *lease;
 	TimestampTz now;
+	ClaimMeter	meter;
 } AttemptCall;
 
+/* Tell a worker's row that it is busy, now and then. */
 static void
 touch_busy(const WorkerCall *worker, TimestampTz now)
 {
@@ -181,9 +191,15 @@ begin_attempt_call(FunctionCallInfo fcinfo, AttemptCall *call)
 static bool
 end_attempt(AttemptCall *call, const LeaseEnd *end)
 {
+	EndAnswer	answer = END_FENCED;
+
 	ForceSyncCommit();
-	return store_lease_end(call->worker.no, call->task_id, call->lease, end, call->now) ||
-		store_lease_was_ended(call->worker.no, call->task_id, call->lease, end);
+	if (store_lease_end(call->worker.no, call->task_id, call->lease, end, call->now))
+		answer = END_ENDED;
+	else if (store_lease_was_ended(call->worker.no, call->task_id, call->lease, end))
+		answer = END_REPEATED;
+	claim_stats_count(&call->meter, answer, CLAIMED_NOT_ASKED);
+	return answer != END_FENCED;
 }
 
 static Jsonb *
@@ -204,12 +220,15 @@ gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	WorkerCall	worker;
+	ClaimMeter	meter;
 	int			n = claim_count(fcinfo, 2);
 
+	claim_stats_begin(&meter, CALL_CLAIM);
 	authenticate(fcinfo, &worker);
 	InitMaterializedSRF(fcinfo, 0);
 	if (claim(result, &worker, n, NULL, clock_now()) > 0)
 		commit_claim();
+	claim_stats_count(&meter, END_NONE, tasks_claimed(result, n));
 	return (Datum) 0;
 }
 
@@ -220,6 +239,7 @@ gpu_orch_complete_task(PG_FUNCTION_ARGS)
 	AttemptCall call;
 	LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
 
+	claim_stats_begin(&call.meter, CALL_COMPLETE);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
 	PG_RETURN_BOOL(end_attempt(&call, &end));
@@ -273,6 +293,7 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 		LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
 		bool		isnull = false;
 
+		claim_stats_begin(&call.meter, CALL_COMPLETE);
 		if (nulls[0][i] || nulls[1][i])
 			api_refuse(names[nulls[0][i] ? 0 : 1], "An element is null.",
 					   "Pass the task_id and the lease of each claimed task.");
@@ -302,12 +323,16 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 	LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
 	int			n = claim_count(fcinfo, 5);
 
+	claim_stats_begin(&call.meter, CALL_COMPLETE_AND_CLAIM);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
 	InitMaterializedSRF(fcinfo, 0);
 	ForceSyncCommit();
 	if (store_lease_end(call.worker.no, call.task_id, call.lease, &end, call.now))
+	{
 		claim(result, &call.worker, n, call.lease, call.now);
+		claim_stats_count(&call.meter, END_ENDED, tasks_claimed(result, n));
+	}
 	else if (store_lease_was_ended(call.worker.no, call.task_id, call.lease, &end))
 	{
 		ClaimedTask *made;
@@ -316,14 +341,18 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 		for (int i = 0; i < count; i++)
 			tuplestore_putvalues(result->setResult, result->setDesc, made[i].values,
 								 made[i].nulls);
+		claim_stats_count(&call.meter, END_REPEATED, CLAIMED_NOT_ASKED);
 	}
 	else
+	{
+		claim_stats_count(&call.meter, END_FENCED, CLAIMED_NOT_ASKED);
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_LEASE_LOST),
 				 errmsg("worker \"%s\" no longer holds task " INT64_FORMAT, call.worker.id,
 						call.task_id),
 				 errdetail("The lease ended by a deadline, a lost heartbeat or a new registration."),
 				 errhint("Discard the result and claim again.")));
+	}
 	return (Datum) 0;
 }
 
@@ -338,6 +367,7 @@ gpu_orch_fail_task(PG_FUNCTION_ARGS)
 	LeaseEnd	end = {.outcome = OUTCOME_FAILED};
 	char	   *failure;
 
+	claim_stats_begin(&call.meter, CALL_FAIL);
 	failure = PG_ARGISNULL(5) ? "task" : text_to_cstring(PG_GETARG_TEXT_PP(5));
 	if (!fsm_task_failure_parse(failure, &end.failure))
 		api_refuse("failure", psprintf("\"%s\" is not a class of failures.", failure),
@@ -363,6 +393,7 @@ gpu_orch_release_task(PG_FUNCTION_ARGS)
 	AttemptCall call;
 	LeaseEnd	end = {.outcome = OUTCOME_RELEASED};
 
+	claim_stats_begin(&call.meter, CALL_RELEASE);
 	begin_attempt_call(fcinfo, &call);
 	PG_RETURN_BOOL(end_attempt(&call, &end));
 }

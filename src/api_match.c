@@ -1,8 +1,8 @@
 /*
  * api_match.c
- *	  satisfies() and match_reasons(): the rules of match.c for SQL.
+ *	  satisfies(), match_reasons() and match_keys(): the rules of match.c for SQL.
  *
- * Both are immutable. They resolve nothing by name, read no table and no setting.
+ * All are immutable. They resolve nothing by name, read no table and no setting.
  */
 #include "postgres.h"
 
@@ -14,9 +14,10 @@
 
 PG_FUNCTION_INFO_V1(gpu_orch_satisfies);
 PG_FUNCTION_INFO_V1(gpu_orch_match_reasons);
+PG_FUNCTION_INFO_V1(gpu_orch_match_keys);
 
 /*
- * Match the three arguments that both functions have; reasons as for
+ * Match the three arguments that all functions have; reasons as for
  * match_satisfies(). Capabilities and requirements must not be null. Raises 22023
  * for those that cannot be matched.
  */
@@ -41,9 +42,9 @@ gpu_orch_satisfies(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(match_arguments(fcinfo, NULL));
 }
 
-/* SQL: match_reasons(capabilities jsonb, requirements jsonb, kind text = null) -> text[] */
-Datum
-gpu_orch_match_reasons(PG_FUNCTION_ARGS)
+/* The mismatches as an array: their keys, or their sentences. */
+static Datum
+mismatches(FunctionCallInfo fcinfo, bool keys)
 {
 	List	   *reasons = NIL;
 	Datum	   *items;
@@ -57,6 +58,24 @@ gpu_orch_match_reasons(PG_FUNCTION_ARGS)
 
 	items = palloc(sizeof(Datum) * list_length(reasons));
 	foreach(cell, reasons)
-		items[count++] = CStringGetTextDatum((char *) lfirst(cell));
+	{
+		MatchReason *reason = lfirst(cell);
+
+		items[count++] = CStringGetTextDatum(keys ? reason->key : reason->sentence);
+	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(items, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* SQL: match_reasons(capabilities jsonb, requirements jsonb, kind text = null) -> text[] */
+Datum
+gpu_orch_match_reasons(PG_FUNCTION_ARGS)
+{
+	return mismatches(fcinfo, false);
+}
+
+/* SQL: match_keys(capabilities jsonb, requirements jsonb, kind text = null) -> text[] */
+Datum
+gpu_orch_match_keys(PG_FUNCTION_ARGS)
+{
+	return mismatches(fcinfo, true);
 }

@@ -65,23 +65,29 @@ static bool
 mismatch(const Matching *m, const MatchPath *path, const JsonbValue *have,
 		 const char *before, const JsonbValue *want, const char *after)
 {
-	StringInfoData reason;
+	MatchReason *reason;
+	StringInfoData key;
+	StringInfoData sentence;
 
 	if (m->reasons == NULL)
 		return false;
-	initStringInfo(&reason);
+	initStringInfo(&key);
 	if (path == NULL)
-		appendStringInfoString(&reason, "capabilities");
-	match_append_path(&reason, path);
-	appendStringInfo(&reason, ": wants %s", before);
+		appendStringInfoString(&key, "capabilities");
+	match_append_path(&key, path);
+	initStringInfo(&sentence);
+	appendStringInfo(&sentence, "%s: wants %s", key.data, before);
 	if (want != NULL)
-		append_shown(&reason, want);
-	appendStringInfo(&reason, "%s, worker has ", after);
+		append_shown(&sentence, want);
+	appendStringInfo(&sentence, "%s, worker has ", after);
 	if (have != NULL)
-		append_shown(&reason, have);
+		append_shown(&sentence, have);
 	else
-		appendStringInfoString(&reason, "none");
-	*m->reasons = lappend(*m->reasons, reason.data);
+		appendStringInfoString(&sentence, "none");
+	reason = palloc(sizeof(MatchReason));
+	reason->key = key.data;
+	reason->sentence = sentence.data;
+	*m->reasons = lappend(*m->reasons, reason);
 	return false;
 }
 
@@ -361,7 +367,7 @@ demand_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPat
  * May a worker with these capabilities take a task with these requirements and of
  * this kind? kind may be NULL: then it does not matter which kinds the worker
  * serves. With reasons, every mismatch is appended to *reasons as a palloc'd
- * sentence; without, the first one ends the search. Both jsonbs must have passed
+ * MatchReason; without, the first one ends the search. Both jsonbs must have passed
  * their check; neither is kept.
  */
 bool

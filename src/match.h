@@ -15,6 +15,13 @@
 #define MATCH_MAX_NODES		1000		/* keys and elements together */
 #define MATCH_MAX_DIGITS	100			/* of a number, before and after the point */
 
+/* Why a worker does not do; both strings are palloc'd. */
+typedef struct MatchReason
+{
+	char	   *key;			/* of the requirement: hardware.gpu_memory_gb */
+	char	   *sentence;		/* begins with the key and a colon */
+} MatchReason;
+
 extern char *match_check_requirements(Jsonb *requirements, char **hint);
 extern char *match_check_capabilities(Jsonb *capabilities, char **hint);
 extern void match_require_requirements(Jsonb *requirements, const char *argument);

@@ -71,6 +71,7 @@ startup(void)
 		pg_atomic_init_u64(&state->clock_offset, 0);
 		pg_atomic_init_u64(&state->ticks, 0);
 		pg_atomic_init_u64(&state->tasks_reset, 0);
+		claim_stats_init(&state->claims);
 	}
 	queue_bound_startup(&locks[LOCK_PLACES].lock);
 	queue_ring_startup(&locks[LOCK_PLACES].lock, GetNamedLWLockTranche(FILL_LOCKS));

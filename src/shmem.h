@@ -5,6 +5,7 @@
 #ifndef GPU_ORCH_SHMEM_H
 #define GPU_ORCH_SHMEM_H
 
+#include "claim_stats.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -87,6 +88,7 @@ typedef struct ShmemState
 	pg_atomic_uint64 clock_offset;	/* microseconds, two's complement */
 	pg_atomic_uint64 ticks;
 	pg_atomic_uint64 tasks_reset;	/* leases ended by loss or deadline, ever */
+	ClaimStats	claims;
 } ShmemState;
 
 extern void shmem_init_hooks(void);

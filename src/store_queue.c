@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "claim_stats.h"
 #include "direct.h"
 #include "guc.h"
 #include "miscadmin.h"
@@ -296,6 +297,7 @@ store_queue_take(QueueScan *queue, TaskSlot *slot)
 		{
 			if (!done.put)
 				queue_ring_missed(&queue->ring);
+			claim_stats_skip();
 			continue;
 		}
 		note(&done.took, &done.first_taken, queue->ring.queue, &entry.key);

@@ -11,7 +11,8 @@ GRANT USAGE ON SCHEMA gpu_orch TO gpu_orch_admin, gpu_orch_operator, gpu_orch_su
 GRANT EXECUTE ON FUNCTION
     gpu_orch.clock(),
     gpu_orch.satisfies(jsonb, jsonb, text),
-    gpu_orch.match_reasons(jsonb, jsonb, text)
+    gpu_orch.match_reasons(jsonb, jsonb, text),
+    gpu_orch.match_keys(jsonb, jsonb, text)
     TO gpu_orch_submitter, gpu_orch_worker, gpu_orch_monitor;
 
 GRANT EXECUTE ON FUNCTION
@@ -21,7 +22,8 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.retry_task(bigint),
     gpu_orch.may_use_tenant(int),
     gpu_orch.task(bigint),
-    gpu_orch.explain_match(bigint)
+    gpu_orch.explain_match(bigint),
+    gpu_orch.why_waiting(bigint)
     TO gpu_orch_submitter;
 
 GRANT EXECUTE ON FUNCTION
@@ -41,12 +43,14 @@ GRANT SELECT ON
     gpu_orch.task_queue_analysis, gpu_orch.orchestrator_status, gpu_orch.active_workers_health,
     gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
     gpu_orch.events, gpu_orch.cost_estimate, gpu_orch.spend_by_pool, gpu_orch.tenant_usage, gpu_orch.config,
-    gpu_orch.worker_transition
+    gpu_orch.mismatches, gpu_orch.claim_stats, gpu_orch.tenant_service, gpu_orch.fairness, gpu_orch.worker_transition
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION
     gpu_orch.status(),
     gpu_orch.leader_status(),
     gpu_orch.dollars(bigint, timestamptz, timestamptz),
+    gpu_orch.claim_counters(),
+    gpu_orch.latency_quantile(bigint[], numeric),
     gpu_orch.check_invariants(),
     gpu_orch.explain_scaling(text)
     TO gpu_orch_monitor;
@@ -66,6 +70,7 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.resume(),
     gpu_orch.run_cycle(boolean),
     gpu_orch.reconcile_now(),
+    gpu_orch.reset_claim_stats(),
     gpu_orch.admit()
     TO gpu_orch_operator;
 

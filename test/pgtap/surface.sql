@@ -18,6 +18,7 @@ INSERT INTO surface VALUES
     ('retry_task', '{bigint}', 'boolean', 'gpu_orch_submitter'),
     ('task', '{bigint}', 'setof gpu_orch.tasks', 'gpu_orch_submitter'),
     ('explain_match', '{bigint}', 'setof record', 'gpu_orch_submitter'),
+    ('why_waiting', '{bigint}', 'setof record', 'gpu_orch_submitter'),
     ('satisfies', '{jsonb,jsonb,text}', 'boolean', 'gpu_orch_submitter'),
     ('match_reasons', '{jsonb,jsonb,text}', 'text[]', 'gpu_orch_submitter'),
     ('register_worker', '{text,text,jsonb,text,text}', 'gpu_orch.worker_session', 'gpu_orch_worker'),
@@ -54,7 +55,7 @@ SELECT volatility_is('gpu_orch', 'claim_tasks', ARRAY['text', 'text', 'integer']
 SELECT table_privs_are('gpu_orch', v, 'gpu_orch_monitor', ARRAY['SELECT'])
 FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'orchestrator_status', 'active_workers_health',
                   'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate',
-                  'spend_by_pool', 'decisions', 'events', 'cloud_ops', 'tenant_usage', 'config']) v;
+                  'spend_by_pool', 'decisions', 'events', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
 FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'cloud_op', 'installation']) t,
      unnest(ARRAY['gpu_orch_operator', 'gpu_orch_submitter', 'gpu_orch_worker', 'gpu_orch_monitor']) role;
