@@ -82,13 +82,14 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 {
 	QueueScan  *queue;
 	TaskSlot	slot;
+	Snapshot	snapshot;
 	int			claimed_count = 0;
 	bool		holds_tenant = false;
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
 	queue = store_queue_open(worker->capset, worker->no, n, worker_serves, worker);
-	while (claimed_count < n && store_queue_take(queue, &slot))
+	while (claimed_count < n && store_queue_take(queue, &slot, &snapshot))
 	{
 		ClaimedTask claimed;
 		TenantRoom	room = slot.tenant == DEFAULT_TENANT ? TENANT_HAS_ROOM :
@@ -106,7 +107,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 			wake_at_commit(WAKE_DECIDE);
 			continue;
 		}
-		store_lease_create(&slot, worker->no, claimed_after, now, &claimed);
+		store_lease_create(&slot, worker->no, claimed_after, now, snapshot, &claimed);
 		tuplestore_putvalues(result->setResult, result->setDesc, claimed.values, claimed.nulls);
 		claimed_count++;
 	}

@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "direct.h"
 #include "executor/executor.h"
+#include "storage/bufmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -95,22 +96,49 @@ direct_release(Snapshot snapshot)
 /*
  * Put the first row that the keys select by the table's index into the slot.
  * False when there is none. The keys name columns of the index, counted from 1;
- * their collations are filled in.
+ * their collations are filled in. *tid, unless NULL, is what the index points to.
  */
 bool
 direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, int n_keys,
-			TupleTableSlot *row)
+			TupleTableSlot *row, ItemPointer tid)
 {
 	Relation	index = index_open(table->index, AccessShareLock);
 	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, n_keys);
-	bool		found;
+	bool		found = false;
 
 	for (int i = 0; i < n_keys; i++)
 		keys[i].sk_collation = index->rd_indcollation[keys[i].sk_attno - 1];
 	index_rescan(scan, keys, n_keys, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, row);
+	while (!found && index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
+		ItemPointerData entry = scan->xs_heaptid;
+
+		found = index_fetch_heap(scan, row);
+		if (found && tid != NULL)
+			*tid = entry;
+	}
 	index_endscan(scan);
 	index_close(index, NoLock);
+	return found;
+}
+
+/*
+ * Put the row into the slot whose index entries pointed to tid once. False when
+ * there is none now; there may also be another row, so the caller compares it.
+ */
+bool
+direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlot *row)
+{
+	IndexFetchTableData *fetch = table_index_fetch_begin(rel);
+	ItemPointerData at = *tid;
+	bool		again = false;
+	bool		found;
+
+	if (ItemPointerGetBlockNumber(tid) >= RelationGetNumberOfBlocks(rel))
+		found = false;
+	else
+		found = table_index_fetch_tuple(fetch, &at, snapshot, row, &again, NULL);
+	table_index_fetch_end(fetch);
 	return found;
 }
 
@@ -140,13 +168,29 @@ learn_indexes(DirectTable *table, Relation rel)
 		table->infos[table->n_indexes++] = info;
 		index_close(index, NoLock);
 	}
+	table->row = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsVirtual);
 	MemoryContextSwitchTo(old);
 	list_free(list);
 }
 
 /*
- * Insert the row in the slot, with its index entries. Raises 23505 where a unique
- * index has one like it.
+ * A row to fill in, without nulls until the caller says so, and to give to
+ * direct_insert(). It is good until the next one of its table.
+ */
+TupleTableSlot *
+direct_new_row(DirectTable *table, Relation rel)
+{
+	if (table->estate == NULL)
+		learn_indexes(table, rel);
+	ExecClearTuple(table->row);
+	memset(table->row->tts_isnull, false,
+		   table->row->tts_tupleDescriptor->natts * sizeof(bool));
+	return table->row;
+}
+
+/*
+ * Insert a row of direct_new_row(), with its index entries. Raises 23505 where a
+ * unique index has one like it.
  */
 void
 direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row)
@@ -155,8 +199,7 @@ direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row)
 	bool		nulls[INDEX_MAX_KEYS];
 	ExprContext *econtext;
 
-	if (table->estate == NULL)
-		learn_indexes(table, rel);
+	ExecStoreVirtualTuple(row);
 	row->tts_tableOid = RelationGetRelid(rel);
 	table_tuple_insert(rel, row, GetCurrentCommandId(true), 0, NULL);
 

@@ -29,6 +29,7 @@ typedef struct DirectTable
 	int			n_indexes;
 	Oid		   *indexes;
 	IndexInfo **infos;
+	TupleTableSlot *row;		/* for direct_new_row() */
 } DirectTable;
 
 extern Relation direct_open(DirectTable *table);
@@ -36,7 +37,9 @@ extern void direct_close(Relation rel);
 extern Snapshot direct_snapshot(void);
 extern void direct_release(Snapshot snapshot);
 extern bool direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys,
-						int n_keys, TupleTableSlot *row);
+						int n_keys, TupleTableSlot *row, ItemPointer tid);
+extern bool direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlot *row);
+extern TupleTableSlot *direct_new_row(DirectTable *table, Relation rel);
 extern void direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row);
 extern bool direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *changed);
 

@@ -101,24 +101,23 @@ make_lease_id(pg_uuid_t *id)
 
 /*
  * Lease a task that was taken out of the queue to a worker. claimed_after is the
- * lease whose completion asked for it, or NULL. What is claimed is allocated in the
- * current memory context.
+ * lease whose completion asked for it, or NULL; the snapshot sees the task. What is
+ * claimed is allocated in the current memory context.
  */
 void
 store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_after,
-				   TimestampTz now, ClaimedTask *claimed)
+				   TimestampTz now, Snapshot snapshot, ClaimedTask *claimed)
 {
 	Relation	rel = direct_open(&lease_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Datum	   *values = ExecClearTuple(row)->tts_values;
+	TupleTableSlot *row = direct_new_row(&lease_table, rel);
+	Datum	   *values = row->tts_values;
 	bool	   *nulls = row->tts_isnull;
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	TaskBody	body;
 
-	if (!store_task_body(slot->task_id, &body))
+	if (!store_task_body(slot->task_id, snapshot, &body))
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " is ready and does not exist", slot->task_id);
 	make_lease_id(id);
-	memset(nulls, false, row->tts_tupleDescriptor->natts * sizeof(bool));
 	values[LEASE_TASK_ID] = Int64GetDatum(slot->task_id);
 	values[LEASE_ID] = UUIDPGetDatum(id);
 	values[LEASE_WORKER] = Int64GetDatum(worker);
@@ -153,9 +152,7 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	claimed->values[9] = body.traceparent;
 	claimed->nulls[9] = body.traceparent == (Datum) 0;
 
-	ExecStoreVirtualTuple(row);
 	direct_insert(&lease_table, rel, row);
-	ExecDropSingleTupleTableSlot(row);
 	direct_close(rel);
 }
 
@@ -199,11 +196,10 @@ record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	   Jsonb *result, TimestampTz now)
 {
 	Relation	rel = direct_open(&attempt_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Datum	   *values = ExecClearTuple(row)->tts_values;
+	TupleTableSlot *row = direct_new_row(&attempt_table, rel);
+	Datum	   *values = row->tts_values;
 	bool	   *nulls = row->tts_isnull;
 
-	memset(nulls, false, row->tts_tupleDescriptor->natts * sizeof(bool));
 	values[ATTEMPT_TASK_ID] = Int64GetDatum(slot->task_id);
 	values[ATTEMPT_NUMBER] = Int32GetDatum(slot->attempt);
 	values[ATTEMPT_WORKER] = Int64GetDatum(worker);
@@ -219,9 +215,7 @@ record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	set_text(values, nulls, ATTEMPT_ERROR, error);
 	values[ATTEMPT_RESULT] = JsonbPGetDatum(result);
 	nulls[ATTEMPT_RESULT] = result == NULL;
-	ExecStoreVirtualTuple(row);
 	direct_insert(&attempt_table, rel, row);
-	ExecDropSingleTupleTableSlot(row);
 	direct_close(rel);
 }
 
@@ -349,7 +343,7 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 		Snapshot	snapshot = direct_snapshot();
 
 		changed = false;
-		if (direct_find(&lease_table, rel, snapshot, &key, 1, row))
+		if (direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL))
 		{
 			slot_getallattrs(row);
 			if (DatumGetInt64(row->tts_values[LEASE_WORKER]) == worker &&

@@ -37,7 +37,7 @@ typedef struct ClaimedTask
 } ClaimedTask;
 
 extern void store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_after,
-							   TimestampTz now, ClaimedTask *claimed);
+							   TimestampTz now, Snapshot snapshot, ClaimedTask *claimed);
 extern int	store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after,
 								   ClaimedTask **claimed);
 extern bool store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease,

@@ -272,10 +272,11 @@ fetch(QueueScan *queue, RingEntry *entry, TaskSlot *slot)
 
 /*
  * Take the next row that nobody else is taking: delete it and return what stood
- * there. False when nothing is left. Never waits for another transaction.
+ * there, and the snapshot that saw it. False when nothing is left. Never waits for
+ * another transaction.
  */
 bool
-store_queue_take(QueueScan *queue, TaskSlot *slot)
+store_queue_take(QueueScan *queue, TaskSlot *slot, Snapshot *snapshot)
 {
 	for (;;)
 	{
@@ -304,6 +305,7 @@ store_queue_take(QueueScan *queue, TaskSlot *slot)
 		queue_tag_claimed(queue->ring.queue, slot->shape, slot->tag);
 		queue_ring_set_warm_model(queue->worker, entry.model);
 		queue->took = true;
+		*snapshot = queue->snapshot;
 		return true;
 	}
 }
@@ -384,9 +386,7 @@ store_queue_put(const TaskSlot *slot, double weight)
 	{
 		if (key.tag == 0)
 			key.tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
-		row = table_slot_create(table, NULL);
-		ExecClearTuple(row);
-		memset(row->tts_isnull, false, row->tts_tupleDescriptor->natts * sizeof(bool));
+		row = direct_new_row(&ready_queue, table);
 		row->tts_values[COL_SHAPE - 1] = Int64GetDatum(slot->shape);
 		row->tts_values[COL_TASK_ID - 1] = Int64GetDatum(slot->task_id);
 		row->tts_values[COL_RANK - 1] = Int32GetDatum(key.rank);
@@ -395,7 +395,6 @@ store_queue_put(const TaskSlot *slot, double weight)
 		row->tts_values[COL_ATTEMPT - 1] = Int32GetDatum(slot->attempt);
 		row->tts_values[COL_FAULTS - 1] = Int32GetDatum(slot->faults);
 		row->tts_values[COL_LOSSES - 1] = Int32GetDatum(slot->losses);
-		ExecStoreVirtualTuple(row);
 		direct_insert(&ready_queue, table, row);
 		room = queue_bound_lower(queue, slot->shape, &key);
 		if (room)
@@ -408,7 +407,6 @@ store_queue_put(const TaskSlot *slot, double weight)
 			(void) table_tuple_delete(table, &row->tts_tid, GetCurrentCommandId(true),
 									  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false);
 		}
-		ExecDropSingleTupleTableSlot(row);
 		CommandCounterIncrement();
 	}
 	direct_close(table);

@@ -6,6 +6,7 @@
 #define GPU_ORCH_STORE_QUEUE_H
 
 #include "spi_util.h"
+#include "utils/snapshot.h"
 
 /* A task that stands somewhere, with what it carries from state to state. */
 typedef struct TaskSlot
@@ -38,7 +39,7 @@ typedef struct QueueScan QueueScan;
 extern void store_queue_init(void);
 
 extern QueueScan *store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg);
-extern bool store_queue_take(QueueScan *scan, TaskSlot *slot);
+extern bool store_queue_take(QueueScan *scan, TaskSlot *slot, Snapshot *snapshot);
 extern void store_queue_close(QueueScan *scan);
 
 extern void store_queue_tag(TaskSlot *slot, double weight);

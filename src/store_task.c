@@ -247,22 +247,20 @@ static DirectTable by_parent = {"task_dependency", "task_dependency_parent"};
 
 /* Read a task's row into a slot, to be dropped by the caller; NULL if there is none. */
 static TupleTableSlot *
-read_task(int64 task_id)
+read_task(int64 task_id, Snapshot snapshot)
 {
 	Relation	rel = direct_open(&task_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Snapshot	snapshot = direct_snapshot();
 	ScanKeyData key;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	if (direct_find(&task_table, rel, snapshot, &key, 1, row))
+	if (direct_find(&task_table, rel, snapshot, &key, 1, row, NULL))
 		slot_getallattrs(row);
 	else
 	{
 		ExecDropSingleTupleTableSlot(row);
 		row = NULL;
 	}
-	direct_release(snapshot);
 	direct_close(rel);
 	return row;
 }
@@ -275,9 +273,9 @@ copy_column(TupleTableSlot *row, int column)
 
 /* Read what a claim hands out, into the current memory context. False if there is no such task. */
 bool
-store_task_body(int64 task_id, TaskBody *body)
+store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body)
 {
-	TupleTableSlot *row = read_task(task_id);
+	TupleTableSlot *row = read_task(task_id, snapshot);
 
 	if (row == NULL)
 		return false;
@@ -299,13 +297,15 @@ store_task_body(int64 task_id, TaskBody *body)
 int32
 store_task_max_attempts(int64 task_id)
 {
-	TupleTableSlot *row = read_task(task_id);
+	Snapshot	snapshot = direct_snapshot();
+	TupleTableSlot *row = read_task(task_id, snapshot);
 	int32		max_attempts;
 
 	if (row == NULL)
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " does not exist", task_id);
 	max_attempts = DatumGetInt32(row->tts_values[TASK_MAX_ATTEMPTS]);
 	ExecDropSingleTupleTableSlot(row);
+	direct_release(snapshot);
 	return max_attempts;
 }
 
@@ -413,7 +413,7 @@ depends(DirectTable *table, int64 task_id)
 	bool		found;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	found = direct_find(table, rel, snapshot, &key, 1, row);
+	found = direct_find(table, rel, snapshot, &key, 1, row, NULL);
 	ExecDropSingleTupleTableSlot(row);
 	direct_release(snapshot);
 	direct_close(rel);

@@ -46,7 +46,7 @@ typedef struct TaskBody
 } TaskBody;
 
 extern int64 store_task_submit(const NewTask *task, TimestampTz now);
-extern bool store_task_body(int64 task_id, TaskBody *body);
+extern bool store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body);
 extern int32 store_task_max_attempts(int64 task_id);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
 extern bool store_task_stands(int64 task_id);

@@ -10,12 +10,14 @@
 
 #include "access/stratnum.h"
 #include "common/cryptohash.h"
+#include "common/hashfn.h"
 #include "direct.h"
 #include "store_event.h"
 #include "store_lease.h"
 #include "store_worker.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 
 /* Make a token from 256 random bits. */
 void
@@ -139,44 +141,68 @@ enum
 
 static DirectTable worker_table = {"worker", "worker_id"};
 
+/* Where workers' rows were found last, by their names' hashes. */
+#define KNOWN_PLACES 64
+
+static bool
+has_name(TupleTableSlot *row, const char *id, size_t length)
+{
+	bool		isnull;
+	text	   *name = DatumGetTextPP(slot_getattr(row, WORKER_ID + 1, &isnull));
+
+	return VARSIZE_ANY_EXHDR(name) == length && memcmp(VARDATA_ANY(name), id, length) == 0;
+}
+
+static bool
+read_call(TupleTableSlot *row, WorkerCall *worker)
+{
+	bytea	   *digest;
+	char	   *state;
+
+	slot_getallattrs(row);
+	state = TextDatumGetCString(row->tts_values[WORKER_STATE]);
+	if (!fsm_worker_state_parse(state, &worker->state))
+		elog(ERROR, "gpu_orch: unknown worker state \"%s\"", state);
+	worker->no = DatumGetInt64(row->tts_values[WORKER_NO]);
+	worker->capset = direct_int8_or_0(row, WORKER_CAPSET + 1);
+	worker->busy_at = direct_int8_or_0(row, WORKER_BUSY_AT + 1);
+	if (worker->state == WS_TERMINATED || row->tts_isnull[WORKER_SESSION_DIGEST])
+		return false;
+	digest = DatumGetByteaPP(row->tts_values[WORKER_SESSION_DIGEST]);
+	if (VARSIZE_ANY_EXHDR(digest) != PG_SHA256_DIGEST_LENGTH)
+		return false;
+	memcpy(worker->session_digest, VARDATA_ANY(digest), PG_SHA256_DIGEST_LENGTH);
+	return true;
+}
+
 /*
- * Read the worker of that name for a call of its own, as far as WorkerCall goes:
- * false if there is none that is not terminated, or it has no session. Takes no
- * lock on the row.
+ * Read the worker of that name for a call of its own, as far as WorkerCall goes, as
+ * the active snapshot sees it: false if there is none that is not terminated, or it
+ * has no session. Takes no lock on the row.
  */
 bool
 store_worker_call(const char *id, WorkerCall *worker)
 {
+	static ItemPointerData places[KNOWN_PLACES];
+	size_t		length = strlen(id);
+	ItemPointer place = &places[hash_any((const unsigned char *) id, length) % KNOWN_PLACES];
 	Relation	rel = direct_open(&worker_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Snapshot	snapshot = direct_snapshot();
-	ScanKeyData key;
+	Snapshot	snapshot = GetActiveSnapshot();
 	bool		found;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
-	found = direct_find(&worker_table, rel, snapshot, &key, 1, row);
-	if (found)
+	worker->id = id;
+	found = ItemPointerIsValid(place) && direct_find_near(rel, snapshot, place, row) &&
+		has_name(row, id, length) && read_call(row, worker);
+	if (!found)
 	{
-		bytea	   *digest;
-		char	   *state;
+		ScanKeyData key;
 
-		slot_getallattrs(row);
-		state = TextDatumGetCString(row->tts_values[WORKER_STATE]);
-		if (!fsm_worker_state_parse(state, &worker->state))
-			elog(ERROR, "gpu_orch: unknown worker state \"%s\"", state);
-		worker->no = DatumGetInt64(row->tts_values[WORKER_NO]);
-		worker->id = id;
-		worker->capset = direct_int8_or_0(row, WORKER_CAPSET + 1);
-		worker->busy_at = direct_int8_or_0(row, WORKER_BUSY_AT + 1);
-		digest = row->tts_isnull[WORKER_SESSION_DIGEST] ? NULL :
-			DatumGetByteaPP(row->tts_values[WORKER_SESSION_DIGEST]);
-		found = worker->state != WS_TERMINATED && digest != NULL &&
-			VARSIZE_ANY_EXHDR(digest) == PG_SHA256_DIGEST_LENGTH;
-		if (found)
-			memcpy(worker->session_digest, VARDATA_ANY(digest), PG_SHA256_DIGEST_LENGTH);
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
+		found = direct_find(&worker_table, rel, snapshot, &key, 1, row, place) &&
+			read_call(row, worker);
 	}
 	ExecDropSingleTupleTableSlot(row);
-	direct_release(snapshot);
 	direct_close(rel);
 	return found;
 }
