@@ -146,6 +146,7 @@ Datum
 gpu_orch_submit_task(PG_FUNCTION_ARGS)
 {
 	NewTask		task;
+	ShapeMemo	memo = {CurrentMemoryContext, NULL};
 
 	begin_submit();
 	default_task(&task);
@@ -188,7 +189,7 @@ gpu_orch_submit_task(PG_FUNCTION_ARGS)
 	}
 	task.traceparent = api_text_or_null(fcinfo, 10, "traceparent", MAX_NAME_LENGTH);
 	check_task(&task);
-	PG_RETURN_INT64(store_task_submit(&task, clock_now()));
+	PG_RETURN_INT64(store_task_submit(&task, &memo, clock_now()));
 }
 
 /* A member of a task in submit_tasks(). */
@@ -375,6 +376,7 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 	JsonbValue	element;
 	MemoryContext scratch;
 	MemoryContext outer = CurrentMemoryContext;
+	ShapeMemo	memo = {CurrentMemoryContext, NULL};
 
 	begin_submit();
 	if (PG_ARGISNULL(0))
@@ -399,7 +401,7 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 			continue;
 		MemoryContextSwitchTo(scratch);
 		read_task(&task, &element);
-		id = Int64GetDatum(store_task_submit(&task, now));
+		id = Int64GetDatum(store_task_submit(&task, &memo, now));
 		tuplestore_putvalues(result->setResult, result->setDesc, &id, &isnull);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(scratch);

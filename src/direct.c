@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "commands/sequence.h"
 #include "compat.h"
 #include "direct.h"
 #include "executor/executor.h"
@@ -60,6 +61,7 @@ direct_open(DirectTable *table)
 		table->relid = get_relname_relid(table->name, namespace);
 		table->index = table->index_name ? get_relname_relid(table->index_name, namespace) :
 			InvalidOid;
+		table->sequence = get_relname_relid(psprintf("%s_id_seq", table->name), namespace);
 		if (!OidIsValid(table->relid) ||
 			(table->index_name != NULL && !OidIsValid(table->index)))
 			ereport(ERROR,
@@ -186,6 +188,13 @@ direct_new_row(DirectTable *table, Relation rel)
 	memset(table->row->tts_isnull, false,
 		   table->row->tts_tupleDescriptor->natts * sizeof(bool));
 	return table->row;
+}
+
+/* The next value of a table's identity column id. */
+int64
+direct_next_id(DirectTable *table)
+{
+	return nextval_internal(table->sequence, false);
 }
 
 /*

@@ -23,6 +23,7 @@ typedef struct DirectTable
 	const char *index_name;		/* NULL: rows are never looked up */
 	Oid			relid;			/* invalid: not looked up yet */
 	Oid			index;
+	Oid			sequence;		/* of its identity column id; invalid: it has none */
 	int			generation;		/* of the knowledge below; see direct.c */
 	MemoryContext context;
 	EState	   *estate;
@@ -40,6 +41,7 @@ extern bool direct_find(DirectTable *table, Relation rel, Snapshot snapshot, Sca
 						int n_keys, TupleTableSlot *row, ItemPointer tid);
 extern bool direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlot *row);
 extern TupleTableSlot *direct_new_row(DirectTable *table, Relation rel);
+extern int64 direct_next_id(DirectTable *table);
 extern void direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row);
 extern bool direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *changed);
 

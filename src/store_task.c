@@ -35,16 +35,48 @@
 
 #define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
 
+static DirectTable shape_table = {"shape", "shape_id"};
+
+/* Columns of shape, counted from 1. */
+enum
+{
+	SHAPE_ID = 1,
+	SHAPE_FORM
+};
+
+/* Whether a shape is stored; an error if it is one of another form. */
+static bool
+find_shape(int64 id, const char *form, const char *kind)
+{
+	Relation	rel = direct_open(&shape_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Snapshot	snapshot = direct_snapshot();
+	ScanKeyData key;
+	bool		found;
+	bool		isnull;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	found = direct_find(&shape_table, rel, snapshot, &key, 1, row, NULL);
+	if (found && strcmp(TextDatumGetCString(slot_getattr(row, SHAPE_FORM, &isnull)), form) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("requirements for kind \"%s\" have the same digest as other requirements",
+						kind),
+				 errhint("Add a requirement that every worker meets, such as "
+						 "{\"hardware\": {\"gpu_memory_gb\": 0}}.")));
+	ExecDropSingleTupleTableSlot(row);
+	direct_release(snapshot);
+	direct_close(rel);
+	return found;
+}
+
 /*
  * The id of the shape of (kind, requirements), stored if it is new. Two
  * submitters of the same new shape may both store it; the id is the same.
  */
 static int64
-intern_shape(const char *kind, Jsonb *requirements, TimestampTz now)
+intern_shape(const char *kind, Jsonb *requirements, ShapeMemo *memo, TimestampTz now)
 {
-	static SpiQuery find = {
-		"SELECT form FROM gpu_orch.shape WHERE id = $1", 1, {INT8OID}
-	};
 	static SpiQuery add = {
 		"INSERT INTO gpu_orch.shape (id, form, kind, requirements, created_at) "
 		"VALUES ($1, $2, $3, $4, $5)",
@@ -52,26 +84,23 @@ intern_shape(const char *kind, Jsonb *requirements, TimestampTz now)
 	};
 	char	   *form = match_canonical(kind, requirements, NULL);
 	int64		id = match_shape_id(form);
-	SpiArgs		args = SPI_ARGS_INIT;
 
-	spi_begin();
-	spi_arg_int8(&args, id);
-	if (spi_read(&find, &args, 1) == 0)
+	if (memo->form != NULL && strcmp(memo->form, form) == 0)
+		return id;
+	if (!find_shape(id, form, kind))
 	{
+		SpiArgs		args = SPI_ARGS_INIT;
+
+		spi_begin();
+		spi_arg_int8(&args, id);
 		spi_arg_text(&args, form);
 		spi_arg_text(&args, kind);
 		spi_arg_jsonb(&args, requirements);
 		spi_arg_time(&args, now);
 		spi_run_one(&add, &args, "storing a shape");
+		spi_end();
 	}
-	else if (strcmp(spi_text(0, 1), form) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("requirements for kind \"%s\" have the same digest as other requirements",
-						kind),
-				 errhint("Add a requirement that every worker meets, such as "
-						 "{\"hardware\": {\"gpu_memory_gb\": 0}}.")));
-	spi_end();
+	memo->form = MemoryContextStrdup(memo->context, form);
 	return id;
 }
 
@@ -155,73 +184,6 @@ find_by_key(const NewTask *task, int64 shape)
 	return id;
 }
 
-/*
- * Store a task and place it. Returns its id, or that of the earlier task with
- * the same idempotency key. Works at every isolation level.
- */
-int64
-store_task_submit(const NewTask *task, TimestampTz now)
-{
-	static SpiQuery add = {
-		"INSERT INTO gpu_orch.task (shape, tenant, priority, max_attempts, submitted_at, run_at,"
-		" timeout, kind, submitted_by, idempotency_key, traceparent, requirements, payload) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
-		"ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
-		"RETURNING id",
-		13, {INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INTERVALOID,
-			TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}
-	};
-	static SpiQuery depend = {
-		"INSERT INTO gpu_orch.task_dependency (task_id, parent) VALUES ($1, $2)",
-		2, {INT8OID, INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	TaskSlot	slot = {0};
-	int64		shape = intern_shape(task->kind, task->requirements, now);
-	int64		id = 0;
-
-	if (task->idempotency_key != NULL && (id = find_by_key(task, shape)) != 0)
-		return id;
-
-	spi_begin();
-	spi_arg_int8(&args, shape);
-	spi_arg_int4(&args, task->tenant);
-	spi_arg_int4(&args, task->priority);
-	spi_arg_int4(&args, task->max_attempts);
-	spi_arg_time(&args, now);
-	spi_arg_time(&args, task->run_at);
-	spi_arg(&args, IntervalPGetDatum(task->timeout), task->timeout == NULL);
-	spi_arg_text(&args, task->kind);
-	spi_arg_text(&args, task->submitted_by);
-	spi_arg_text(&args, task->idempotency_key);
-	spi_arg_text(&args, task->traceparent);
-	spi_arg_jsonb(&args, task->requirements);
-	spi_arg_jsonb(&args, task->payload);
-	if (spi_run(&add, &args) == 1)
-		id = spi_int8(0, 1);
-	for (int i = 0; id != 0 && i < task->n_parents; i++)
-	{
-		SpiArgs		edge = SPI_ARGS_INIT;
-
-		spi_arg_int8(&edge, id);
-		spi_arg_int8(&edge, task->parents[i]);
-		spi_run_one(&depend, &edge, "storing a dependency");
-	}
-	spi_end();
-
-	/* Somebody committed the same key while we waited for it. */
-	if (id == 0)
-		return find_by_key(task, shape);
-
-	slot.task_id = id;
-	slot.shape = shape;
-	slot.priority = task->priority;
-	slot.tenant = task->tenant;
-	slot.attempt = 1;
-	store_task_place(&slot, task->run_at, now);
-	return id;
-}
-
 /* Columns of task, counted from 0. */
 enum
 {
@@ -244,6 +206,129 @@ enum
 static DirectTable task_table = {"task", "task_pkey"};
 static DirectTable by_child = {"task_dependency", "task_dependency_pkey"};
 static DirectTable by_parent = {"task_dependency", "task_dependency_parent"};
+
+/* Insert a task that has an idempotency key; 0 when somebody else committed the same key. */
+static int64
+insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.task (shape, tenant, priority, max_attempts, submitted_at, run_at,"
+		" timeout, kind, submitted_by, idempotency_key, traceparent, requirements, payload) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
+		"ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
+		"RETURNING id",
+		13, {INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INTERVALOID,
+			TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		id = 0;
+
+	spi_begin();
+	spi_arg_int8(&args, shape);
+	spi_arg_int4(&args, task->tenant);
+	spi_arg_int4(&args, task->priority);
+	spi_arg_int4(&args, task->max_attempts);
+	spi_arg_time(&args, now);
+	spi_arg_time(&args, task->run_at);
+	spi_arg(&args, IntervalPGetDatum(task->timeout), task->timeout == NULL);
+	spi_arg_text(&args, task->kind);
+	spi_arg_text(&args, task->submitted_by);
+	spi_arg_text(&args, task->idempotency_key);
+	spi_arg_text(&args, task->traceparent);
+	spi_arg_jsonb(&args, task->requirements);
+	spi_arg_jsonb(&args, task->payload);
+	if (spi_run(&query, &args) == 1)
+		id = spi_int8(0, 1);
+	spi_end();
+	return id;
+}
+
+/* Insert a task that has none. */
+static int64
+insert_plain(const NewTask *task, int64 shape, TimestampTz now)
+{
+	Relation	rel = direct_open(&task_table);
+	TupleTableSlot *row = direct_new_row(&task_table, rel);
+	Datum	   *values = row->tts_values;
+	bool	   *nulls = row->tts_isnull;
+	int64		id = direct_next_id(&task_table);
+
+	values[TASK_ID] = Int64GetDatum(id);
+	values[TASK_SHAPE] = Int64GetDatum(shape);
+	values[TASK_TENANT] = Int32GetDatum(task->tenant);
+	values[TASK_PRIORITY] = Int32GetDatum(task->priority);
+	values[TASK_MAX_ATTEMPTS] = Int32GetDatum(task->max_attempts);
+	values[TASK_SUBMITTED_AT] = TimestampTzGetDatum(now);
+	values[TASK_RUN_AT] = TimestampTzGetDatum(task->run_at);
+	nulls[TASK_RUN_AT] = task->run_at == 0;
+	values[TASK_TIMEOUT] = IntervalPGetDatum(task->timeout);
+	nulls[TASK_TIMEOUT] = task->timeout == NULL;
+	values[TASK_KIND] = CStringGetTextDatum(task->kind);
+	values[TASK_SUBMITTED_BY] =
+		DirectFunctionCall1(namein, CStringGetDatum(task->submitted_by));
+	nulls[TASK_IDEMPOTENCY_KEY] = true;
+	nulls[TASK_TRACEPARENT] = task->traceparent == NULL;
+	values[TASK_TRACEPARENT] = task->traceparent ? CStringGetTextDatum(task->traceparent) : (Datum) 0;
+	values[TASK_REQUIREMENTS] = JsonbPGetDatum(task->requirements);
+	values[TASK_PAYLOAD] = JsonbPGetDatum(task->payload);
+	direct_insert(&task_table, rel, row);
+	direct_close(rel);
+	return id;
+}
+
+static void place(const TaskSlot *slot, TimestampTz due_at, bool depends_on_others,
+				  TimestampTz now);
+
+/*
+ * Store a task and place it. Returns its id, or that of the earlier task with
+ * the same idempotency key. Works at every isolation level. The memo serves the
+ * submissions of one call.
+ */
+int64
+store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
+{
+	static SpiQuery depend = {
+		"INSERT INTO gpu_orch.task_dependency (task_id, parent) VALUES ($1, $2)",
+		2, {INT8OID, INT8OID}
+	};
+	TaskSlot	slot = {0};
+	int64		shape = intern_shape(task->kind, task->requirements, memo, now);
+	int64		id = 0;
+
+	if (task->idempotency_key != NULL)
+	{
+		id = find_by_key(task, shape);
+		if (id != 0)
+			return id;
+		id = insert_with_key(task, shape, now);
+		if (id == 0)
+			return find_by_key(task, shape);
+	}
+	else
+		id = insert_plain(task, shape, now);
+
+	if (task->n_parents > 0)
+	{
+		spi_begin();
+		for (int i = 0; i < task->n_parents; i++)
+		{
+			SpiArgs		edge = SPI_ARGS_INIT;
+
+			spi_arg_int8(&edge, id);
+			spi_arg_int8(&edge, task->parents[i]);
+			spi_run_one(&depend, &edge, "storing a dependency");
+		}
+		spi_end();
+	}
+
+	slot.task_id = id;
+	slot.shape = shape;
+	slot.priority = task->priority;
+	slot.tenant = task->tenant;
+	slot.attempt = 1;
+	place(&slot, task->run_at, task->n_parents > 0, now);
+	return id;
+}
 
 /* Read a task's row into a slot, to be dropped by the caller; NULL if there is none. */
 static TupleTableSlot *
@@ -447,15 +532,15 @@ is_blocked(int64 task_id)
  * blocked behind others, held for its tenant's limit or for want of room for its
  * shape, or ready.
  */
-void
-store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now)
+static void
+place(const TaskSlot *slot, TimestampTz due_at, bool depends_on_others, TimestampTz now)
 {
 	bool		limited;
 	double		weight;
 
 	if (due_at > now)
 		wait_in(slot, "scheduled", due_at, now);
-	else if (is_blocked(slot->task_id))
+	else if (depends_on_others && is_blocked(slot->task_id))
 		wait_in(slot, "blocked", 0, now);
 	else
 	{
@@ -467,6 +552,13 @@ store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now)
 		store_queue_tag(&held, weight);
 		wait_in(&held, "held", 0, now);
 	}
+}
+
+/* Put a task back that ran, was given back or is tried again. */
+void
+store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now)
+{
+	place(slot, due_at, true, now);
 }
 
 /* Put a task that does not fit its tenant's limit among the held ones. */

@@ -45,7 +45,14 @@ typedef struct TaskBody
 	Interval   *timeout;		/* NULL: none */
 } TaskBody;
 
-extern int64 store_task_submit(const NewTask *task, TimestampTz now);
+/* The shape of the task submitted last, for the next one of the same call. */
+typedef struct ShapeMemo
+{
+	MemoryContext context;		/* lives as long as the call */
+	char	   *form;			/* NULL: none */
+} ShapeMemo;
+
+extern int64 store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now);
 extern bool store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body);
 extern int32 store_task_max_attempts(int64 task_id);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
