@@ -55,6 +55,7 @@ CROSS JOIN LATERAL aclexplode(CASE WHEN p.oid IS NULL THEN c.relacl
 WHERE a.grantee = 0
 UNION ALL SELECT 'schema gpu_orch', a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a
 WHERE n.nspname = 'gpu_orch' AND a.grantee = 0 ORDER BY 1, 2;
+-- Those that are found pin it in C: see hostile_path.sql.
 SELECT p.oid::regprocedure AS not_pinned FROM object o JOIN pg_proc p ON p.oid = o.objid
 WHERE o.classid = 'pg_proc'::regclass AND (p.prosecdef OR p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c'))
   AND NOT EXISTS (SELECT 1 FROM unnest(p.proconfig) s WHERE s ~ '^search_path=.*pg_catalog.*pg_temp"?$')

@@ -224,11 +224,13 @@ gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
 	ClaimMeter	meter;
 	int			n = claim_count(fcinfo, 2);
 
+	spi_may_pin();
 	claim_stats_begin(&meter, CALL_CLAIM);
 	authenticate(fcinfo, &worker);
 	InitMaterializedSRF(fcinfo, 0);
 	if (claim(result, &worker, n, NULL, clock_now()) > 0)
 		commit_claim();
+	spi_unpin();
 	claim_stats_count(&meter, END_NONE, tasks_claimed(result, n));
 	return (Datum) 0;
 }
@@ -239,11 +241,15 @@ gpu_orch_complete_task(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
 	LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
+	bool		ended;
 
+	spi_may_pin();
 	claim_stats_begin(&call.meter, CALL_COMPLETE);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
-	PG_RETURN_BOOL(end_attempt(&call, &end));
+	ended = end_attempt(&call, &end);
+	spi_unpin();
+	PG_RETURN_BOOL(ended);
 }
 
 /*
@@ -265,6 +271,7 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 	bool	   *nulls[3];
 	int			counts[3];
 
+	spi_may_pin();
 	authenticate(fcinfo, &call.worker);
 	for (int i = 0; i < 3; i++)
 	{
@@ -308,6 +315,7 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 		if (end_attempt(&call, &end))
 			tuplestore_putvalues(returned->setResult, returned->setDesc, &values[0][i], &isnull);
 	}
+	spi_unpin();
 	return (Datum) 0;
 }
 
@@ -324,6 +332,7 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 	LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
 	int			n = claim_count(fcinfo, 5);
 
+	spi_may_pin();
 	claim_stats_begin(&call.meter, CALL_COMPLETE_AND_CLAIM);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
@@ -354,6 +363,7 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 				 errdetail("The lease ended by a deadline, a lost heartbeat or a new registration."),
 				 errhint("Discard the result and claim again.")));
 	}
+	spi_unpin();
 	return (Datum) 0;
 }
 

@@ -11,8 +11,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "spi_util.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 /* Add one argument. */
@@ -65,9 +67,45 @@ spi_arg_jsonb(SpiArgs *args, Jsonb *value)
 	spi_arg(args, value ? JsonbPGetDatum(value) : (Datum) 0, value == NULL);
 }
 
+/* The search_path of every statement of ours. */
+#define PINNED_PATH "pg_catalog, pg_temp"
+
+/* The level of settings under which spi_begin() pinned the search_path; 0: it did not. */
+static int	pin_level = 0;
+
+/*
+ * Begin a function that does not pin its search_path by SET, since that costs more
+ * than all else that it does: spi_begin() pins it when a statement is run after all,
+ * and spi_unpin() must be called before the function returns.
+ */
+void
+spi_may_pin(void)
+{
+	/* A level that an error left behind went with its transaction. */
+	pin_level = 0;
+}
+
+/* End such a function. */
+void
+spi_unpin(void)
+{
+	if (pin_level > 0)
+		AtEOXact_GUC(true, pin_level);
+	pin_level = 0;
+}
+
 void
 spi_begin(void)
 {
+	if (strcmp(namespace_search_path, PINNED_PATH) != 0)
+	{
+		int			level = NewGUCNestLevel();
+
+		if (pin_level == 0)
+			pin_level = level;
+		(void) set_config_option("search_path", PINNED_PATH, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "gpu_orch: SPI_connect failed");
 }

@@ -42,6 +42,8 @@ extern void spi_arg_bool(SpiArgs *args, bool value);
 extern void spi_arg_time(SpiArgs *args, TimestampTz value);
 extern void spi_arg_jsonb(SpiArgs *args, Jsonb *value);
 
+extern void spi_may_pin(void);
+extern void spi_unpin(void);
 extern void spi_begin(void);
 extern void spi_end(void);
 extern uint64 spi_run(SpiQuery *query, SpiArgs *args);

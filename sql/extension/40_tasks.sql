@@ -83,9 +83,11 @@ CREATE FUNCTION gpu_orch.heartbeat(
 COMMENT ON FUNCTION gpu_orch.heartbeat(text, text, jsonb, uuid[], bigint) IS
     'Says that a worker lives and which leases it holds; returns what it should do (continue, drain, stop) and which tasks to abandon';
 
+-- Claims and completions pin the search_path in C, where they run a statement at all: see spi_may_pin().
+
 CREATE FUNCTION gpu_orch.claim_tasks(worker_id text, token text, max_tasks int DEFAULT 1)
     RETURNS SETOF gpu_orch.claimed_task
-    LANGUAGE C VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE ROWS 1 SECURITY DEFINER
     AS 'MODULE_PATHNAME', 'gpu_orch_claim_tasks';
 COMMENT ON FUNCTION gpu_orch.claim_tasks(text, text, int) IS
     'Leases up to max_tasks of the tasks that the worker can do, best first';
@@ -93,7 +95,7 @@ COMMENT ON FUNCTION gpu_orch.claim_tasks(text, text, int) IS
 CREATE FUNCTION gpu_orch.complete_task(worker_id text, token text, task_id bigint, lease uuid,
                                        result jsonb DEFAULT NULL)
     RETURNS boolean
-    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE SECURITY DEFINER
     AS 'MODULE_PATHNAME', 'gpu_orch_complete_task';
 COMMENT ON FUNCTION gpu_orch.complete_task(text, text, bigint, uuid, jsonb) IS
     'Ends an attempt with its result; false when the lease is no longer this worker''s, true again when repeated';
@@ -101,7 +103,7 @@ COMMENT ON FUNCTION gpu_orch.complete_task(text, text, bigint, uuid, jsonb) IS
 CREATE FUNCTION gpu_orch.complete_tasks(
         worker_id text, token text, task_ids bigint[], leases uuid[], results jsonb[] DEFAULT NULL)
     RETURNS SETOF bigint
-    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE SECURITY DEFINER
     AS 'MODULE_PATHNAME', 'gpu_orch_complete_tasks';
 COMMENT ON FUNCTION gpu_orch.complete_tasks(text, text, bigint[], uuid[], jsonb[]) IS
     'Ends many running attempts as succeeded in one commit; returns the tasks for which complete_task() would be true';
@@ -132,7 +134,7 @@ COMMENT ON FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, real, text)
 CREATE FUNCTION gpu_orch.complete_and_claim(worker_id text, token text, task_id bigint, lease uuid,
                                             result jsonb DEFAULT NULL, max_tasks int DEFAULT 1)
     RETURNS SETOF gpu_orch.claimed_task
-    LANGUAGE C VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE ROWS 1 SECURITY DEFINER
     AS 'MODULE_PATHNAME', 'gpu_orch_complete_and_claim';
 COMMENT ON FUNCTION gpu_orch.complete_and_claim(text, text, bigint, uuid, jsonb, int) IS
     'Completes a task and claims the next ones in one commit; fenced it raises GO001, repeated it returns what the first call claimed';
