@@ -25,7 +25,9 @@ SELECT task_id, lease FROM gpu_orch.complete_and_claim('hijack', :'token', :task
 SELECT gpu_orch.complete_tasks('hijack', :'token', ARRAY[:task_id], ARRAY[:'lease'::uuid]) OPERATOR(pg_catalog.=) :task_id AS ended;
 SHOW search_path;
 SAVEPOINT failed;
+\set VERBOSITY sqlstate
 SELECT * FROM gpu_orch.complete_and_claim('hijack', :'token', :task_id, pg_catalog.gen_random_uuid());
+\set VERBOSITY default
 ROLLBACK TO failed;
 SHOW search_path;
 COMMIT;

@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 #include "wake.h"
 
 /* The longest delay between two attempts, in milliseconds. */
@@ -323,6 +324,33 @@ settle_deleted(const LeaseEnd *end, TimestampTz now)
 	return (int64) n;
 }
 
+typedef enum LeaseFound
+{
+	LEASE_ABSENT,				/* or not this worker's */
+	LEASE_CHANGED,				/* somebody updated it meanwhile: look again */
+	LEASE_DELETED
+} LeaseFound;
+
+/* Delete a lease for its holder, waiting for whoever changes it; its row is left in the slot. */
+static LeaseFound
+delete_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 worker, int64 task_id,
+			 const pg_uuid_t *lease)
+{
+	ScanKeyData key;
+	bool		changed;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	if (!direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL))
+		return LEASE_ABSENT;
+	slot_getallattrs(row);
+	if (DatumGetInt64(row->tts_values[LEASE_WORKER]) != worker ||
+		memcmp(DatumGetUUIDP(row->tts_values[LEASE_ID]), lease, UUID_LEN) != 0)
+		return LEASE_ABSENT;
+	if (direct_delete(rel, row, snapshot, &changed))
+		return LEASE_DELETED;
+	return changed ? LEASE_CHANGED : LEASE_ABSENT;
+}
+
 /*
  * End one running attempt for its holder. False, and nothing changed, when the
  * lease is not this worker's. Waits for whoever changes the lease at the moment.
@@ -333,26 +361,20 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 {
 	Relation	rel = direct_open(&lease_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	ScanKeyData key;
-	bool		changed;
-	bool		ended = false;
+	LeaseFound	found;
+	bool		looked_again = false;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	do
+	/* The statement's snapshot nearly always sees it; if not, a newer one settles the matter. */
+	found = delete_lease(rel, row, GetActiveSnapshot(), worker, task_id, lease);
+	while (found == LEASE_CHANGED || (found == LEASE_ABSENT && !looked_again))
 	{
 		Snapshot	snapshot = direct_snapshot();
 
-		changed = false;
-		if (direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL))
-		{
-			slot_getallattrs(row);
-			if (DatumGetInt64(row->tts_values[LEASE_WORKER]) == worker &&
-				memcmp(DatumGetUUIDP(row->tts_values[LEASE_ID]), lease, UUID_LEN) == 0)
-				ended = direct_delete(rel, row, snapshot, &changed);
-		}
+		looked_again = true;
+		found = delete_lease(rel, row, snapshot, worker, task_id, lease);
 		direct_release(snapshot);
-	} while (changed);
-	if (ended)
+	}
+	if (found == LEASE_DELETED)
 	{
 		Datum	   *values = row->tts_values;
 		TaskSlot	slot = {
@@ -372,7 +394,7 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 	}
 	ExecDropSingleTupleTableSlot(row);
 	direct_close(rel);
-	return ended;
+	return found == LEASE_DELETED;
 }
 
 /*

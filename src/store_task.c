@@ -16,6 +16,7 @@
 #include "direct.h"
 #include "errors.h"
 #include "match.h"
+#include "storage/bufmgr.h"
 #include "store_lease.h"
 #include "store_task.h"
 #include "store_tenant.h"
@@ -492,15 +493,20 @@ static bool
 depends(DirectTable *table, int64 task_id)
 {
 	Relation	rel = direct_open(table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Snapshot	snapshot = direct_snapshot();
-	ScanKeyData key;
-	bool		found;
+	bool		found = false;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	found = direct_find(table, rel, snapshot, &key, 1, row, NULL);
-	ExecDropSingleTupleTableSlot(row);
-	direct_release(snapshot);
+	/* Most installations have no dependencies at all. */
+	if (RelationGetNumberOfBlocks(rel) > 0)
+	{
+		TupleTableSlot *row = table_slot_create(rel, NULL);
+		Snapshot	snapshot = direct_snapshot();
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+		found = direct_find(table, rel, snapshot, &key, 1, row, NULL);
+		ExecDropSingleTupleTableSlot(row);
+		direct_release(snapshot);
+	}
 	direct_close(rel);
 	return found;
 }
