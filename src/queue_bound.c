@@ -9,8 +9,8 @@
  * - it may pass only rows whose deletion committed or whose insertion did not, and
  *   stops at anything in progress;
  * - whoever inserts a row lowers the bound after the index entry is written and
- *   before the transaction commits. A scan that missed the entry began before,
- *   and its raise is refused, because lowering changed the generation;
+ *   before the transaction commits. A scan that missed the entry began before, and
+ *   its raise stops at what was put since it began;
  * - it is known by database and file, so truncating or rewriting the table
  *   starts anew, as does a restart; then the index is read (store_queue.c).
  *
@@ -46,6 +46,8 @@ typedef struct ShapeSlot
 	slock_t		mutex;			/* guards the bound and the generation */
 	ShapeKey	key;			/* changes under the lock only */
 	uint64		generation;		/* never reset, so that it tells reuse too */
+	uint64		looked_at;		/* generation at the last look for candidates */
+	QueueKey	least_put;		/* since then */
 	int64		last_tag;
 	uint32		model;
 	ShapeBound	bound;
@@ -232,7 +234,8 @@ enter_shape(QueueId queue, int64 shape)
 	((ShapeEntry *) hash_search(table, &key, HASH_ENTER, &found))->index = index;
 	SpinLockAcquire(&slot->mutex);
 	slot->key = key;
-	slot->generation++;
+	slot->looked_at = ++slot->generation;
+	slot->least_put = QUEUE_KEY_LAST;
 	slot->model = 0;
 	slot->last_tag = 0;
 	slot->bound.work = false;
@@ -271,6 +274,8 @@ queue_bound_lower(QueueId queue, int64 shape, const QueueKey *key)
 	bound = &slot->bound;
 	SpinLockAcquire(&slot->mutex);
 	slot->generation++;
+	if (queue_key_before(key, &slot->least_put))
+		slot->least_put = *key;
 	if (!bound->work || queue_key_before(key, &bound->bound))
 	{
 		bound->work = true;
@@ -309,7 +314,7 @@ queue_bound_count(void)
 }
 
 static void
-view_slot(int index, ShapeView *view)
+view_slot(int index, ShapeView *view, bool for_raise)
 {
 	ShapeSlot  *slot = &state->shapes[index];
 
@@ -317,13 +322,21 @@ view_slot(int index, ShapeView *view)
 	view->shape = slot->key.shape;
 	view->model = slot->model;
 	SpinLockAcquire(&slot->mutex);
+	if (for_raise)
+	{
+		slot->looked_at = slot->generation;
+		slot->least_put = QUEUE_KEY_LAST;
+	}
 	view->generation = slot->generation;
 	view->last_tag = slot->last_tag;
 	view->bound = slot->bound;
 	SpinLockRelease(&slot->mutex);
 }
 
-/* Look at a place; false unless a shape of that queue with work has it. Under the lock. */
+/*
+ * Look at a place, for a scan that will raise the bound; false unless a shape of
+ * that queue with work has it. Under the lock.
+ */
 bool
 queue_bound_look(int index, QueueId queue, ShapeView *view)
 {
@@ -331,7 +344,7 @@ queue_bound_look(int index, QueueId queue, ShapeView *view)
 
 	if (!slot->bound.work || !same_queue(slot->key.queue, queue))
 		return false;
-	view_slot(index, view);
+	view_slot(index, view, true);
 	return view->bound.work;
 }
 
@@ -344,24 +357,36 @@ queue_bound_find(QueueId queue, int64 shape, ShapeView *view)
 	LWLockAcquire(state->lock, LW_SHARED);
 	index = find_shape(queue, shape);
 	if (index >= 0)
-		view_slot(index, view);
+		view_slot(index, view, false);
 	LWLockRelease(state->lock);
 	return index >= 0;
 }
 
 /*
  * Replace what is known of a shape by what a scan saw that began after the view
- * was taken; refused when somebody lowered the bound, or the place changed its
- * shape, since.
+ * was taken. Rows that were put since stay above the bound; when it is not known
+ * where they stand, as after another look or when the place changed its shape, what
+ * the scan saw is dropped.
  */
 void
-queue_bound_raise(const ShapeView *view, const ShapeBound *bound)
+queue_bound_raise(const ShapeView *view, const ShapeBound *seen)
 {
 	ShapeSlot  *slot = &state->shapes[view->index];
 
 	SpinLockAcquire(&slot->mutex);
 	if (slot->generation == view->generation)
-		slot->bound = *bound;
+		slot->bound = *seen;
+	else if (slot->looked_at == view->generation)
+	{
+		QueueKey	put = slot->least_put;
+
+		slot->bound = *seen;
+		slot->bound.work = true;
+		if (!seen->work || queue_key_before(&put, &seen->bound))
+			slot->bound.bound = put;
+		if (!seen->work || queue_key_before(&put, &seen->gap_end))
+			slot->bound.n_gap_xids = 0;
+	}
 	SpinLockRelease(&slot->mutex);
 }
 
