@@ -39,6 +39,7 @@ PG_FUNCTION_INFO_V1(gpu_orch_cancel_task);
 PG_FUNCTION_INFO_V1(gpu_orch_retry_task);
 PG_FUNCTION_INFO_V1(gpu_orch_may_use_tenant);
 PG_FUNCTION_INFO_V1(gpu_orch_admit);
+PG_FUNCTION_INFO_V1(gpu_orch_shape_has_room);
 
 /* The tenant of that name, if the caller may submit for it; the two are not told apart. */
 static int32
@@ -487,6 +488,13 @@ Datum
 gpu_orch_may_use_tenant(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(store_tenant_allows(PG_GETARG_INT32(0), GetOuterUserId()));
+}
+
+/* SQL: shape_has_room(shape) -> boolean; true where the library is not preloaded. */
+Datum
+gpu_orch_shape_has_room(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(!shmem_available() || store_queue_has_room(PG_GETARG_INT64(0)));
 }
 
 /*

@@ -112,7 +112,7 @@ guc_init(void)
 	DefineCustomIntVariable("gpu_orch.locality_window",
 							"Tasks among which a claim prefers one whose model its worker used last.",
 							"No task is passed over more often than this. 0: strict order.",
-							&guc_locality_window, 0, 0, 64,
+							&guc_locality_window, 0, 0, MAX_LOCALITY_WINDOW,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("gpu_orch.log_level",
 							 "Level at which the leader reports what it does.",

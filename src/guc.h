@@ -5,6 +5,9 @@
 #ifndef GPU_ORCH_GUC_H
 #define GPU_ORCH_GUC_H
 
+/* The longest gpu_orch.locality_window. */
+#define MAX_LOCALITY_WINDOW 64
+
 extern int	guc_api_concurrency;
 extern bool guc_async_claims;
 extern int	guc_cycle_interval;

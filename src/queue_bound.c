@@ -348,6 +348,23 @@ queue_bound_look(int index, QueueId queue, ShapeView *view)
 	return view->bound.work;
 }
 
+/*
+ * The same for each place in turn; false beyond the last one. The bound of a place
+ * that another queue has, or nobody, says that there is no work.
+ */
+bool
+queue_bound_look_at(int index, QueueId queue, ShapeView *view)
+{
+	bool		more;
+
+	LWLockAcquire(state->lock, LW_SHARED);
+	more = index < state->n_shapes;
+	if (more && !queue_bound_look(index, queue, view))
+		view->bound.work = false;
+	LWLockRelease(state->lock);
+	return more;
+}
+
 /* Look at a shape; false if it has no place. */
 bool
 queue_bound_find(QueueId queue, int64 shape, ShapeView *view)

@@ -74,6 +74,7 @@ extern bool queue_bound_lower(QueueId queue, int64 shape, const QueueKey *key);
 extern bool queue_bound_room(QueueId queue, int64 shape);
 extern int	queue_bound_count(void);
 extern bool queue_bound_look(int index, QueueId queue, ShapeView *view);
+extern bool queue_bound_look_at(int index, QueueId queue, ShapeView *view);
 extern bool queue_bound_find(QueueId queue, int64 shape, ShapeView *view);
 extern void queue_bound_raise(const ShapeView *view, const ShapeBound *bound);
 extern void queue_bound_claimed(QueueId queue, int64 shape, int64 tag);

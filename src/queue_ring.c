@@ -48,6 +48,8 @@ typedef struct RingSlot
 	int			missed;			/* entries of this fill whose rows were gone */
 	int			first;
 	int			n;
+	int			n_passed;		/* of what was left when the last fill began */
+	RingEntry	passed[MAX_LOCALITY_WINDOW];
 	RingEntry	entries[RING_SIZE];
 } RingSlot;
 
@@ -179,9 +181,9 @@ find_place(Ring *ring)
 
 /*
  * The entry to take, as an offset: the first one, or within gpu_orch.locality_window
- * one of the same rank that asks for the model which the worker holds warm. Those
- * in front of it count that they were passed; one that was passed as often as the
- * window is long goes first.
+ * one of the same rank that asks for the model which the worker holds warm. All in
+ * front of it count that they were passed, the first one most often; when that was
+ * as often as the window is long, it goes.
  */
 static int
 choose(RingSlot *slot, uint32 model)
@@ -199,7 +201,8 @@ choose(RingSlot *slot, uint32 model)
 			return 0;
 		if (entry->model == model)
 		{
-			first->passed++;
+			for (int j = 0; j < i; j++)
+				first[j].passed++;
 			return i;
 		}
 	}
@@ -286,6 +289,10 @@ queue_ring_begin_fill(Ring *ring, int *want)
 		slot->stale = false;
 		slot->empty = false;
 		slot->last = QUEUE_KEY_LAST;
+		slot->n_passed = 0;
+		for (int i = 0; i < slot->n && i < MAX_LOCALITY_WINDOW; i++)
+			if (slot->entries[slot->first + i].passed > 0)
+				slot->passed[slot->n_passed++] = slot->entries[slot->first + i];
 		slot->first = slot->n = 0;
 		*want = Max(*want, slot->want);
 	}
@@ -295,6 +302,22 @@ queue_ring_begin_fill(Ring *ring, int *want)
 	if (!ours)
 		LWLockRelease(slot->fill_lock);
 	return ours;
+}
+
+/* Those found again keep the count of how often they were passed; both are in order. */
+static void
+remember_passed(RingSlot *slot)
+{
+	int			at = 0;
+
+	for (int i = 0; i < slot->n && at < slot->n_passed; i++)
+	{
+		while (at < slot->n_passed &&
+			   queue_key_before(&slot->passed[at].key, &slot->entries[i].key))
+			at++;
+		if (at < slot->n_passed && slot->passed[at].key.task_id == slot->entries[i].key.task_id)
+			slot->entries[i].passed = slot->passed[at].passed;
+	}
 }
 
 /*
@@ -313,6 +336,7 @@ queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool 
 		memcpy(slot->entries, entries, n * sizeof(RingEntry));
 		slot->first = slot->missed = 0;
 		slot->n = n;
+		remember_passed(slot);
 		slot->empty = n == 0 && all && settled;
 		if (!all)
 			slot->last = entries[n - 1].key;

@@ -380,13 +380,9 @@ store_look(Relation table, Oid index_oid, const ShapeView *views, int n_views, i
 	return found;
 }
 
-/*
- * Register the shapes that have entries in the index, each from its first entry on,
- * and the tags that tenants have reached: after a restart, or when the table was
- * rewritten. One backend does it while the others wait.
- */
-void
-store_look_discover(Relation table, Oid index_oid)
+/* Restore the tags that tenants have reached, from where their tasks stand. */
+static void
+restore_tags(QueueId queue)
 {
 	static SpiQuery tags = {
 		"WITH t AS (SELECT tenant, tag FROM gpu_orch.ready_queue UNION ALL"
@@ -398,25 +394,36 @@ store_look_discover(Relation table, Oid index_oid)
 		1, {INT4OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
+	uint64		n;
+
+	spi_begin();
+	spi_arg_int4(&args, QUEUE_VIRTUAL_TIME);
+	n = spi_read(&tags, &args, 0);
+	for (uint64 i = 0; i < n; i++)
+		queue_tag_restore(queue, spi_int4(i, 1), spi_int8(i, 2));
+	spi_end();
+}
+
+/*
+ * Register the shapes that have entries in the index, each from its first entry on,
+ * and the tags that tenants have reached: after a restart, or when the table was
+ * rewritten. One backend does it while the others wait.
+ */
+void
+store_look_discover(Relation table, Oid index_oid)
+{
 	QueueId		queue = store_look_queue(table);
 	LOCKTAG		lock;
 	Relation	index;
 	IndexScanDesc scan;
 	int64		shape;
 	QueueKey	place;
-	uint64		n;
 
 	SET_LOCKTAG_ADVISORY(lock, MyDatabaseId, RelationGetRelid(table), 0, 2);
 	(void) LockAcquire(&lock, ExclusiveLock, false, false);
 	if (!queue_bound_is_known(queue))
 	{
-		spi_begin();
-		spi_arg_int4(&args, QUEUE_VIRTUAL_TIME);
-		n = spi_read(&tags, &args, 0);
-		for (uint64 i = 0; i < n; i++)
-			queue_tag_restore(queue, spi_int4(i, 1), spi_int8(i, 2));
-		spi_end();
-
+		restore_tags(queue);
 		index = index_open(index_oid, AccessShareLock);
 		scan = begin_scan(table, index, 1);
 		next_shape(scan, NULL);
@@ -436,7 +443,9 @@ store_look_discover(Relation table, Oid index_oid)
 
 /*
  * Look for rows that stand below their shape's bound: rows that came into the table
- * without store_queue_put(), as a restore of a dump writes them. For the leader.
+ * without store_queue_put(), as a restore of a dump writes them. And look at every
+ * shape that may have work, so that one whose tasks nobody claims any more, as they
+ * were cancelled, gives up its place. For the leader.
  */
 void
 store_look_recheck(Relation table, Oid index_oid)
@@ -448,10 +457,17 @@ store_look_recheck(Relation table, Oid index_oid)
 	Buffer		buffer = InvalidBuffer;
 	int64		shape = PG_INT64_MIN;
 	bool		searched = false;
+	bool		found = false;
 	ItemPointer tid;
 
 	if (!queue_bound_is_known(queue))
 		store_look_discover(table, index_oid);
+	for (int i = 0; queue_bound_look_at(i, queue, &view); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (view.bound.work)
+			pfree(store_look(table, index_oid, &view, 1, 1, false));
+	}
 	index = index_open(index_oid, AccessShareLock);
 	scan = begin_scan(table, index, 1);
 	next_shape(scan, NULL);
@@ -477,6 +493,7 @@ store_look_recheck(Relation table, Oid index_oid)
 			scan->kill_prior_tuple = dead;
 			if (row == ROW_GONE)
 				continue;
+			found = true;
 			(void) queue_bound_lower(queue, shape, &place);
 			queue_ring_disturb(queue, &place);
 		}
@@ -486,4 +503,6 @@ store_look_recheck(Relation table, Oid index_oid)
 	index_close(index, NoLock);
 	if (BufferIsValid(buffer))
 		ReleaseBuffer(buffer);
+	if (found)
+		restore_tags(queue);
 }

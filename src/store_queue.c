@@ -455,6 +455,17 @@ store_queue_served(int32 tenant, int64 microseconds)
 	direct_close(table);
 }
 
+/* Whether a task of a shape could become ready: all places for shapes may be taken. */
+bool
+store_queue_has_room(int64 shape)
+{
+	Relation	table = direct_open(&ready_queue);
+	bool		room = queue_bound_room(store_look_queue(table), shape);
+
+	direct_close(table);
+	return room;
+}
+
 /* See store_look_recheck(). For the leader. */
 void
 store_queue_recheck(void)

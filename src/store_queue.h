@@ -47,6 +47,7 @@ extern bool store_queue_put(const TaskSlot *slot, double weight);
 extern bool store_queue_remove(int64 task_id, TaskSlot *slot);
 extern void store_queue_served(int32 tenant, int64 microseconds);
 extern int	store_queue_count(ShapeCount **counts, int64 limit);
+extern bool store_queue_has_room(int64 shape);
 extern void store_queue_recheck(void);
 extern int64 store_queue_age(TimestampTz now);
 

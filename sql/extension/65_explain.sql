@@ -1,5 +1,11 @@
 -- Why a task waits, and how the queue does: for whoever submits, and for whoever watches. Only reads.
 
+CREATE FUNCTION gpu_orch.shape_has_room(shape bigint) RETURNS boolean
+    LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'gpu_orch_shape_has_room';
+COMMENT ON FUNCTION gpu_orch.shape_has_room(bigint) IS
+    'Whether tasks of a shape may become ready, or gpu_orch.max_shapes others are';
+
 CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subject text, OUT workers bigint,
                                      OUT detail text, OUT hint text)
     RETURNS SETOF record
@@ -55,7 +61,13 @@ CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subjec
                    format('Tenant "%s" may run %s at once. Running: %s%s.', r.name, r.max_running, r.running,
                           CASE WHEN r.ahead > 0 THEN format('; ready before it: %s', r.ahead) END),
                    'It goes on when a task of this tenant ends, or alter_tenant() raises the limit.'
-            FROM room r WHERE r.is_full),
+            FROM room r WHERE r.is_full
+            UNION ALL
+            SELECT 4, 0, 'shape_limit', NULL, NULL,
+                   format('Tasks with %s different requirements are ready, and no more are followed at a time.',
+                          pg_catalog.current_setting('gpu_orch.max_shapes', true)),
+                   'It goes on when all tasks with one of them have ended, or gpu_orch.max_shapes is raised.'
+            FROM t WHERE t.state = 'held' AND NOT gpu_orch.shape_has_room(t.shape)),
         -- How the registered workers are that could take it. Equal capabilities are matched once.
         capset AS MATERIALIZED (
             SELECT g.*, gpu_orch.match_keys(f.capabilities, g.requirements, g.kind) AS keys,
