@@ -1,0 +1,1 @@
+SELECT count(*) FROM bench_class_index.task WHERE state = 'done';

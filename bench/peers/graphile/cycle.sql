@@ -1,0 +1,19 @@
+\set id 0
+WITH found AS (
+    SELECT id, job_queue_id FROM bench_graphile.job
+    WHERE is_available = true AND run_at <= now() AND task_id = ANY ('{1}'::int[])
+      AND (job_queue_id IS NULL
+           OR job_queue_id IN (SELECT id FROM bench_graphile.queue WHERE is_available = true FOR UPDATE SKIP LOCKED))
+    ORDER BY priority, run_at LIMIT 1 FOR UPDATE SKIP LOCKED
+), queues AS (
+    UPDATE bench_graphile.queue q SET locked_by = :client_id::text, locked_at = now()
+    FROM found WHERE q.id = found.job_queue_id
+)
+UPDATE bench_graphile.job j SET attempts = attempts + 1, locked_by = :client_id::text, locked_at = now()
+FROM found WHERE j.id = found.id
+RETURNING j.* \aset
+DELETE FROM bench_graphile.job WHERE id = :id;
+\set r random(1, 500)
+\if :r = 1
+SELECT bench_graphile.enqueue(500);
+\endif

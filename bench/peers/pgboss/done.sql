@@ -1,0 +1,1 @@
+SELECT count(*) FROM bench_pgboss.job WHERE state = 'completed';

@@ -1,0 +1,1 @@
+SELECT count(*) FROM bench_river.job WHERE state = 'completed';

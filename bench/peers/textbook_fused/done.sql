@@ -1,0 +1,1 @@
+SELECT count(*) FROM bench_textbook_fused.task WHERE state = 'done';

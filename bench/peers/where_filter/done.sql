@@ -1,0 +1,1 @@
+SELECT count(*) FROM bench_where_filter.task WHERE state = 'done';
