@@ -283,7 +283,7 @@ queue_bound_lower(QueueId queue, int64 shape, const QueueKey *key)
 		bound->n_gap_xids = 0;
 	}
 	else if (bound->n_gap_xids > 0 && queue_key_before(key, &bound->gap_end))
-		bound->n_gap_xids = 0;
+		bound->gap_end = *key;
 	SpinLockRelease(&slot->mutex);
 	LWLockRelease(state->lock);
 	return true;
@@ -401,8 +401,10 @@ queue_bound_raise(const ShapeView *view, const ShapeBound *seen)
 		slot->bound.work = true;
 		if (!seen->work || queue_key_before(&put, &seen->bound))
 			slot->bound.bound = put;
-		if (!seen->work || queue_key_before(&put, &seen->gap_end))
+		if (!seen->work)
 			slot->bound.n_gap_xids = 0;
+		else if (queue_key_before(&put, &seen->gap_end))
+			slot->bound.gap_end = put;
 	}
 	SpinLockRelease(&slot->mutex);
 }

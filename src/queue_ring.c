@@ -294,6 +294,7 @@ queue_ring_begin_fill(Ring *ring, int *want)
 			if (slot->entries[slot->first + i].passed > 0)
 				slot->passed[slot->n_passed++] = slot->entries[slot->first + i];
 		slot->first = slot->n = 0;
+		ring->filling = ring->index;
 		*want = Max(*want, slot->want);
 	}
 	else if (!is_ring(slot, ring))
@@ -327,7 +328,7 @@ remember_passed(RingSlot *slot)
 void
 queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool settled)
 {
-	RingSlot   *slot = &rings[ring->index];
+	RingSlot   *slot = &rings[ring->filling];
 
 	Assert(n <= RING_SIZE);
 	SpinLockAcquire(&slot->mutex);
@@ -349,7 +350,7 @@ queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool 
 void
 queue_ring_abandon_fill(Ring *ring)
 {
-	RingSlot   *slot = &rings[ring->index];
+	RingSlot   *slot = &rings[ring->filling];
 
 	SpinLockAcquire(&slot->mutex);
 	slot->stale = true;

@@ -26,6 +26,7 @@ typedef struct Ring
 	QueueId		queue;
 	int64		capset;
 	int			index;			/* of its place; -1: not looked up */
+	int			filling;		/* place that is being filled; another ring may have it by now */
 } Ring;
 
 typedef enum RingAnswer

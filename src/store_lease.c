@@ -361,11 +361,15 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 {
 	Relation	rel = direct_open(&lease_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	LeaseFound	found;
+	LeaseFound	found = LEASE_ABSENT;
 	bool		looked_again = false;
 
-	/* The statement's snapshot nearly always sees it; if not, a newer one settles the matter. */
-	found = delete_lease(rel, row, GetActiveSnapshot(), worker, task_id, lease);
+	/*
+	 * The statement's snapshot nearly always sees it; if not, a newer one settles the
+	 * matter. It will not do where this statement has changed something itself.
+	 */
+	if (GetActiveSnapshot()->curcid == GetCurrentCommandId(false))
+		found = delete_lease(rel, row, GetActiveSnapshot(), worker, task_id, lease);
 	while (found == LEASE_CHANGED || (found == LEASE_ABSENT && !looked_again))
 	{
 		Snapshot	snapshot = direct_snapshot();

@@ -12,6 +12,7 @@
 
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/multixact.h"
 #include "access/nbtree.h"
 #include "access/xact.h"
 #include "compat.h"
@@ -58,7 +59,7 @@ typedef enum RowState
 {
 	ROW_GONE,
 	ROW_INSERTED,				/* by a transaction in progress */
-	ROW_DELETED,				/* by a transaction in progress */
+	ROW_TAKEN,					/* deleted or locked by a transaction in progress */
 	ROW_CLAIMABLE
 } RowState;
 
@@ -128,6 +129,18 @@ read_entry(IndexScanDesc scan, QueueKey *key)
 	return DatumGetInt64(index_getattr(scan->xs_itup, KEY_SHAPE, scan->xs_itupdesc, &isnull));
 }
 
+/* Whether another transaction locks a live row; *xid is that one, unless there are several. */
+static bool
+is_locked(HeapTupleHeader row, TransactionId *xid)
+{
+	if ((row->t_infomask & HEAP_XMAX_INVALID) || !HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask))
+		return false;
+	if (row->t_infomask & HEAP_XMAX_IS_MULTI)
+		return MultiXactIdIsRunning(HeapTupleHeaderGetRawXmax(row), true);
+	*xid = HeapTupleHeaderGetRawXmax(row);
+	return !TransactionIdIsCurrentTransactionId(*xid) && TransactionIdIsInProgress(*xid);
+}
+
 /*
  * What stands at a row's place now, and which transaction in progress put or took it.
  * *buffer is kept pinned from call to call. *dead is set when nobody can see the
@@ -157,14 +170,14 @@ look_at_row(Relation table, ItemPointer tid, Buffer *buffer, TransactionId *xid,
 		switch (HeapTupleSatisfiesVacuumHorizon(&tuple, *buffer, &dead_after))
 		{
 			case HEAPTUPLE_LIVE:
-				row = ROW_CLAIMABLE;
+				row = is_locked(tuple.t_data, xid) ? ROW_TAKEN : ROW_CLAIMABLE;
 				break;
 			case HEAPTUPLE_INSERT_IN_PROGRESS:
 				row = ROW_INSERTED;
 				*xid = HeapTupleHeaderGetXmin(tuple.t_data);
 				break;
 			case HEAPTUPLE_DELETE_IN_PROGRESS:
-				row = ROW_DELETED;
+				row = ROW_TAKEN;
 				*xid = HeapTupleHeaderGetUpdateXid(tuple.t_data);
 				break;
 			case HEAPTUPLE_RECENTLY_DEAD:
@@ -405,7 +418,7 @@ restore_tags(QueueId queue)
 }
 
 /*
- * Register the shapes that have entries in the index, each from its first entry on,
+ * Register the shapes that have rows, each from its first one on that is not gone,
  * and the tags that tenants have reached: after a restart, or when the table was
  * rewritten. One backend does it while the others wait.
  */
@@ -418,6 +431,8 @@ store_look_discover(Relation table, Oid index_oid)
 	IndexScanDesc scan;
 	int64		shape;
 	QueueKey	place;
+	Buffer		buffer = InvalidBuffer;
+	ItemPointer tid;
 
 	SET_LOCKTAG_ADVISORY(lock, MyDatabaseId, RelationGetRelid(table), 0, 2);
 	(void) LockAcquire(&lock, ExclusiveLock, false, false);
@@ -427,15 +442,25 @@ store_look_discover(Relation table, Oid index_oid)
 		index = index_open(index_oid, AccessShareLock);
 		scan = begin_scan(table, index, 1);
 		next_shape(scan, NULL);
-		while (index_getnext_tid(scan, ForwardScanDirection) != NULL)
+		while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
 		{
+			TransactionId xid;
+			bool		dead;
+
 			CHECK_FOR_INTERRUPTS();
 			shape = read_entry(scan, &place);
+			if (look_at_row(table, tid, &buffer, &xid, &dead) == ROW_GONE)
+			{
+				scan->kill_prior_tuple = dead;
+				continue;
+			}
 			(void) queue_bound_lower(queue, shape, &place);
 			next_shape(scan, &shape);
 		}
 		index_endscan(scan);
 		index_close(index, NoLock);
+		if (BufferIsValid(buffer))
+			ReleaseBuffer(buffer);
 		queue_bound_set_known(queue);
 	}
 	(void) LockRelease(&lock, ExclusiveLock, false);

@@ -1,0 +1,185 @@
+# The settings of the claim engine: more shapes and more capability sets than there are places for,
+# priorities that age, and preferred models.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use GpuOrch;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('limits',
+	'autovacuum' => 'off',
+	'gpu_orch.heartbeat_timeout' => '1d',
+	'gpu_orch.max_capability_sets' => 1,
+	'gpu_orch.max_shapes' => 16,
+	'gpu_orch.test_clock' => 'on',
+	'restart_after_crash' => 'on',
+	'statement_timeout' => '20s');
+wait_for_leader($node);
+my %token;
+
+sub sql { return $node->safe_psql('app', $_[0]); }
+
+sub register
+{
+	my ($worker, $capabilities) = @_;
+
+	$token{$worker} = sql("SELECT token FROM gpu_orch.register_worker('$worker', capabilities => '" .
+		($capabilities // '{}') . "')");
+	return;
+}
+
+# Submit tasks, each with its name for a payload, and for a kind unless one is given.
+sub submit
+{
+	my ($names, $kind, $arguments) = @_;
+
+	return sql('SELECT count(gpu_orch.submit_task(' . ($kind // 'n') . ', to_jsonb(n)' . ($arguments ? ", $arguments" : '') .
+		")) FROM unnest('{" . join(',', split / /, $names) . "}'::text[]) n");
+}
+
+sub claim
+{
+	my ($n, $worker) = @_;
+
+	$worker //= 'w';
+	return sql("SELECT coalesce(string_agg(payload #>> '{}', ' ' ORDER BY ordinality), 'nothing') " .
+		"FROM gpu_orch.claim_tasks('$worker', '$token{$worker}', $n) WITH ORDINALITY");
+}
+
+# Claim one after another.
+sub claims
+{
+	my ($worker, $n) = @_;
+
+	return join ' ', map { claim(1, $worker) } 1 .. $n;
+}
+
+sub states { return sql(q{SELECT state, count(*) FROM gpu_orch.tasks WHERE state IN ('ready', 'held') GROUP BY 1 ORDER BY 1}) }
+
+# More shapes than there are places: the others are held.
+register('w');
+submit(join ' ', map { "s$_" } 1 .. 20);
+is(states(), "held|4\nready|16", 'as many shapes as there are places are ready, the others are held');
+submit('again', q{'s1'});
+is(sql(q{SELECT state FROM gpu_orch.tasks WHERE payload = '"again"'}), 'ready', 'a further task of a shape that has one needs none');
+sql('SELECT gpu_orch.run_cycle()');
+is(states(), "held|4\nready|17", 'a cycle does not change that');
+my $reasons = sql(q{SELECT string_agg(w.reason, ' '), string_agg(w.detail, ' ') FROM gpu_orch.tasks t, gpu_orch.why_waiting(t.task_id) w WHERE t.payload = '"s17"'});
+like($reasons, qr/\S/, 'why_waiting() gives a reason');
+unlike($reasons, qr/Nothing stands against it/, 'and does not say that nothing stands against it');
+is(claim(30), join(' ', (map { "s$_" } 1 .. 16), 'again'), 'what is ready is claimed in order');
+my $got = '';
+wait_until('the others are ready and claimed', sub {
+	my $more = claim(1);
+
+	$got .= " $more" if $more ne 'nothing';
+	return $got eq ' s17 s18 s19 s20' || length $got > 16 });
+is($got, ' s17 s18 s19 s20', 'the others become ready in order when there are places');
+is(states(), '', 'and none is left');
+
+# Places of shapes whose tasks went away without a claim.
+claim(1);
+submit(join ' ', map { "x$_" } 1 .. 17);
+is(sql(q{SELECT count(*) FROM gpu_orch.tasks WHERE state = 'ready'}), 16, 'all places are taken');
+sql(q{SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE state = 'ready'});
+sql(q{SELECT gpu_orch.advance_clock('61 seconds')});
+ok($node->poll_query_until('app', q{SELECT state = 'ready' FROM gpu_orch.tasks WHERE payload = '"x17"'}),
+	'a place is free again when the tasks of its shape were cancelled');
+claim(30);
+
+# The same places after a restart, with more shapes in the table than places.
+submit(join ' ', map { "r$_" } 1 .. 12);
+sql(q{SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE state = 'ready'});
+$node->restart;
+wait_for_leader($node);
+submit('r30');
+$node->restart;
+wait_for_leader($node);
+is(claim(30), 'r30', 'what is ready is found after a restart, among shapes whose tasks are gone');
+
+# More capability sets than there are rings: they take turns.
+register('a', '{"services": ["a", "both"]}');
+register('b', '{"services": ["b", "both"]}');
+submit('a1 a2 a3', q{'a'});
+submit('b1 b2 b3', q{'b'});
+submit('ab1 ab2', q{'both'});
+is(claim(1, 'a') . ' ' . claim(1, 'b') . ' ' . claim(1, 'a') . ' ' . claim(2, 'b') . ' ' . claim(1, 'a') . ' ' . claim(1, 'b'),
+	'a1 b1 a2 b2 b3 a3 ab1', 'two capability sets share one ring and take what is theirs, in order');
+is(claim(2, 'b'), 'ab2', 'what both can do is taken once');
+is(claim(1, 'a') . ' ' . claim(1, 'b'), 'nothing nothing', 'and then there is nothing');
+submit('a4', q{'a'});
+is(claim(1, 'b') . ' ' . claim(1, 'a'), 'nothing a4', 'that one of them finds nothing says nothing about the other');
+
+# At the same time.
+sql(q{SELECT count(gpu_orch.submit_task((ARRAY['a', 'b', 'both'])[1 + n % 3])) FROM generate_series(1, 4000) n});
+my $offset = -s $node->logfile;
+my $script = $node->basedir . '/claims.sql';
+append_to_file($script, "SELECT count(*) FROM gpu_orch.claim_tasks('a', '$token{a}');\n" .
+	"SELECT count(*) FROM gpu_orch.claim_tasks('b', '$token{b}');\n");
+is($node->psql('app', q{SELECT 1}), 0, 'the server runs');
+IPC::Run::run([ 'pgbench', '-n', '-c', '8', '-j', '2', '-t', '500', '-f', $script, '-h', $node->host, '-p', $node->port, 'app' ],
+	'>', \my $out, '2>', \my $err);
+is($err =~ /aborted|error/ ? $err : '', '', 'claimers of two capability sets at one ring do not fail');
+is(count_lines($node, 'PANIC|terminated by signal', $offset), 0, 'nor does the server');
+is(sql('SELECT count(*) FROM gpu_orch.ready_queue'), 0, 'every task is claimed');
+is(sql('SELECT count(*) - count(DISTINCT task_id) FROM gpu_orch.lease'), 0, 'and each of them once');
+
+# Priorities that age.
+submit('low', q{'p'});
+sql(q{SELECT gpu_orch.advance_clock('11 minutes')});
+submit('high', q{'p'}, 'priority => 5');
+submit('young', q{'p'}, 'priority => 1');
+submit('elsewhere', q{'q'}, 'priority => -3');
+sql('SELECT gpu_orch.run_cycle()');
+is(sql(q{SELECT string_agg((t.payload #>> '{}') || ' ' || ~r.rank, ', ' ORDER BY r.rank, r.tag) FROM gpu_orch.ready_queue r JOIN gpu_orch.tasks t USING (task_id)}),
+	'high 5, young 1, low 0, elsewhere -3', 'priorities do not age unless that is asked for');
+set_and_reload($node, 'gpu_orch.priority_ageing' => '10min');
+wait_until('the old task is moved up', sub {
+	sql(q{SELECT ~r.rank FROM gpu_orch.ready_queue r JOIN gpu_orch.tasks t USING (task_id) WHERE t.payload = '"low"'}) eq '5' });
+is(claim(10), 'low high young elsewhere', 'a task that waited for long goes among those of the highest priority of its shape, a young one does not');
+set_and_reload($node, 'gpu_orch.priority_ageing' => '0');
+
+# Preferred models.
+register('m', '{"services": ["m"], "models": ["a", "b", "c"]}');
+register('v', '{"services": ["m"], "models": ["a", "b", "c"]}');
+sub submit_models
+{
+	my ($names, $arguments) = @_;
+
+	return submit($names, q{'m'}, q{requirements => jsonb_build_object('models', jsonb_build_array(left(n, 1)))} .
+		($arguments ? ", $arguments" : ''));
+}
+submit_models('a1 b1 a2 b2');
+is(claims('m', 4), 'a1 b1 a2 b2', 'without a window the order is strict');
+set_and_reload($node, 'gpu_orch.locality_window' => 4);
+wait_until('the window is there', sub { sql('SHOW gpu_orch.locality_window') eq '4' });
+submit_models('b1 a1 b2 a2 c1 b3');
+is(claims('m', 6), 'b1 b2 b3 a1 a2 c1', 'a worker goes on with its last model, as far as the window reaches');
+submit_models('c1');
+is(claim(1, 'm'), 'c1', 'a worker has a model');
+submit_models('a1', 'priority => 1');
+submit_models('b1 c2');
+is(claims('m', 3), 'a1 b1 c2', 'but a task of another model and a higher priority goes first');
+submit_models('a1');
+is(claim(1, 'm'), 'a1', 'another one');
+submit_models('b1 ' . join ' ', map { "a$_" } 2 .. 9);
+is(claims('m', 9), 'a2 a3 a4 a5 b1 a6 a7 a8 a9', 'no task is passed more often than the window is long');
+
+# The same when the queue changes meanwhile, and for those that are not the first.
+submit_models('a1');
+is(claim(1, 'm'), 'a1', 'another one');
+submit_models('b1');
+$got = join ' ', map { submit_models("a$_"); claim(1, 'm') } 2 .. 9;
+like($got, qr/^(a\d ){0,4}b1\b/, 'nor when the queue changes between the claims');
+claims('m', 1);
+submit_models('a1 a2');
+is(claim(1, 'm') . claim(1, 'v'), 'a1a2', 'two workers have a model');
+submit_models('c1 b1 ' . join ' ', map { "a$_" } 3 .. 20);
+$got = claims('m', 5) . ' ' . claims('v', 6);
+like($got, qr/^(a\d+ |c1 ){0,5}b1\b/, 'nor the one behind the one that was passed');
+
+$node->stop;
+done_testing();
