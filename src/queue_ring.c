@@ -22,11 +22,15 @@
 #include "guc.h"
 #include "port/atomics.h"
 #include "queue_ring.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 
 #define FIRST_FILL 8
 #define WARM_WORKERS 4096
+
+/* Prepared transactions that are watched at a time. */
+#define MAX_PREPARED 64
 
 typedef struct RingKey
 {
@@ -53,12 +57,23 @@ typedef struct RingSlot
 	RingEntry	entries[RING_SIZE];
 } RingSlot;
 
+/* A prepared transaction that put or took rows, from this key on. */
+typedef struct Prepared
+{
+	TransactionId xid;
+	QueueId		queue;
+	QueueKey	first;
+} Prepared;
+
 typedef struct RingState
 {
 	LWLock	   *lock;			/* queue_bound's: places, and verdicts */
 	int			n_rings;
 	pg_atomic_uint64 clock;
 	pg_atomic_uint64 warm[WARM_WORKERS];
+	slock_t		prepared_mutex; /* guards what follows */
+	int			n_prepared;
+	Prepared	prepared[MAX_PREPARED];
 } RingState;
 
 static RingState *state = NULL;
@@ -108,6 +123,7 @@ queue_ring_startup(LWLock *lock, LWLockPadded *fill_locks)
 		memset(state, 0, queue_ring_size());
 		state->lock = lock;
 		pg_atomic_init_u64(&state->clock, 0);
+		SpinLockInit(&state->prepared_mutex);
 		for (int i = 0; i < WARM_WORKERS; i++)
 			pg_atomic_init_u64(&state->warm[i], 0);
 		for (int i = 0; i < guc_max_capability_sets; i++)
@@ -180,6 +196,45 @@ find_place(Ring *ring)
 }
 
 /*
+ * Watch a transaction that is being prepared: it ends in another session, or none,
+ * and no callback tells. When it has ended, rings that reach beyond its first row
+ * look again. One too many is not watched; then its rows come after what is in the
+ * rings.
+ */
+void
+queue_ring_watch(QueueId queue, const QueueKey *first, TransactionId xid)
+{
+	SpinLockAcquire(&state->prepared_mutex);
+	if (state->n_prepared < MAX_PREPARED)
+		state->prepared[state->n_prepared++] = (Prepared) {xid, queue, *first};
+	SpinLockRelease(&state->prepared_mutex);
+}
+
+/* Act on the prepared transactions that have ended. */
+static void
+look_at_prepared(void)
+{
+	Prepared	prepared[MAX_PREPARED];
+	int			n;
+
+	SpinLockAcquire(&state->prepared_mutex);
+	n = state->n_prepared;
+	memcpy(prepared, state->prepared, n * sizeof(Prepared));
+	SpinLockRelease(&state->prepared_mutex);
+	for (int i = 0; i < n; i++)
+	{
+		if (TransactionIdIsInProgress(prepared[i].xid))
+			continue;
+		queue_ring_disturb(prepared[i].queue, &prepared[i].first);
+		SpinLockAcquire(&state->prepared_mutex);
+		for (int j = 0; j < state->n_prepared; j++)
+			if (state->prepared[j].xid == prepared[i].xid)
+				state->prepared[j] = state->prepared[--state->n_prepared];
+		SpinLockRelease(&state->prepared_mutex);
+	}
+}
+
+/*
  * The entry to take, as an offset: the first one, or within gpu_orch.locality_window
  * one of the same rank that asks for the model which the worker holds warm. All in
  * front of it count that they were passed, the first one most often; when that was
@@ -219,6 +274,8 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 	RingAnswer	answer = RING_FILL;
 	RingSlot   *slot;
 
+	if (state->n_prepared > 0)
+		look_at_prepared();
 	if (ring->index < 0)
 		find_place(ring);
 	slot = &rings[ring->index];

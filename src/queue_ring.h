@@ -54,6 +54,7 @@ extern void queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, boo
 extern void queue_ring_abandon_fill(Ring *ring);
 extern int	queue_ring_candidates(Ring *ring, ShapeView **views, int64 **unknown, int *n_unknown);
 extern void queue_ring_set_verdict(Ring *ring, int64 shape, bool matches, uint32 model);
+extern void queue_ring_watch(QueueId queue, const QueueKey *first, TransactionId xid);
 extern void queue_ring_disturb(QueueId queue, const QueueKey *key);
 
 extern uint32 queue_ring_warm_model(int64 worker);

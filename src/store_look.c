@@ -190,12 +190,15 @@ look_at_row(Relation table, ItemPointer tid, Buffer *buffer, TransactionId *xid,
 	return row;
 }
 
-/* Begin to look at a shape where nothing else can be claimable before. */
+/*
+ * Begin to look at a shape where nothing can be claimable before. own: a gap may hide
+ * rows of this transaction.
+ */
 static void
-begin_look(Look *look, const ShapeView *view)
+begin_look(Look *look, const ShapeView *view, bool own)
 {
 	const ShapeBound *bound = &view->bound;
-	bool		gap = bound->n_gap_xids > 0;
+	bool		gap = bound->n_gap_xids > 0 && !own;
 
 	look->view = *view;
 	for (int i = 0; gap && i < bound->n_gap_xids; i++)
@@ -339,7 +342,7 @@ collect(Search *search, const ShapeView *views, int n_views)
 
 	for (int i = 0; i < n_views; i++)
 	{
-		begin_look(&looks[i], &views[i]);
+		begin_look(&looks[i], &views[i], search->own);
 		if (looks[i].bound_found)
 			found->settled = false;
 		binaryheap_add_unordered(heap, PointerGetDatum(&looks[i]));

@@ -76,8 +76,13 @@ at_end(XactEvent event, void *arg)
 {
 	switch (event)
 	{
-		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
+			if (done.put)
+				queue_ring_watch(done.queue, &done.first_put, GetTopTransactionId());
+			if (done.took)
+				queue_ring_watch(done.queue, &done.first_taken, GetTopTransactionId());
+			/* FALLTHROUGH */
+		case XACT_EVENT_PRE_COMMIT:
 			if (done.put)
 				queue_ring_disturb(done.queue, &done.first_put);
 			return;
