@@ -606,7 +606,9 @@ sub clean_up
 	finish($_, rand() < 0.7) for grep { $model->depth($_) } 1 .. 3;
 	judge(0, 'end');
 	my @columns = qw(task number worker lease outcome failure final);
-	my $expected = join "\n", sort map { join '|', map { $_ // '' } @$_{@columns} } $model->attempts(0);
+	# What an admission cancels while a transaction is open, the model notes for both.
+	my %expected = map { join('|', map { $_ // '' } @$_{@columns}) => 1 } $model->attempts(0);
+	my $expected = join "\n", sort keys %expected;
 	my $found = join "\n", sort(ask(0, "EXECUTE attempts($first)"));
 
 	die "the attempts are not as they should be\n    expected $expected\n    found    $found\n" if $expected ne $found;
