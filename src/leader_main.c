@@ -57,9 +57,6 @@ set_doing(const char *doing)
 	LWLockRelease(state->lock);
 }
 
-/* Flags that have waiting tasks looked at, and the listeners told. */
-#define ADMIT_FLAGS (WAKE_ADMIT | WAKE_NOTIFY)
-
 /* The longest that the leader rests from commits, in microseconds. */
 #define LONGEST_REST USECS_PER_SEC
 
@@ -422,9 +419,8 @@ turn(Leader *leader)
 		{
 			instr_time	start;
 
-			wake_take(ADMIT_FLAGS);
 			INSTR_TIME_SET_CURRENT(start);
-			(void) leader_admit(leader, flags);
+			(void) leader_admit(leader, wake_take(ADMIT_FLAGS));
 			leader->admit_after = clock_now() + rest_after(start);
 		}
 		if (leader->next_due != 0 && leader->next_due <= now)
@@ -439,7 +435,7 @@ turn(Leader *leader)
 	{
 		instr_time	start;
 
-		wake_take(WAKE_DECIDE);
+		(void) wake_take(WAKE_DECIDE);
 		INSTR_TIME_SET_CURRENT(start);
 		leader_tick(leader);
 		leader->decide_after = clock_now() + rest_after(start);
@@ -479,7 +475,7 @@ gpu_orch_leader_main(Datum arg)
 	ereport(guc_log_level, (errmsg("gpu_orch: the leader works in database \"%s\"", guc_database)));
 
 	/* The first cycle looks at everything anyway. */
-	wake_take(~(uint32) 0);
+	(void) wake_take(~(uint32) 0);
 	for (;;)
 	{
 		check_interrupts();

@@ -131,6 +131,15 @@ leader_admit(Leader *leader, uint32 flags)
 	return leader_step(leader, "admitting tasks", admit, &flags);
 }
 
+/* Release what this tick itself made room for, so that a cycle ends with what follows from it. */
+static bool
+admit_next(Leader *leader)
+{
+	uint32		flags = wake_take(ADMIT_FLAGS);
+
+	return flags == 0 || leader_admit(leader, flags);
+}
+
 /* End what is overdue, release what its time has come, and find the next due time. */
 bool
 leader_end_overdue(Leader *leader)
@@ -349,6 +358,7 @@ leader_tick(Leader *leader)
 			for (int i = 0; pools[i].name != NULL; i++)
 				good &= leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);
 		good &= leader_step(leader, "planning deletes", prepare, &pools);
+		good &= admit_next(leader);
 		good &= leader_step(leader, "summing up", summarise, &summary);
 	}
 	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY)

@@ -48,8 +48,10 @@ typedef struct RingSlot
 	bool		stale;
 	bool		empty;			/* nothing was claimable at the last look */
 	QueueKey	last;			/* what comes before it disturbs */
+	QueueKey	put_meanwhile;	/* the first key that was put since the last fill began */
 	int			want;			/* entries that the next fill should find */
-	int			missed;			/* entries of this fill whose rows were gone */
+	int			filled;			/* entries that the last fill found */
+	int			missed;			/* of those, whose rows were gone */
 	int			first;
 	int			n;
 	int			n_passed;		/* of what was left when the last fill began */
@@ -265,6 +267,19 @@ choose(RingSlot *slot, uint32 model)
 }
 
 /*
+ * How many rows the next fill should find, now that the ring has run out. A row that
+ * is gone costs far less than a look; but where most are, claimers of other
+ * capability sets take the same rows, and fewer should be looked for.
+ */
+static int
+next_want(const RingSlot *slot)
+{
+	if (slot->missed > slot->filled / 2)
+		return Max(FIRST_FILL, slot->want / 2);
+	return Min(RING_SIZE, slot->want * 2);
+}
+
+/*
  * Take an entry; model is the one that the claimer holds warm, or 0. An entry that
  * was taken is nobody else's, unless a fill finds its row again.
  */
@@ -291,8 +306,8 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 			slot->entries[slot->first + i] = slot->entries[slot->first + i - 1];
 		slot->first++;
 		slot->n--;
-		if (slot->n == 0 && slot->missed == 0 && slot->want < RING_SIZE)
-			slot->want *= 2;
+		if (slot->n == 0)
+			slot->want = next_want(slot);
 		answer = RING_TOOK;
 	}
 	else if (!slot->stale && slot->empty)
@@ -303,21 +318,14 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 	return answer;
 }
 
-/*
- * Say that the row of an entry was gone. When this happens often, claimers of other
- * capability sets take the same rows: then it is better to look for fewer of them.
- */
+/* Say that the row of an entry was gone. */
 void
 queue_ring_missed(Ring *ring)
 {
 	RingSlot   *slot = &rings[ring->index];
 
 	SpinLockAcquire(&slot->mutex);
-	if (++slot->missed % FIRST_FILL == 0)
-	{
-		slot->stale = true;
-		slot->want = Max(FIRST_FILL, slot->want / 2);
-	}
+	slot->missed++;
 	SpinLockRelease(&slot->mutex);
 }
 
@@ -345,7 +353,8 @@ queue_ring_begin_fill(Ring *ring, int *want)
 			slot->want /= 2;
 		slot->stale = false;
 		slot->empty = false;
-		slot->last = QUEUE_KEY_LAST;
+		slot->last = QUEUE_KEY_FIRST;
+		slot->put_meanwhile = QUEUE_KEY_LAST;
 		slot->n_passed = 0;
 		for (int i = 0; i < slot->n && i < MAX_LOCALITY_WINDOW; i++)
 			if (slot->entries[slot->first + i].passed > 0)
@@ -393,11 +402,11 @@ queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool 
 	{
 		memcpy(slot->entries, entries, n * sizeof(RingEntry));
 		slot->first = slot->missed = 0;
-		slot->n = n;
+		slot->n = slot->filled = n;
 		remember_passed(slot);
 		slot->empty = n == 0 && all && settled;
-		if (!all)
-			slot->last = entries[n - 1].key;
+		slot->last = all ? QUEUE_KEY_LAST : entries[n - 1].key;
+		slot->stale = queue_key_before(&slot->put_meanwhile, &slot->last);
 	}
 	SpinLockRelease(&slot->mutex);
 	LWLockRelease(slot->fill_lock);
@@ -498,6 +507,8 @@ queue_ring_disturb(QueueId queue, const QueueKey *key)
 		SpinLockAcquire(&slot->mutex);
 		if (queue_key_before(key, &slot->last))
 			slot->stale = true;
+		if (queue_key_before(key, &slot->put_meanwhile))
+			slot->put_meanwhile = *key;
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(state->lock);

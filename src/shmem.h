@@ -18,6 +18,9 @@
 #define WAKE_NOTIFY 2			/* work became claimable: tell the listeners */
 #define WAKE_ADMIT 4			/* what waits may be released */
 
+/* Flags that have waiting tasks looked at, and the listeners told. */
+#define ADMIT_FLAGS (WAKE_ADMIT | WAKE_NOTIFY)
+
 /* Counters of one cycle, in the words of run_cycle(). */
 typedef struct CycleSummary
 {

@@ -89,13 +89,45 @@ read_claimed(ClaimedTask *claimed, uint64 row)
 	" coalesce((SELECT n.name FROM gpu_orch.tenant n WHERE n.id = l.tenant), 'default')," \
 	" l.deadline, t.traceparent "
 
-/* A new fencing token: a random UUID, version 4. */
+/* Where the entries of a lease's index pointed to when this session made it. */
+typedef struct LeasePlace
+{
+	int64		task_id;
+	ItemPointerData tid;
+} LeasePlace;
+
+#define RECENT_LEASES 64
+
+static LeasePlace recent_leases[RECENT_LEASES];
+
+/* The place of the task's lease, if it is among the last that this session made. */
+static LeasePlace *
+recent_lease(int64 task_id)
+{
+	return &recent_leases[(uint64) task_id % RECENT_LEASES];
+}
+
+/*
+ * A new fencing token: a random UUID, version 4. Random bits are fetched for some at
+ * once, as most of what they cost does not depend on how many they are.
+ */
 static void
 make_lease_id(pg_uuid_t *id)
 {
-	if (!pg_strong_random(id->data, UUID_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not obtain random bits for a lease")));
+	static uint8 bits[32 * UUID_LEN];
+	static int	used = sizeof(bits);
+
+	if (used == sizeof(bits))
+	{
+		if (!pg_strong_random(bits, sizeof(bits)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not obtain random bits for a lease")));
+		used = 0;
+	}
+	memcpy(id->data, bits + used, UUID_LEN);
+	memset(bits + used, 0, UUID_LEN);
+	used += UUID_LEN;
 	id->data[6] = (id->data[6] & 0x0f) | 0x40;
 	id->data[8] = (id->data[8] & 0x3f) | 0x80;
 }
@@ -154,6 +186,8 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	claimed->nulls[9] = body.traceparent == (Datum) 0;
 
 	direct_insert(&lease_table, rel, row);
+	recent_lease(slot->task_id)->task_id = slot->task_id;
+	recent_lease(slot->task_id)->tid = row->tts_tid;
 	direct_close(rel);
 }
 
@@ -331,16 +365,28 @@ typedef enum LeaseFound
 	LEASE_DELETED
 } LeaseFound;
 
+/* Put the task's lease into the slot; false where there is none. */
+static bool
+find_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 task_id)
+{
+	LeasePlace *place = recent_lease(task_id);
+	ScanKeyData key;
+
+	if (place->task_id == task_id && direct_find_near(rel, snapshot, &place->tid, row) &&
+		direct_int8(row, LEASE_TASK_ID + 1) == task_id)
+		return true;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	return direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL);
+}
+
 /* Delete a lease for its holder, waiting for whoever changes it; its row is left in the slot. */
 static LeaseFound
 delete_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 worker, int64 task_id,
 			 const pg_uuid_t *lease)
 {
-	ScanKeyData key;
 	bool		changed;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	if (!direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL))
+	if (!find_lease(rel, row, snapshot, task_id))
 		return LEASE_ABSENT;
 	slot_getallattrs(row);
 	if (DatumGetInt64(row->tts_values[LEASE_WORKER]) != worker ||

@@ -46,17 +46,34 @@ worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH])
 	pg_cryptohash_free(context);
 }
 
+/*
+ * The digest of a token that a session presents, computed anew only where it is not
+ * the one it presented last: a worker's session presents the same one with each call.
+ */
+static const uint8 *
+presented_digest(const char *token)
+{
+	static char last[TOKEN_LENGTH];
+	static uint8 digest[PG_SHA256_DIGEST_LENGTH];
+	static bool known = false;
+	bool		fits = strlen(token) == TOKEN_LENGTH;
+
+	if (!known || !fits || timingsafe_bcmp(token, last, TOKEN_LENGTH) != 0)
+	{
+		known = false;
+		worker_token_digest(token, digest);
+		if (fits)
+			memcpy(last, token, TOKEN_LENGTH);
+		known = fits;
+	}
+	return digest;
+}
+
 /* Compare a token with a digest, in a time that does not depend on where they differ. */
 bool
 worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH])
 {
-	uint8		given[PG_SHA256_DIGEST_LENGTH];
-	uint8		difference = 0;
-
-	worker_token_digest(token, given);
-	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
-		difference |= given[i] ^ digest[i];
-	return difference == 0;
+	return timingsafe_bcmp(presented_digest(token), digest, PG_SHA256_DIGEST_LENGTH) == 0;
 }
 
 static bool

@@ -65,9 +65,9 @@ wake_pending(void)
 	return pg_atomic_read_u32(&shmem_state()->wake_flags);
 }
 
-/* Take flags, before acting on them. For the leader. */
-void
+/* Take flags, before acting on them; returns those that were set. For the leader. */
+uint32
 wake_take(uint32 flags)
 {
-	pg_atomic_fetch_and_u32(&shmem_state()->wake_flags, ~flags);
+	return pg_atomic_fetch_and_u32(&shmem_state()->wake_flags, ~flags) & flags;
 }

@@ -10,6 +10,6 @@
 extern void wake_init(void);
 extern void wake_at_commit(uint32 flags);
 extern uint32 wake_pending(void);
-extern void wake_take(uint32 flags);
+extern uint32 wake_take(uint32 flags);
 
 #endif

@@ -603,8 +603,11 @@ sub choices
 # End every task, having compared what the engine wrote down of the attempts.
 sub clean_up
 {
-	finish($_, rand() < 0.7) for grep { $model->depth($_) } 1 .. 3;
-	judge(0, 'end');
+	for my $me (grep { $model->depth($_) } 1 .. 3)
+	{
+		finish($me, rand() < 0.7);
+		judge(0, 'end');
+	}
 	my @columns = qw(task number worker lease outcome failure final);
 	# What an admission cancels while a transaction is open, the model notes for both.
 	my %expected = map { join('|', map { $_ // '' } @$_{@columns}) => 1 } $model->attempts(0);
