@@ -201,10 +201,8 @@ read_query(SimRequest *request, const char *include_word, bool needs_product, bo
 	json_t *seen = json_object();
 	const char *key;
 	json_t *count;
-	const char *include =
-		MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "include");
-	const char *product =
-		MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "product");
+	const char *include = sim_query(request, "include");
+	const char *product = sim_query(request, "product");
 
 	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, count_key, seen);
 	json_object_foreach(seen, key, count)
@@ -248,10 +246,8 @@ static json_t *
 gpu_json(SimRequest *request, int g, bool with_stock)
 {
 	const SimGpu *gpu = &gpus[g];
-	const char *count =
-		MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "count");
-	const char *cloud =
-		MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "cloud");
+	const char *count = sim_query(request, "count");
+	const char *cloud = sim_query(request, "cloud");
 	int best = 0;
 	json_t *places;
 	json_t *versions;

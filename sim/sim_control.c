@@ -59,24 +59,29 @@ sim_control_pods_get(SimRequest *request)
 }
 
 /*
- * POST /_sim/pods: {"foreign": name} makes a pod of someone else; {"vanish": id}, {"exit": id} and
- * {"fail": id} end or halt live pods without a call, id being a pattern.
+ * POST /_sim/pods: {"foreign": name} makes a pod of someone else, {"member": name} one that belongs
+ * to a cluster; {"vanish": id}, {"exit": id} and {"fail": id} end or halt live pods without a call,
+ * id being a pattern.
  */
 void
 sim_control_pods_post(SimRequest *request)
 {
 	static const char *const verbs[] = { "vanish", "exit", "fail" };
+	const char *member = json_string_value(json_object_get(request->json, "member"));
+	const char *foreign = json_string_value(json_object_get(request->json, "foreign"));
 	const char *pattern = NULL;
 	size_t verb = 0;
 	double now = sim_now();
 	json_t *ids = json_array();
 	SimPod *made;
 
-	if (json_is_string(json_object_get(request->json, "foreign")))
+	made = member != NULL || foreign != NULL ?
+		sim_foreign_pod(request->json, member != NULL ? member : foreign) :
+		NULL;
+	if (made != NULL)
 	{
-		made = sim_foreign_pod(request->json);
-		if (made != NULL)
-			json_array_append_new(ids, json_string(made->id));
+		made->member = member != NULL;
+		json_array_append_new(ids, json_string(made->id));
 	}
 	while (verb < 3 &&
 		   (pattern = json_string_value(json_object_get(request->json, verbs[verb]))) == NULL)
@@ -99,9 +104,10 @@ sim_control_pods_post(SimRequest *request)
 		return;
 	}
 	json_decref(ids);
-	sim_fail(request, 400,
-			 "\"vanish\", \"exit\" or \"fail\" must name a live pod, or \"foreign\" a new one",
-			 NULL);
+	sim_fail(
+		request, 400,
+		"\"vanish\", \"exit\" or \"fail\" must name a live pod, or \"foreign\" or \"member\" a new one",
+		NULL);
 }
 
 /* GET /_sim/balance. */
@@ -153,4 +159,19 @@ sim_key_post(SimRequest *request)
 		sim.read_only = json_is_true(read_only);
 	sim_reply(request, 200,
 			  json_pack("{s:b, s:b}", "revoked", sim.revoked, "read_only", sim.read_only));
+}
+
+/* POST /_sim/refuse {"seconds": s}: when this is answered, the port is closed for that long. */
+void
+sim_refuse_post(SimRequest *request)
+{
+	double seconds = 0;
+
+	if (json_unpack(request->json, "{s:F}", "seconds", &seconds) != 0 || !(seconds > 0))
+	{
+		sim_fail(request, 400, "\"seconds\" must be a positive number", NULL);
+		return;
+	}
+	request->refuse = seconds;
+	sim_reply(request, 200, json_pack("{s:f}", "seconds", seconds));
 }

@@ -5,11 +5,12 @@
  * A refusal leaves nothing behind. The order of the checks is the provider's: form, template,
  * cross-field rules, placement, money.
  */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "sim.h"
+
+#define SPEND_LIMIT "This pod would exceed the spend limit of your account."
 
 /* A CUDA version as one number: major x 1000 + minor. */
 static int
@@ -160,30 +161,6 @@ make_spec(const json_t *wish)
 	return spec;
 }
 
-/* Let a rule decide what becomes of a new pod. */
-static void
-apply_pod_fault(const SimRequest *request, SimPod *pod)
-{
-	const SimRule *rule = request->faults[FAULT_POD];
-	const char *status;
-
-	if (sim_fault_is(request, FAULT_POD, "stuck"))
-	{
-		status = json_string_value(json_object_get(rule->params, "status"));
-		pod->stuck_status =
-			status != NULL && strcmp(status, "RUNNING") == 0 ? "RUNNING" : "PROVISIONING";
-	}
-	else if (sim_fault_is(request, FAULT_POD, "crash_loop"))
-		pod->crash_every = sim_fault_number(rule, "seconds", 1);
-	else if (sim_fault_is(request, FAULT_POD, "vanish"))
-		pod->vanish_at = pod->created_at + sim_fault_number(rule, "seconds", 0);
-	else if (sim_fault_is(request, FAULT_POD, "exit") || sim_fault_is(request, FAULT_POD, "fail"))
-	{
-		pod->halt_as = sim_fault_is(request, FAULT_POD, "exit") ? "EXITED" : "ERROR";
-		pod->halt_at = pod->created_at + sim_fault_number(rule, "seconds", 0);
-	}
-}
-
 /* Where a pod goes; bound (or NULL) is its volume's data centre. NULL: there is no capacity. */
 static const SimDataCenter *
 choose_place(const json_t *wish, const SimGpu *gpu, const SimDataCenter *bound)
@@ -200,8 +177,8 @@ choose_place(const json_t *wish, const SimGpu *gpu, const SimDataCenter *bound)
 }
 
 /* Create what a checked body, its template included, wishes for; or answer why not. */
-static void
-create_wished(SimRequest *request, const json_t *wish)
+void
+sim_create_wished(SimRequest *request, const json_t *wish)
 {
 	const json_t *gpu_wish = json_object_get(wish, "gpu");
 	const json_t *network = json_object_get(json_object_get(wish, "mounts"), "network");
@@ -213,6 +190,7 @@ create_wished(SimRequest *request, const json_t *wish)
 	const SimGpu *gpu = id != NULL ? sim_gpu_find(id) : NULL;
 	const SimDataCenter *bound = NULL;
 	const SimDataCenter *place = NULL;
+	double price;
 	SimPod *pod;
 
 	if (!check_cross(request, wish))
@@ -229,16 +207,22 @@ create_wished(SimRequest *request, const json_t *wish)
 		sim_fail(request, 400, NO_CAPACITY, NULL);
 		return;
 	}
-	if (sim_balance(sim_now()) <
-		(community ? gpu->price_community : gpu->price_secure) * (double) count)
+	price = (community ? gpu->price_community : gpu->price_secure) * (double) count;
+	if (sim_balance(sim_now()) < price)
 	{
 		sim_fail(request, 402, NO_BALANCE, NULL);
+		return;
+	}
+	if (sim.spend_limit > 0 && sim_spend_per_hour() + price > sim.spend_limit)
+	{
+		sim_fail(request, 402, SPEND_LIMIT, NULL);
 		return;
 	}
 
 	pod = sim_pod_new(gpu, (int) count, place, community, make_spec(wish));
 	snprintf(pod->cuda, sizeof(pod->cuda), "%s", cuda);
-	apply_pod_fault(request, pod);
+	pod->record = request->record;
+	sim_fault_pod(request, pod);
 	request->executed = true;
 	memcpy(request->pod_id, pod->id, sizeof(pod->id));
 	sim.creates++;
@@ -256,16 +240,16 @@ sim_pods_create(SimRequest *request)
 	wish = with_template(request);
 	if (wish == NULL)
 		return;
-	create_wished(request, wish);
+	sim_create_wished(request, wish);
 	json_decref(wish);
 }
 
 /*
- * Make a pod of someone else in the account: {"foreign": name} with, if wanted, "gpu", "count" and
- * "env". NULL if the GPU type is unknown or nowhere in stock.
+ * Make a pod of someone else in the account, with "gpu", "count" and "env" if they are wanted. NULL
+ * if the GPU type is unknown or nowhere in stock.
  */
 SimPod *
-sim_foreign_pod(const json_t *wish)
+sim_foreign_pod(const json_t *wish, const char *name)
 {
 	const char *id = json_string_value(json_object_get(wish, "gpu"));
 	json_int_t count = json_integer_value(json_object_get(wish, "count"));
@@ -277,7 +261,7 @@ sim_foreign_pod(const json_t *wish)
 	if (place == NULL)
 		return NULL;
 	spec = make_spec(wish);
-	json_object_set(spec, "name", json_object_get(wish, "foreign"));
+	json_object_set_new(spec, "name", json_string(name));
 	json_object_set_new(spec, "image", json_string("someone/else:1"));
 	pod = sim_pod_new(gpu, count > 0 ? (int) count : 1, place, !gpu->secure, spec);
 	pod->foreign = true;

@@ -18,16 +18,21 @@
 
 #define MAX_CONNECTIONS 4000
 #define IDLE_SECONDS 300
+/* Times that differ by less are the same. */
+#define CLOCK_GRAIN 1e-6
 
 /* ---- holding back ---- */
 
-/* Hold a request back for some seconds. False while the program ends: then it is not held. */
+/*
+ * Hold a request back for some seconds of the provider's clock. False while the listener is being
+ * closed: then it is not held.
+ */
 static bool
 hold(SimRequest *request, double seconds)
 {
-	if (sim.stopping)
+	if (sim.stopping || sim.deaf)
 		return false;
-	request->due = sim_mono() + seconds;
+	request->due = sim_now() + seconds;
 	MHD_suspend_connection(request->connection);
 	TAILQ_INSERT_TAIL(&sim.held, request, link);
 	return true;
@@ -37,7 +42,7 @@ hold(SimRequest *request, double seconds)
 void
 sim_http_release(bool all)
 {
-	double now = sim_mono();
+	double now = sim_now() + CLOCK_GRAIN;
 	SimRequest *request;
 	SimRequest *next;
 
@@ -62,21 +67,23 @@ read_slowly(void *arg, uint64_t pos, char *buffer, size_t max)
 {
 	SimRequest *request = arg;
 	size_t len = request->payload_len - (size_t) pos;
+	double wait;
+	double now;
 	bool is_held;
 
-	if (sim_mono() < request->due)
-	{
-		pthread_mutex_lock(&sim.lock);
-		is_held = hold(request, request->due - sim_mono());
-		pthread_mutex_unlock(&sim.lock);
+	pthread_mutex_lock(&sim.lock);
+	now = sim_now();
+	wait = request->due - now;
+	is_held = wait > CLOCK_GRAIN && hold(request, wait);
+	pthread_mutex_unlock(&sim.lock);
+	if (wait > CLOCK_GRAIN)
 		return is_held ? 0 : MHD_CONTENT_READER_END_WITH_ERROR;
-	}
 	if (request->wire_bytes == 0)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	len = len > request->wire_bytes ? request->wire_bytes : len;
 	len = len > max ? max : len;
 	memcpy(buffer, request->payload + pos, len);
-	request->due = sim_mono() + request->wire_seconds;
+	request->due = now + request->wire_seconds;
 	return (ssize_t) len;
 }
 
@@ -114,6 +121,17 @@ break_off(SimRequest *request)
 	return MHD_NO;
 }
 
+/* Has the client closed its end of the connection? */
+static bool
+is_deserted(const SimRequest *request)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	char byte;
+
+	return recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* Send the answer of a request. */
 static enum MHD_Result
 send_answer(SimRequest *request, double now)
@@ -123,9 +141,10 @@ send_answer(SimRequest *request, double now)
 
 	if (request->status == 0)
 		return break_off(request);
+	request->unheard = is_deserted(request);
 	if (request->wire != NULL && request->wire_seconds > 0)
 	{
-		request->due = request->wire_bytes > 0 ? 0 : sim_mono() + request->wire_seconds;
+		request->due = request->wire_bytes > 0 ? 0 : now + request->wire_seconds;
 		response = MHD_create_response_from_callback(request->payload_len, 4096, read_slowly,
 													 request, NULL);
 	}
@@ -149,6 +168,15 @@ send_answer(SimRequest *request, double now)
 }
 
 /* ---- receiving ---- */
+
+/* A query parameter, or NULL. */
+const char *
+sim_query(const SimRequest *request, const char *key)
+{
+	if (request->connection == NULL)
+		return NULL;
+	return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, key);
+}
 
 /* Keep a part of a body; nothing of one that is too large. */
 static void
@@ -232,7 +260,7 @@ handle(void *unused, struct MHD_Connection *connection, const char *url, const c
 	return serve(request);
 }
 
-/* libmicrohttpd is done with a request. */
+/* libmicrohttpd is done with a request. Takes the lock. */
 static void
 completed(void *unused, struct MHD_Connection *connection, void **state,
 		  enum MHD_RequestTerminationCode how)
@@ -241,9 +269,13 @@ completed(void *unused, struct MHD_Connection *connection, void **state,
 
 	(void) unused;
 	(void) connection;
-	(void) how;
 	if (request == NULL)
 		return;
+	pthread_mutex_lock(&sim.lock);
+	sim_record_end(request, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+	if (request->refuse > 0)
+		sim.refuse_seconds = request->refuse;
+	pthread_mutex_unlock(&sim.lock);
 	json_decref(request->json);
 	json_decref(request->answer);
 	free(request->body);
@@ -303,13 +335,21 @@ sim_http_start(const char *address, char *bound, size_t bound_size)
 				address);
 	else
 	{
+		struct MHD_OptionItem tls[] = {
+			{ MHD_OPTION_HTTPS_MEM_KEY, 0, sim.tls_key },
+			{ MHD_OPTION_HTTPS_MEM_CERT, 0, sim.tls_cert },
+			{ MHD_OPTION_END, 0, NULL },
+		};
+
 		http = MHD_start_daemon(
 			MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME |
-				MHD_USE_SUPPRESS_DATE_NO_CLOCK | (found->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0),
+				MHD_USE_SUPPRESS_DATE_NO_CLOCK | (sim.tls_cert != NULL ? MHD_USE_TLS : 0) |
+				(found->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0),
 			0, NULL, NULL, handle, NULL, MHD_OPTION_SOCK_ADDR, found->ai_addr,
 			MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, connected,
 			NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned) MAX_CONNECTIONS,
-			MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) IDLE_SECONDS, MHD_OPTION_END);
+			MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) IDLE_SECONDS, MHD_OPTION_ARRAY,
+			sim.tls_cert != NULL ? tls : &tls[2], MHD_OPTION_END);
 		if (http == NULL)
 			fprintf(stderr, PROGRAM_NAME ": cannot listen on %s\n", address);
 		else
@@ -319,4 +359,18 @@ sim_http_start(const char *address, char *bound, size_t bound_size)
 	if (found != NULL)
 		freeaddrinfo(found);
 	return http;
+}
+
+/* Stop listening and close all connections; what was held back goes without. */
+void
+sim_http_stop(struct MHD_Daemon *http)
+{
+	pthread_mutex_lock(&sim.lock);
+	sim.deaf = true;
+	sim_http_release(true);
+	pthread_mutex_unlock(&sim.lock);
+	MHD_stop_daemon(http);
+	pthread_mutex_lock(&sim.lock);
+	sim.deaf = false;
+	pthread_mutex_unlock(&sim.lock);
 }

@@ -86,7 +86,7 @@ make_environment(const SimPod *pod)
 	set_variable(variables, "RUNPOD_POD_HOSTNAME", pod->id);
 	set_variable(variables, "RUNPOD_PUBLIC_IP", "127.0.0.1");
 	set_variable(variables, "RUNPOD_API_KEY", pod->api_key);
-	snprintf(number, sizeof(number), "%d", pod->gpu_count);
+	snprintf(number, sizeof(number), "%d", pod->no_gpus ? 0 : pod->gpu_count);
 	set_variable(variables, "RUNPOD_GPU_COUNT", number);
 	snprintf(number, sizeof(number), "%d", 8 * pod->gpu_count);
 	set_variable(variables, "RUNPOD_CPU_COUNT", number);

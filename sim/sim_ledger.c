@@ -1,143 +1,100 @@
 /*
  * sim_ledger.c
- *	  Money, and the record of every create and delete that was asked for.
- *
- * The meter counts fractions of seconds on the provider's clock, from the create that took effect
- * to the end of the pod, at the pod's cost while it runs and at the price of its disk while it is
- * halted. GET /_sim/ledger tells all of it at once; /v2/billing/pods what is old enough; GraphQL
- * the balance.
+ *	  The outside truth: every request, every create and delete that was asked for, every pod.
  */
-#define _GNU_SOURCE
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "sim.h"
 
-/* Dollars per GB and month of 730 hours, while the pod is halted. */
-#define CONTAINER_DISK_PRICE 0.10
-#define VOLUME_DISK_PRICE 0.20
-#define HOURS_PER_MONTH 730.0
-#define DEFAULT_WINDOW (30 * 86400.0)
+/* ---- requests ---- */
 
-/* ---- the meter ---- */
-
-/* Bill a pod at another rate from at on: running, or its disk alone. */
+/* Remember a request that has come. */
 void
-sim_meter_switch(SimPod *pod, double at, bool running)
+sim_record_begin(SimRequest *request)
 {
-	const json_t *volume = json_object_get(json_object_get(pod->spec, "mounts"), "persistent");
-	double disk = (double) json_integer_value(json_object_get(pod->spec, "disk"));
-	double size = (double) json_integer_value(json_object_get(volume, "size"));
-	double stopped_rate =
-		(disk * CONTAINER_DISK_PRICE + size * VOLUME_DISK_PRICE) / HOURS_PER_MONTH;
+	SimRecord *record = sim_alloc(sizeof(SimRecord));
 
-	sim_meter_stop(pod, at);
-	pod->segments = realloc(pod->segments, sizeof(SimSegment) * (size_t) (pod->n_segments + 1));
-	if (pod->segments == NULL)
-		abort();
-	pod->segments[pod->n_segments++] = (SimSegment){
-		.from = at, .to = INFINITY, .rate = running ? pod->cost : stopped_rate, .running = running
-	};
+	record->at = sim_now();
+	snprintf(record->method, sizeof(record->method), "%s", request->method);
+	record->path = strdup(request->path);
+	record->call = "";
+	sim.records = sim_grow(sim.records, sim.n_records, sizeof(SimRecord *));
+	sim.records[sim.n_records++] = record;
+	request->record = record;
 }
 
-/* End the billing of a pod. */
+/* Note what a request is answered with, before the answer travels. */
 void
-sim_meter_stop(SimPod *pod, double at)
+sim_record_answer(SimRequest *request)
 {
-	if (pod->n_segments > 0 && isinf(pod->segments[pod->n_segments - 1].to))
-		pod->segments[pod->n_segments - 1].to = at;
+	if (request->record == NULL)
+		return;
+	request->record->status = request->status;
+	request->record->fault = sim_fault_name(request);
+	if (request->route != NULL)
+		request->record->call = request->route->call;
 }
 
-/* Dollars that a pod cost between two times; those for the disk of a halted pod in *disk. */
-double
-sim_billed(const SimPod *pod, double from, double to, double *disk)
-{
-	double billed = 0;
-	double for_disk = 0;
-
-	for (int i = 0; i < pod->n_segments; i++)
-	{
-		const SimSegment *segment = &pod->segments[i];
-		double seconds = fmin(segment->to, to) - fmax(segment->from, from);
-
-		if (seconds <= 0)
-			continue;
-		billed += seconds * segment->rate / 3600;
-		if (!segment->running)
-			for_disk += seconds * segment->rate / 3600;
-	}
-	if (disk != NULL)
-		*disk = for_disk;
-	return billed;
-}
-
-/* Dollars that the whole account has spent since the start. */
-static double
-all_billed(double now)
-{
-	double billed = sim.billed_ended;
-	SimPod *pod;
-
-	TAILQ_FOREACH(pod, &sim.live, link)
-	{
-		billed += sim_billed(pod, 0, now, NULL);
-	}
-	return billed;
-}
-
-/* Dollars that are left. */
-double
-sim_balance(double now)
-{
-	return sim.balance - (all_billed(now) - sim.balance_billed);
-}
-
-/* Set the balance from now on. */
+/* Note how a request ended; complete: all of its answer was sent. */
 void
-sim_balance_set(double balance)
+sim_record_end(SimRequest *request, bool complete)
 {
-	sim.balance = balance;
-	sim.balance_billed = all_billed(sim_now());
+	SimRecord *record = request->record;
+
+	if (record == NULL)
+		return;
+	record->ended_at = sim_now();
+	if (request->stage == STAGE_SEND && request->status == 0)
+		record->outcome = "dropped";
+	else
+		record->outcome = complete && !request->unheard ? "answered" : "broken";
 }
 
-/* Dollars per hour that the account spends at the moment. */
-double
-sim_spend_per_hour(void)
+/* A request's line. New reference. */
+static json_t *
+record_line(const SimRecord *record)
 {
-	double rate = 0;
-	SimPod *pod;
+	json_t *ended = record->outcome != NULL ? json_real(record->ended_at) : json_null();
 
-	TAILQ_FOREACH(pod, &sim.live, link)
-	{
-		rate += pod->segments[pod->n_segments - 1].rate;
-	}
-	return rate;
+	return json_pack("{s:f, s:s, s:s, s:s, s:i, s:s?, s:s?, s:o}", "at", record->at, "method",
+					 record->method, "path", record->path, "call", record->call, "status",
+					 record->status, "outcome", record->outcome, "fault", record->fault, "ended_at",
+					 ended);
 }
 
-/* ---- the ledger ---- */
+/* ---- creates and deletes ---- */
 
-/* Note a create or a delete, executed or not, as it was answered; op is the word for it. */
+/* Note a create or a delete, executed or not, as it was answered; the request knows its word. */
 void
-sim_ledger_note(const SimRequest *request, const char *op)
+sim_ledger_note(SimRequest *request)
 {
-	bool is_create = strcmp(op, "create") == 0;
+	bool is_create = strcmp(request->op, "create") == 0;
 	const char *id = is_create ? request->pod_id : request->segment;
 	const SimPod *pod = sim_pod_find(id);
-	const json_t *name = json_object_get(is_create		 ? request->json :
-											 pod != NULL ? pod->spec :
-														   NULL,
-										 "name");
+	const json_t *name = json_object_get(pod != NULL ? pod->spec : request->json, "name");
 
-	json_array_append_new(sim.entries,
-						  json_pack("{s:f, s:s, s:s?, s:s?, s:b, s:i, s:s?, s:s, s:s}", "at",
-									sim_now(), "op", op, "pod", id[0] != '\0' ? id : NULL, "name",
-									json_string_value(name), "executed", request->executed,
-									"status", request->status, "fault", sim_fault_name(request),
-									"by", request->key_pod != NULL ? "pod" : "account",
-									"request_id", request->request_id));
+	request->entry = json_pack(
+		"{s:f, s:s, s:s?, s:s?, s:b, s:i, s:s?, s:s, s:s}", "at", sim_now(), "op", request->op,
+		"pod", id[0] != '\0' ? id : NULL, "name", json_string_value(name), "executed",
+		request->executed, "status", request->status, "fault", sim_fault_name(request), "by",
+		request->key_pod != NULL ? "pod" : "account", "request_id", request->request_id);
+	json_array_append_new(sim.entries, request->entry);
 }
+
+/* Note that a create or a delete took effect after its answer, at this time. */
+void
+sim_ledger_note_effect(const SimRequest *request)
+{
+	if (request->entry == NULL || !request->executed)
+		return;
+	json_object_set_new(request->entry, "executed", json_true());
+	json_object_set_new(request->entry, "executed_at", json_real(sim_now()));
+	if (request->pod_id[0] != '\0')
+		json_object_set_new(request->entry, "pod", json_string(request->pod_id));
+}
+
+/* ---- pods, and all together ---- */
 
 /* A pod's line in the ledger. New reference. */
 static json_t *
@@ -148,23 +105,41 @@ pod_line(const SimPod *pod, double now)
 	const char *installation = json_string_value(json_object_get(env, "GPU_ORCH_INSTALLATION"));
 	const char *op = json_string_value(json_object_get(env, "GPU_ORCH_OP"));
 
+	const SimRecord *record = pod->record;
+	json_t *status = record != NULL ? json_integer(record->status) : json_null();
+
 	return json_pack(
-		"{s:s, s:O, s:s, s:i, s:s, s:s, s:f, s:f, s:o, s:s?, s:s, s:f, s:f, s:s?, s:s?, s:b}", "id",
-		pod->id, "name", json_object_get(pod->spec, "name"), "gpu", pod->gpu->id, "count",
+		"{s:s, s:O, s:s, s:i, s:s, s:s, s:f, s:f, s:o, s:s?, s:s, s:f, s:f, s:s?, s:s?, s:b, s:o, s:s?}",
+		"id", pod->id, "name", json_object_get(pod->spec, "name"), "gpu", pod->gpu->id, "count",
 		pod->gpu_count, "data_center", pod->data_center->id, "cloud",
 		pod->community ? "COMMUNITY" : "SECURE", "cost_per_hour", pod->cost, "created_at",
 		pod->created_at, "deleted_at",
 		pod->deleted_at > 0 ? json_real(pod->deleted_at) : json_null(), "ended_by", pod->ended_by,
 		"status", sim_pod_status(pod, now), "seconds", end - pod->created_at, "billed",
 		sim_billed(pod, 0, now, NULL), "env_installation", installation, "env_op", op, "foreign",
-		pod->foreign);
+		pod->foreign, "create_status", status, "create_outcome",
+		record != NULL ? record->outcome : NULL);
 }
 
-/* GET /_sim/ledger. The totals leave the pods of others out. */
+/* All requests' lines, oldest first. New reference. */
+static json_t *
+record_lines(void)
+{
+	json_t *lines = json_array();
+
+	for (long i = 0; i < sim.n_records; i++)
+		json_array_append_new(lines, record_line(sim.records[i]));
+	return lines;
+}
+
+/*
+ * GET /_sim/ledger, with "requests=true" those too. The totals leave the pods of others out.
+ */
 void
 sim_ledger_get(SimRequest *request)
 {
 	double now = sim_now();
+	const char *with_requests = sim_query(request, "requests");
 	json_t *lines = json_array();
 	double seconds = 0;
 	double billed = 0;
@@ -188,191 +163,7 @@ sim_ledger_get(SimRequest *request)
 						"entries", sim.entries, "pods", lines, "totals", "creates",
 						(json_int_t) sim.creates, "deletes", (json_int_t) sim.deletes, "live", live,
 						"pods", pods, "seconds", seconds, "billed", billed, "requests",
-						(json_int_t) sim.requests));
-}
-
-/* ---- billing history ---- */
-
-/* The bucket that holds a time: its begin, and its end in *end. An unknown size is a day. */
-static double
-bucket_start(double time, const char *size, double *end)
-{
-	time_t seconds = (time_t) floor(time);
-	struct tm start;
-	struct tm next;
-
-	gmtime_r(&seconds, &start);
-	start.tm_sec = start.tm_min = 0;
-	if (strcmp(size, "hour") != 0)
-		start.tm_hour = 0;
-	if (strcmp(size, "week") == 0)
-		start.tm_mday -= (start.tm_wday + 6) % 7;
-	if (strcmp(size, "month") == 0 || strcmp(size, "year") == 0)
-		start.tm_mday = 1;
-	if (strcmp(size, "year") == 0)
-		start.tm_mon = 0;
-	next = start;
-	if (strcmp(size, "hour") == 0)
-		next.tm_hour++;
-	else if (strcmp(size, "week") == 0)
-		next.tm_mday += 7;
-	else if (strcmp(size, "month") == 0)
-		next.tm_mon++;
-	else if (strcmp(size, "year") == 0)
-		next.tm_year++;
-	else
-		next.tm_mday++;
-	*end = (double) timegm(&next);
-	return (double) timegm(&start);
-}
-
-/* The query of a billing request, resolved. */
-typedef struct BillingQuery
-{
-	const char *pod_id; /* NULL: all */
-	const char *size;
-	double from;
-	double to;
-} BillingQuery;
-
-/* Read the query; false if the request was answered with what is wrong with it. */
-static bool
-read_billing_query(SimRequest *request, BillingQuery *query)
-{
-	struct MHD_Connection *connection = request->connection;
-	const char *start = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "startTime");
-	const char *end = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "endTime");
-	const char *last = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "lastN");
-	const char *size = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "bucketSize");
-	char *rest = "";
-	long buckets = last != NULL ? strtol(last, &rest, 10) : 1;
-	double bucket_end;
-
-	query->pod_id = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "podId");
-	query->size = size != NULL ? size : "day";
-	query->to = sim_now();
-	query->from = query->to - DEFAULT_WINDOW;
-	if (!sim_word_in(query->size, "hour day week month year") || *rest != '\0' || buckets < 1 ||
-		buckets > 10000 || (start != NULL && !sim_time_parse(start, &query->from)) ||
-		(end != NULL && !sim_time_parse(end, &query->to)))
-		sim_fail(request, 422, "Request validation failed.",
-				 json_pack("[s]", "a query parameter is malformed"));
-	else if (last != NULL && (start != NULL || end != NULL))
-		sim_fail(request, 400, "lastN and startTime or endTime exclude each other", NULL);
-	if (request->status != 0)
-		return false;
-	if (last == NULL)
-		return true;
-	query->from = bucket_start(query->to, query->size, &bucket_end);
-	while (--buckets > 0)
-		query->from = bucket_start(query->from - 1, query->size, &bucket_end);
-	return true;
-}
-
-/* The four amounts of a sum of which some is for disk; added to record. */
-static void
-set_amounts(json_t *record, double total, double disk)
-{
-	json_object_set_new(record, "totalAmount", json_real(total));
-	json_object_set_new(record, "gpuAmount", json_real(total - disk));
-	json_object_set_new(record, "cpuAmount", json_real(0));
-	json_object_set_new(record, "diskAmount", json_real(disk));
-}
-
-/* GET /v2/billing/pods: what is older than the lag, in buckets. */
-void
-sim_billing_get(SimRequest *request)
-{
-	BillingQuery query;
-	json_t *records;
-	json_t *totals;
-	json_t *metadata;
-	double settled;
-	double total = 0;
-	double total_disk = 0;
-	int unique = 0;
-
-	if (!read_billing_query(request, &query))
-		return;
-	settled = fmin(query.to, sim_now() - sim.billing_lag);
-	records = json_array();
-	for (int i = 0; i < sim.n_pods; i++)
-	{
-		const SimPod *pod = sim.pods[i];
-		size_t before = json_array_size(records);
-		double last = fmin(pod->deleted_at > 0 ? pod->deleted_at : settled, settled);
-		double end;
-
-		if (query.pod_id != NULL && strcmp(query.pod_id, pod->id) != 0)
-			continue;
-		for (double at = fmax(query.from, pod->created_at); at < last; at = end)
-		{
-			double start = bucket_start(at, query.size, &end);
-			double disk;
-			double amount = sim_billed(pod, fmax(start, query.from), fmin(end, settled), &disk);
-			json_t *record = json_pack("{s:o, s:o, s:s}", "startTime", sim_time_json(start),
-									   "endTime", sim_time_json(end), "podId", pod->id);
-
-			set_amounts(record, amount, disk);
-			json_array_append_new(records, record);
-			total += amount;
-			total_disk += disk;
-		}
-		unique += json_array_size(records) > before;
-	}
-	totals = json_object();
-	set_amounts(totals, total, total_disk);
-	metadata = json_pack(
-		"{s:{s:o, s:o, s:s, s:s?}, s:i, s:i, s:o}", "query", "startTime", sim_time_json(query.from),
-		"endTime", sim_time_json(query.to), "bucketSize", query.size, "podId", query.pod_id,
-		"recordCount", (int) json_array_size(records), "uniquePodCount", unique, "totals", totals);
-	sim_reply(request, 200, json_pack("{s:o, s:o}", "records", records, "metadata", metadata));
-}
-
-/* ---- the balance, which only GraphQL tells ---- */
-
-/* Answer a query that is not served here. */
-static void
-refuse_graphql(SimRequest *request, const char *message)
-{
-	sim_reply(request, 400,
-			  json_pack("{s:[{s:s, s:{s:s}}]}", "errors", "message", message, "extensions", "code",
-						"GRAPHQL_VALIDATION_FAILED"));
-	request->content_type = "application/json";
-}
-
-/* POST /graphql: myself, with a bad key 401, with none null. */
-void
-sim_graphql_post(SimRequest *request)
-{
-	const char *text = json_string_value(json_object_get(request->json, "query"));
-	const char *key =
-		MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "api_key");
-	const char *header =
-		MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "Authorization");
-	double now = sim_now();
-	json_t *myself;
-
-	if (header != NULL && strncmp(header, "Bearer ", 7) == 0)
-		key = header + 7;
-	if (text == NULL)
-		refuse_graphql(request, "a query is missing");
-	else if (strstr(text, "__schema") != NULL || strstr(text, "__type") != NULL)
-		refuse_graphql(request, "introspection is not allowed");
-	else if (strstr(text, "myself") == NULL)
-		refuse_graphql(request, "only the query myself is served");
-	else if (key == NULL)
-		sim_reply(request, 200, json_pack("{s:{s:n}}", "data", "myself"));
-	else if (sim.revoked || strcmp(key, sim.api_key) != 0)
-		sim_fail(request, 401, "invalid api key", NULL);
-	if (request->status != 0)
-		return;
-	myself = json_object();
-	if (strstr(text, "clientBalance") != NULL)
-		json_object_set_new(myself, "clientBalance", json_real(sim_balance(now)));
-	if (strstr(text, "currentSpendPerHr") != NULL)
-		json_object_set_new(myself, "currentSpendPerHr", json_real(sim_spend_per_hour()));
-	if (json_object_size(myself) == 0)
-		json_object_set_new(myself, "id", json_string("user_sim"));
-	sim_reply(request, 200, json_pack("{s:{s:o}}", "data", "myself", myself));
+						(json_int_t) sim.n_records));
+	if (with_requests != NULL && strcmp(with_requests, "true") == 0)
+		json_object_set_new(request->answer, "requests", record_lines());
 }

@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,18 +18,25 @@
 #include "sim.h"
 
 #define EXIT_BAD_USAGE 2
+#define MAX_PEM_BYTES 65536
+/* How often the main thread looks whether the port is to be closed. */
+#define LOOK_NANOSECONDS (20 * 1000 * 1000)
 
 Sim sim = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.boot_seconds = 5,
+	.provision_seconds = -1,
+	.port_seconds = 1,
 	.page_size = 1000,
 	.staged = true,
+	.exited_costs = true,
 	.billing_lag = 3600,
 	.quota = 1000000,
 	.balance = 10000,
 	.rules = TAILQ_HEAD_INITIALIZER(sim.rules),
 	.live = TAILQ_HEAD_INITIALIZER(sim.live),
 	.held = TAILQ_HEAD_INITIALIZER(sim.held),
+	.later = TAILQ_HEAD_INITIALIZER(sim.later),
 };
 
 static const char usage_text[] =
@@ -39,16 +45,23 @@ static const char usage_text[] =
 	"\n"
 	"  --listen ADDRESS:PORT  where to listen, a loopback address; port 0: any\n"
 	"  --api-key KEY          the account's key\n"
-	"  --boot-seconds S       from a pod's start to its container (default 5)\n"
 	"  --launch CMD           shell command that runs as a pod's container\n"
 	"  --seed N               makes a run repeat (default: another each time)\n"
+	"  --manual-clock         the clock stands still but for what tests move it\n"
 	"  --faults FILE          rules to begin with, as JSON\n"
-	"  --paging               answer lists in pages\n"
-	"  --page-size N          most pods on a page (default 1000)\n"
+	"  --boot-seconds S       from a pod's start to its container (default 5)\n"
+	"  --provision-seconds S  of these PROVISIONING (default a third)\n"
+	"  --port-seconds S       from the container to its public ports (default 1)\n"
 	"  --status-mode MODE     staged: PROVISIONING, STARTING, RUNNING (default);\n"
 	"                         immediate: RUNNING at once, without a runtime\n"
+	"  --exited-cost MODE     cost of an EXITED pod: same (default) or zero\n"
+	"  --paging               answer lists in pages\n"
+	"  --page-size N          most pods on a page (default 1000)\n"
 	"  --billing-lag S        age at which billing history shows (default 3600)\n"
+	"  --spend-limit DOLLARS  most that pods may cost in an hour (default none)\n"
 	"  --quota N              requests in a minute before 429 (default 1000000)\n"
+	"  --rest-v1 MODE         below /v1: gone (default) or working\n"
+	"  --tls-cert FILE, --tls-key FILE  speak TLS, with this certificate\n"
 	"  --help, --version      show this, or the version, and exit\n"
 	"\n"
 	"Prints \"listening on ADDRESS:PORT\" when it is ready. SIGTERM ends it and\n"
@@ -82,6 +95,35 @@ number_option(const char *option, const char *argument, double least, double mos
 	return value;
 }
 
+/* Which of two words an option's argument is: true for the first. Exits if it is neither. */
+static bool
+choice_option(const char *option, const char *argument, const char *yes, const char *no)
+{
+	if (strcmp(argument, yes) == 0 || strcmp(argument, no) == 0)
+		return strcmp(argument, yes) == 0;
+	fprintf(stderr, PROGRAM_NAME ": --%s must be %s or %s, not \"%s\"\n", option, yes, no,
+			argument);
+	exit(EXIT_BAD_USAGE);
+}
+
+/* The text of the file in an option's argument, or an exit. */
+static char *
+file_option(const char *option, const char *argument)
+{
+	FILE *file = fopen(argument, "r");
+	char *text;
+
+	if (file == NULL)
+	{
+		fprintf(stderr, PROGRAM_NAME ": --%s: cannot read \"%s\"\n", option, argument);
+		exit(EXIT_BAD_USAGE);
+	}
+	text = sim_alloc(MAX_PEM_BYTES + 1);
+	text[fread(text, 1, MAX_PEM_BYTES, file)] = '\0';
+	fclose(file);
+	return text;
+}
+
 /* Read the command line into sim; where to listen and the file of rules are handed back. */
 static void
 read_options(int argc, char **argv, const char **listen, const char **faults)
@@ -98,6 +140,14 @@ read_options(int argc, char **argv, const char **listen, const char **faults)
 		{ "status-mode", required_argument, NULL, 'm' },
 		{ "billing-lag", required_argument, NULL, 'g' },
 		{ "quota", required_argument, NULL, 'q' },
+		{ "provision-seconds", required_argument, NULL, 'P' },
+		{ "port-seconds", required_argument, NULL, 'o' },
+		{ "exited-cost", required_argument, NULL, 'e' },
+		{ "spend-limit", required_argument, NULL, 'L' },
+		{ "rest-v1", required_argument, NULL, '1' },
+		{ "manual-clock", no_argument, NULL, 'M' },
+		{ "tls-cert", required_argument, NULL, 'C' },
+		{ "tls-key", required_argument, NULL, 'K' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'v' },
 		{ NULL, 0, NULL, 0 },
@@ -138,9 +188,31 @@ read_options(int argc, char **argv, const char **listen, const char **faults)
 				sim.page_size = (int) number_option(name, optarg, 1, 1000);
 				break;
 			case 'm':
-				if (strcmp(optarg, "staged") != 0 && strcmp(optarg, "immediate") != 0)
-					bad_usage("--status-mode must be staged or immediate", NULL);
-				sim.staged = strcmp(optarg, "staged") == 0;
+				sim.staged = choice_option(name, optarg, "staged", "immediate");
+				break;
+			case 'P':
+				sim.provision_seconds = number_option(name, optarg, 0, 1e6);
+				break;
+			case 'o':
+				sim.port_seconds = number_option(name, optarg, 0, 1e6);
+				break;
+			case 'e':
+				sim.exited_costs = choice_option(name, optarg, "same", "zero");
+				break;
+			case 'L':
+				sim.spend_limit = number_option(name, optarg, 0.01, 1e9);
+				break;
+			case '1':
+				sim.rest_v1 = choice_option(name, optarg, "working", "gone");
+				break;
+			case 'M':
+				sim.manual_clock = true;
+				break;
+			case 'C':
+				sim.tls_cert = file_option(name, optarg);
+				break;
+			case 'K':
+				sim.tls_key = file_option(name, optarg);
 				break;
 			case 'g':
 				sim.billing_lag = number_option(name, optarg, 0, 1e9);
@@ -164,6 +236,8 @@ read_options(int argc, char **argv, const char **listen, const char **faults)
 		bad_usage("--listen is missing", NULL);
 	if (sim.api_key == NULL || sim.api_key[0] == '\0')
 		bad_usage("--api-key is missing", NULL);
+	if ((sim.tls_cert == NULL) != (sim.tls_key == NULL))
+		bad_usage("--tls-cert and --tls-key belong together", NULL);
 }
 
 /* As many connections as the system grants. */
@@ -184,7 +258,7 @@ static void
 free_all(void)
 {
 	while (!TAILQ_EMPTY(&sim.rules))
-		sim_fault_drop(TAILQ_FIRST(&sim.rules));
+		sim_rule_drop(TAILQ_FIRST(&sim.rules));
 	for (int i = 0; i < sim.n_pods; i++)
 	{
 		json_decref(sim.pods[i]->spec);
@@ -192,10 +266,62 @@ free_all(void)
 		free(sim.pods[i]);
 	}
 	free(sim.pods);
+	for (long i = 0; i < sim.n_records; i++)
+	{
+		free(sim.records[i]->path);
+		free(sim.records[i]);
+	}
+	free(sim.records);
+	sim_later_stop();
 	json_decref(sim.pod_index);
 	json_decref(sim.entries);
 	free(sim.api_key);
+	free(sim.tls_cert);
+	free(sim.tls_key);
 	sim_catalog_stop();
+}
+
+/* Seconds for which a test wants the port closed; 0: not. Takes the lock. */
+static double
+take_refusal(void)
+{
+	double seconds;
+
+	pthread_mutex_lock(&sim.lock);
+	seconds = sim.refuse_seconds;
+	sim.refuse_seconds = 0;
+	pthread_mutex_unlock(&sim.lock);
+	return seconds;
+}
+
+/*
+ * Serve until a signal says that it is enough; close the port for a while when a test wants that,
+ * until then or SIGUSR1. The listener at the end, or NULL.
+ */
+static struct MHD_Daemon *
+serve(struct MHD_Daemon *http, const char *address, const sigset_t *signals)
+{
+	char bound[128];
+	const struct timespec look = { .tv_nsec = LOOK_NANOSECONDS };
+	double open_at = 0;
+
+	for (;;)
+	{
+		int got = sigtimedwait(signals, NULL, &look);
+		double seconds = take_refusal();
+
+		if (got > 0 && got != SIGUSR1)
+			return http;
+		if (http != NULL && seconds > 0)
+		{
+			sim_http_stop(http);
+			http = NULL;
+			open_at = sim_mono() + seconds;
+		}
+		else if (http == NULL && (got == SIGUSR1 || sim_mono() >= open_at) &&
+				 (http = sim_http_start(address, bound, sizeof(bound))) == NULL)
+			return NULL;
+	}
 }
 
 int
@@ -208,7 +334,6 @@ main(int argc, char **argv)
 	sigset_t signals;
 	char error[512];
 	char bound[128];
-	int got;
 
 	read_options(argc, argv, &listen, &faults);
 	raise_file_limit();
@@ -217,14 +342,16 @@ main(int argc, char **argv)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 
 	sim_clock_start();
 	sim_random_start(&sim.random, sim.seed);
+	sim_random_start(&sim.request_ids, sim.seed + 1);
 	sim.pod_index = json_object();
 	sim.entries = json_array();
 	sim_catalog_start();
-	if (faults != NULL && !sim_fault_load(faults, error, sizeof(error)))
+	if (faults != NULL && !sim_rule_load(faults, error, sizeof(error)))
 	{
 		fprintf(stderr, PROGRAM_NAME ": %s\n", error);
 		free_all();
@@ -236,12 +363,12 @@ main(int argc, char **argv)
 	printf("listening on %s\n", bound);
 	fflush(stdout);
 
-	sigwait(&signals, &got);
+	http = serve(http, bound, &signals);
 	pthread_mutex_lock(&sim.lock);
 	sim.stopping = true;
-	sim_http_release(true);
 	pthread_mutex_unlock(&sim.lock);
-	MHD_stop_daemon(http);
+	if (http != NULL)
+		sim_http_stop(http);
 	pthread_join(clock_thread, NULL);
 	free_all();
 	return 0;

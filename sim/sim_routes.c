@@ -35,9 +35,13 @@ static const SimRoute routes[] = {
 	{ "GET", "/v2/billing/pods", "billing", sim_billing_get, 0 },
 	{ "GET", "/v2/openapi.json", "openapi", openapi_get, ROUTE_OPEN },
 	{ "POST", "/graphql", "graphql", sim_graphql_post, ROUTE_OPEN },
+	{ "GET", "/v1/pods", "list", sim_v1_list, 0 },
+	{ "POST", "/v1/pods", "create", sim_v1_create, ROUTE_WRITES },
+	{ "GET", "/v1/pods/*", "get", sim_v1_get, ROUTE_POD },
+	{ "DELETE", "/v1/pods/*", "delete", sim_v1_delete, ROUTE_POD | ROUTE_WRITES },
 	{ "GET", "/_sim/ledger", "", sim_ledger_get, ROUTE_CONTROL },
-	{ "GET", "/_sim/faults", "", sim_faults_get, ROUTE_CONTROL },
-	{ "POST", "/_sim/faults", "", sim_faults_post, ROUTE_CONTROL },
+	{ "GET", "/_sim/faults", "", sim_rules_get, ROUTE_CONTROL },
+	{ "POST", "/_sim/faults", "", sim_rules_post, ROUTE_CONTROL },
 	{ "GET", "/_sim/clock", "", sim_clock_get, ROUTE_CONTROL },
 	{ "POST", "/_sim/clock", "", sim_clock_post, ROUTE_CONTROL },
 	{ "GET", "/_sim/pods", "", sim_control_pods_get, ROUTE_CONTROL },
@@ -46,6 +50,7 @@ static const SimRoute routes[] = {
 	{ "POST", "/_sim/balance", "", sim_balance_post, ROUTE_CONTROL },
 	{ "POST", "/_sim/key", "", sim_key_post, ROUTE_CONTROL },
 	{ "POST", "/_sim/stock", "", sim_stock_post, ROUTE_CONTROL },
+	{ "POST", "/_sim/refuse", "", sim_refuse_post, ROUTE_CONTROL },
 };
 #define N_ROUTES (sizeof(routes) / sizeof(routes[0]))
 
@@ -59,7 +64,7 @@ openapi_get(SimRequest *request)
 	{
 		char method[8] = "";
 
-		if ((routes[i].flags & ROUTE_CONTROL) != 0)
+		if ((routes[i].flags & ROUTE_CONTROL) != 0 || strncmp(routes[i].path, "/v1/", 4) == 0)
 			continue;
 		for (size_t c = 0; routes[i].method[c] != '\0'; c++)
 			method[c] = (char) tolower((unsigned char) routes[i].method[c]);
@@ -212,6 +217,7 @@ write_payload(SimRequest *request)
 	}
 	else if (request->answer != NULL)
 		request->payload = json_dumps(request->answer, JSON_COMPACT | JSON_REAL_PRECISION(15));
+	sim_fault_body(request);
 	request->payload_len = request->payload != NULL ? strlen(request->payload) : 0;
 }
 
@@ -226,28 +232,49 @@ choose_wire(SimRequest *request)
 	request->wire = rule->action;
 	if (strcmp(rule->action->name, "truncate") == 0)
 		request->wire_bytes =
-			(size_t) sim_fault_number(rule, "bytes", (double) (request->payload_len / 2));
+			(size_t) sim_rule_number(rule, "bytes", (double) (request->payload_len / 2));
 	else if (strcmp(rule->action->name, "drip") == 0)
 	{
-		request->wire_bytes = (size_t) sim_fault_number(rule, "bytes", 16);
-		request->wire_seconds = sim_fault_number(rule, "interval", 0.1);
+		request->wire_bytes = (size_t) sim_rule_number(rule, "bytes", 16);
+		request->wire_seconds = sim_rule_number(rule, "interval", 0.1);
 	}
 	else if (strcmp(rule->action->name, "stall") == 0)
-		request->wire_seconds = sim_fault_number(rule, "seconds", 3600);
+		request->wire_seconds = sim_rule_number(rule, "seconds", 3600);
 	else
 		request->status = 0;
 }
 
-/* The last of a request: what travels, and the ledger's line. */
+/* The last of a request: what travels, and what is remembered of it. */
 static void
 finish(SimRequest *request)
 {
-	const char *op = request->route != NULL ? ledger_op(request) : NULL;
-
+	if (request->op == NULL && request->route != NULL)
+		request->op = ledger_op(request);
+	if (sim_v1_is(request))
+		sim_v1_answer(request);
 	write_payload(request);
 	choose_wire(request);
-	if (op != NULL)
-		sim_ledger_note(request, op);
+	sim_record_answer(request);
+	if (request->op != NULL)
+		sim_ledger_note(request);
+}
+
+/* May a request come in at all? Otherwise it is answered. */
+static bool
+is_let_in(SimRequest *request)
+{
+	const char *agent =
+		MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "User-Agent");
+
+	if (agent == NULL || strncmp(agent, "Python-urllib", 13) == 0)
+	{
+		request->status = 403;
+		request->content_type = "text/plain";
+		request->payload = strdup("error code: 1010\n");
+	}
+	else if (sim_v1_is(request) && !sim.rest_v1)
+		sim_fail(request, 410, "This API has been retired.", NULL);
+	return request->status == 0;
 }
 
 /*
@@ -257,25 +284,17 @@ finish(SimRequest *request)
 void
 sim_begin(SimRequest *request)
 {
-	const char *agent =
-		MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "User-Agent");
 	bool is_ours = strncmp(request->path, "/_sim/", 6) == 0;
 
-	sim_random_text(&sim.random, "0123456789abcdef", request->request_id, 32);
+	sim_pods_tick(sim_now());
 	if (!is_ours)
-		sim.requests++;
+	{
+		sim_random_text(&sim.request_ids, "0123456789abcdef", request->request_id, 32);
+		sim_record_begin(request);
+	}
 	if (request->body_len > 0)
 		request->json = json_loadb(request->body, request->body_len, 0, NULL);
-	if (!is_ours && (agent == NULL || strncmp(agent, "Python-urllib", 13) == 0))
-	{
-		request->status = 403;
-		request->content_type = "text/plain";
-		request->payload = strdup("error code: 1010\n");
-		request->payload_len = strlen(request->payload);
-		return;
-	}
-	sim_pods_tick(sim_now());
-	if (find_route(request) && check_key(request) &&
+	if ((is_ours || is_let_in(request)) && find_route(request) && check_key(request) &&
 		((request->route->flags & (ROUTE_CONTROL | ROUTE_OPEN)) != 0 || check_quota(request)))
 	{
 		if (request->too_large)
@@ -287,6 +306,18 @@ sim_begin(SimRequest *request)
 		finish(request);
 }
 
+/* Give the answer of a call that takes effect later: what a rule wants, or what tells nothing. */
+static void
+answer_ahead(SimRequest *request)
+{
+	if (sim_fault_answer(request, false) || sim_fault_answer(request, true))
+		return;
+	if (strcmp(request->method, "DELETE") == 0)
+		sim_reply(request, 204, NULL);
+	else
+		sim_fail(request, 504, "The request took too long.", NULL);
+}
+
 /* Serve a request under its faults. */
 void
 sim_execute(SimRequest *request)
@@ -294,6 +325,13 @@ sim_execute(SimRequest *request)
 	const SimRule *wire = request->faults[FAULT_WIRE];
 	bool cut = wire != NULL && !wire->action->after;
 
+	if (request->faults[FAULT_EFFECT] != NULL && (request->route->flags & ROUTE_WRITES) != 0)
+	{
+		answer_ahead(request);
+		finish(request);
+		sim_later_add(request);
+		return;
+	}
 	if (!cut && !sim_fault_answer(request, false))
 	{
 		request->route->serve(request);

@@ -12,6 +12,9 @@
 
 #include "sim.h"
 
+/* Where a clock begins that stands still: 2026-01-01. */
+#define MANUAL_START 1767225600.0
+
 static double clock_origin; /* sim_now() less sim_mono(), before any advance */
 
 static double
@@ -41,7 +44,9 @@ sim_clock_start(void)
 double
 sim_now(void)
 {
-	return clock_origin + sim_mono() + sim.advanced;
+	if (sim.as_of > 0)
+		return sim.as_of;
+	return (sim.manual_clock ? MANUAL_START : clock_origin + sim_mono()) + sim.advanced;
 }
 
 /* A time as the provider writes it (RFC 3339, milliseconds, UTC); null for 0. New reference. */
@@ -132,6 +137,18 @@ sim_alloc(size_t size)
 		exit(1);
 	}
 	return memory;
+}
+
+/* Room for one more in an array that begins as NULL and has this many. Needs no lock. */
+void *
+sim_grow(void *array, long used, size_t size)
+{
+	if ((used & (used - 1)) != 0)
+		return array;
+	array = realloc(array, size * (size_t) (used > 0 ? 2 * used : 1));
+	if (array == NULL)
+		abort();
+	return array;
 }
 
 /* Answer with JSON, in place of what was answered before; takes over the reference. NULL: no body. */

@@ -1,182 +1,13 @@
-# runpod-sim: what it shows normally, and that each fault does what it says. Tests are named after
-# the rows of docs/runpod-sim.md. Time is moved by the simulator's own clock.
+# runpod-sim: what it shows normally. Tests are named after the rows of docs/runpod-sim.md; those of the
+# faults are in 012_sim_faults.pl. Time is moved by the simulator's own clock.
 use strict;
 use warnings FATAL => 'all';
 
-use File::Basename qw(dirname);
-use File::Spec;
-use File::Temp qw(tempdir);
-use HTTP::Tiny;
-use IO::Socket::INET;
+use FindBin;
+use lib $FindBin::Bin;
 use JSON::PP;
+use Simulator;
 use Test::More;
-
-my $program = $ENV{RUNPOD_SIM} // File::Spec->rel2abs(dirname(__FILE__) . '/../../sim/runpod-sim');
-plan skip_all => "$program is not built" unless -x $program;
-
-my $key = 'rpa_test';
-my $capacity = 'There are no longer any instances available with the requested specifications. '
-  . 'Please refresh and try again.';
-my $dir = tempdir(CLEANUP => 1);
-my %sims;
-my $address;
-
-END
-{
-	local $?;
-	kill 'TERM', keys %sims;
-	waitpid $_, 0 for keys %sims;
-}
-
-# Start a simulator and speak to it from now on; returns its process id.
-sub start_sim
-{
-	my @options = @_;
-
-	my $pid = open(my $out, '-|', $program, '--listen', '127.0.0.1:0', '--api-key', $key, @options)
-	  // die "fork: $!";
-	my $line = <$out> // '';
-	($address) = $line =~ /^listening on (127\.0\.0\.1:\d+)$/ or die "it said: $line";
-	$sims{$pid} = $out;
-	return $pid;
-}
-
-# End a simulator; returns its status.
-sub stop_sim
-{
-	my $pid = shift;
-
-	kill 'TERM', $pid;
-	my $out = delete $sims{$pid};
-	close $out;
-	return $?;
-}
-
-# One request: (status, JSON or undef, HTTP::Tiny's answer). A dropped answer has status 599.
-sub call
-{
-	my ($method, $path, $body, %headers) = @_;
-	my $content = !defined $body ? undef : ref $body ? encode_json($body) : $body;
-
-	my $answer = HTTP::Tiny->new(timeout => 60, keep_alive => 0)->request(
-		$method,
-		"http://$address$path",
-		{
-			headers => { Authorization => "Bearer $key", %headers },
-			defined $content ? (content => $content) : () });
-	$answer->{content} //= '';
-	my $json = eval { decode_json($answer->{content}) };
-	return ($answer->{status}, $json, $answer);
-}
-
-# A request to the simulator's own interface, which must succeed.
-sub control
-{
-	my ($status, $json) = call(@_);
-
-	die "@_: $status" if $status != 200;
-	return $json;
-}
-
-sub fault    { return control(POST => '/_sim/faults', { add => [@_] }); }
-sub no_fault { return control(POST => '/_sim/faults', { clear => JSON::PP::true }); }
-sub advance  { return control(POST => '/_sim/clock', { advance => $_[0] }); }
-sub ledger   { return control(GET => '/_sim/ledger'); }
-
-# A body for a create, with what is given put over it; undef takes a key away.
-sub wish
-{
-	my %over = @_;
-	my %wish = (
-		name => 'pod',
-		image => 'image:1',
-		gpu => { id => 'NVIDIA GeForce RTX 4090', count => 1 },
-		%over);
-
-	delete $wish{$_} for grep { !defined $wish{$_} } keys %wish;
-	return \%wish;
-}
-
-# Create a pod that must come to be; returns it.
-sub create
-{
-	my ($status, $pod) = call(POST => '/v2/pods', wish(@_));
-
-	is($status, 201, 'a pod is made') or diag(encode_json($pod));
-	return $pod;
-}
-
-sub get    { return (call(GET => "/v2/pods/$_[0]"))[1]; }
-sub remove { return (call(DELETE => "/v2/pods/$_[0]"))[0]; }
-sub listed { return map { $_->{id} } @{ (call(GET => '/v2/pods' . ($_[0] // '')))[1]{pods} }; }
-
-# Send bytes as they are and return all that comes until the connection ends; with several
-# arguments, each but the first is sent when an answer to the one before has come.
-sub raw
-{
-	my @requests = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => $address, Timeout => 30) or die "connect: $!";
-	my @answers;
-
-	for my $request (@requests)
-	{
-		my $answer = '';
-
-		print $socket $request;
-		while (sysread($socket, my $part, 65536))
-		{
-			$answer .= $part;
-			last if $answer =~ /\r\nContent-Length: (\d+)\r\n(?:.*?\r\n)?\r\n(.*)/s && length($2) >= $1;
-		}
-		push @answers, $answer;
-	}
-	return wantarray ? @answers : $answers[0];
-}
-
-# The bytes of a request, and of a create.
-sub bytes
-{
-	my ($line, $body, @headers) = @_;
-
-	return join("\r\n",
-		"$line HTTP/1.1", "Host: sim", "Authorization: Bearer $key",
-		@headers, 'Content-Length: ' . length($body), '', $body);
-}
-
-# Wait until the sub is true; false after a long time.
-sub wait_until
-{
-	my $true = shift;
-
-	for (1 .. 3000)
-	{
-		return 1 if $true->();
-		select undef, undef, undef, 0.02;
-	}
-	return 0;
-}
-
-# The lines of a file, in scalar context their number; none where there is no file.
-sub file_lines
-{
-	my @lines;
-
-	if (open my $file, '<', $_[0])
-	{
-		@lines = <$file>;
-		chomp @lines;
-	}
-	return @lines;
-}
-
-# Equal but for rounding.
-sub near
-{
-	my ($got, $expected, $name) = @_;
-
-	ok(abs($got - $expected) <= 1e-6 + 1e-6 * abs($expected), $name) or diag("got $got, expected $expected");
-	return;
-}
 
 my $sim = start_sim('--seed', 7, '--boot-seconds', 60);
 
@@ -197,6 +28,9 @@ subtest 'transport' => sub {
 	is_deeply($json, { title => 'Unauthorized', status => 401, detail => 'missing bearer token' }, 'T2: as a problem');
 	is(ledger()->{totals}{pods}, 0, 'T2: nothing was created');
 
+	my (undef, undef, $unknown) = call(GET => '/v2/pods', undef, Authorization => 'Bearer wrong');
+	ok(!exists $unknown->{headers}{ratelimit}, 'T5: who has no key has no quota');
+	like($unknown->{headers}{'x-request-id'}, qr/^[0-9a-f]{32}$/, 'T5: but the request an id');
 	my $naked = raw(bytes('GET /v2/pods', ''));
 	like($naked, qr/^HTTP\/1.1 403 .*error code: 1010/s, 'T3: no User-Agent, no entry');
 	unlike($naked, qr/json/, 'T3: and that is not JSON');
@@ -230,7 +64,22 @@ subtest 'transport' => sub {
 	is_deeply([ $status, $json ], [ 200, { data => { myself => undef } } ], 'X3: without a key there is nobody');
 	is((call(POST => '/graphql?api_key=bad', { query => '{myself{id}}' }, Authorization => ''))[0], 401, 'X3: a bad key is 401');
 	($status, $json) = call(POST => '/graphql', { query => '{__schema{types{name}}}' });
-	is($json->{errors}[0]{extensions}{code}, 'GRAPHQL_VALIDATION_FAILED', 'X3: no introspection');
+	is_deeply([ $status, $json->{errors}[0]{extensions}{code} ], [ 400, 'GRAPHQL_VALIDATION_FAILED' ], 'X3: no introspection');
+	my $ask = sub {
+		my ($query, %variables) = @_;
+		my ($code, $said) = call(POST => '/graphql', { query => $query, variables => \%variables });
+		return ($code, $said->{data}, @{ $said->{errors}[0] // {} }{qw(message path)}, $said->{errors}[0]{extensions}{code});
+	};
+	is_deeply([ $ask->('mutation { podTerminate(input: {podId: "nothing"}) }') ],
+		[ 200, { podTerminate => undef }, 'pod not found to terminate', ['podTerminate'], 'POD_NOT_FOUND' ], 'X3: an error comes with 200');
+	my $deploy = 'mutation ($input: PodFindAndDeployOnDemandInput) { podFindAndDeployOnDemand(input: $input) { id imageName } }';
+	is_deeply([ ($ask->($deploy, input => { gpuTypeId => 'NVIDIA GT 1030', name => 'g', imageName => 'i' }))[ 0, 2, 4 ] ],
+		[ 200, $capacity, 'SUPPLY_CONSTRAINT' ], 'C10: GraphQL says the same of an unknown GPU');
+	my $deployed = ($ask->($deploy, input => { gpuTypeId => 'NVIDIA L4', name => 'g', imageName => 'i:1', gpuCount => 2 }))[1]{podFindAndDeployOnDemand};
+	is_deeply([ @{ get($deployed->{id}) }{qw(name image)}, get($deployed->{id})->{gpu}{count} ], [ 'g', 'i:1', 2 ], 'X3: a pod is made');
+	is_deeply([ ($ask->("mutation { podTerminate(input: {podId: \"$deployed->{id}\"}) }"))[ 0, 1, 2 ] ], [ 200, { podTerminate => undef }, undef ], 'X3: and ended');
+	is((call(GET => "/v2/pods/$deployed->{id}"))[0], 404, 'X3: indeed');
+	is_deeply([ map { $_->{op} } @{ ledger()->{entries} }[ -2, -1 ] ], [ 'create', 'delete' ], 'X3: which the ledger knows');
 	remove($_) for listed();
 };
 
@@ -287,7 +136,10 @@ subtest 'create' => sub {
 		my $said = join("\n", $json->{errors} ? @{ $json->{errors} } : $json->{detail});
 		ref $text ? like($said, $text, "$name: and why") : defined $text ? is($said, $text, "$name: and why") : ok(length $said, "$name: in words");
 	}
-	my ($status, $json) = call(POST => '/v2/pods', wish(name => undef));
+	is((call(POST => '/v2/pods', wish(cpu => { id => 'cpu5c' }, gpu => { id => 'NVIDIA GT 1030', count => 1 })))[0], 422, 'C2: form comes before what excludes each other');
+	my ($status, $json) = call(POST => '/v2/pods', wish(cpu => { id => 'cpu5c', vcpuCount => 4 }, gpu => { id => 'NVIDIA GT 1030', count => 1 }));
+	like($json->{detail}, qr/exactly one/, 'C2: and that before capacity');
+	($status, $json) = call(POST => '/v2/pods', wish(name => undef));
 	is_deeply([ grep { /not allowed/ && /'image'/ && /'gpu'/ } @{ $json->{errors} } ], [ $json->{errors}[-1] ],
 		'C2: a missing property makes the valid ones look wrong');
 	is(scalar(listed()), 1, 'refusals leave nothing behind');
@@ -310,189 +162,6 @@ subtest 'create' => sub {
 	is_deeply([ $twin->{ports}, $twin->{mounts} ], [ [], {} ], 'C9: no ports and mounts but those asked for');
 	is(create(cloud => 'COMMUNITY', gpu => { id => 'NVIDIA GeForce RTX 4090', count => 2 })->{cost}, 0.68, 'the other cloud\'s price, twice');
 	is(create(gpu => { id => 'NVIDIA L4', count => 1, allowedCudaVersions => ['12.8'] })->{cudaVersion}, '12.8', 'the CUDA version asked for');
-	remove($_) for listed();
-};
-
-subtest 'create with faults' => sub {
-	my $count = scalar @{ ledger()->{entries} };
-
-	# name, rule, status, text, pods made
-	my @cases = (
-		[ 'C11: no capacity', { action => 'no_capacity' }, 400, $capacity, 0 ],
-		[ 'C11: for this GPU', { action => 'no_capacity', match => { gpu => 'NVIDIA GeForce*' } }, 400, $capacity, 0 ],
-		[ 'C11: not for that one', { action => 'no_capacity', gpu => 'NVIDIA L4' }, 201, undef, 1 ],
-		[ 'C13: no money', { action => 'no_balance' }, 402, qr/balance is too low/, 0 ],
-		[ 'C14: forbidden', { action => 'forbidden', cloud => 'SECURE' }, 403, 'access denied', 0 ],
-		[ 'C15: no such image', { action => 'bad_image', image => 'image:*' }, 422, qr/image/, 0 ],
-		[ 'C16: 502 after the effect', { action => 'status_after', status => 502 }, 502, qr/./, 1 ],
-		[ 'C16: 500 in HTML after the effect', { action => 'status_after', html => JSON::PP::true }, 500, undef, 1 ],
-		[ 'C16: dropped after the effect', { action => 'drop_after' }, 599, undef, 1 ],
-		[ 'C16: reset after the effect', { action => 'reset_after' }, 599, undef, 1 ],
-		[ 'C17: no capacity after the effect', { action => 'no_capacity_after' }, 400, $capacity, 1 ],
-		[ 'C18: 503 before it', { action => 'status', params => { status => 503 } }, 503, qr/./, 0 ],
-		[ 'C18: dropped before it', { action => 'drop' }, 599, undef, 0 ],
-		[ 'C18: reset before it', { action => 'reset' }, 599, undef, 0 ],
-		[ 'T6: too many requests', { action => 'rate_limit' }, 429, 'rate limit exceeded for the minute window', 0 ],
-		[ 'T7: half an answer', { action => 'truncate' }, 201, undef, 1 ],
-		[ 'T9: a key that is refused', { action => 'unauthorized' }, 401, 'missing bearer token', 0 ],
-	);
-	for my $case (@cases)
-	{
-		my ($name, $rule, $expected, $text, $made) = @$case;
-
-		fault({ call => 'create', %$rule });
-		my ($status, $json, $answer) = call(POST => '/v2/pods', wish(name => $name));
-		is($status, $expected, $name);
-		ref $text ? like($json->{detail}, $text, "$name: the text") : is($json->{detail}, $text, "$name: the text")
-		  if defined $text;
-		no_fault();
-		my @pods = @{ (call(GET => '/v2/pods'))[1]{pods} };
-		is(scalar(grep { $_->{name} eq $name } @pods), $made, "$name: $made made");
-		my @entries = @{ ledger()->{entries} };
-		is(scalar(@entries), ++$count, "$name: one line in the ledger");
-		my $line = $entries[-1];
-		is($line->{executed} ? 1 : 0, $made, "$name: which says whether it took effect");
-		is($line->{status}, $expected == 599 ? 0 : $expected, "$name: and what was answered");
-		is($line->{fault}, $expected == 201 && $rule->{action} ne 'truncate' ? undef : $rule->{action}, "$name: and why");
-		is($line->{name}, $name, "$name: and for what");
-		is($line->{pod}, $made ? $pods[0]{id} : undef, "$name: and which pod it is");
-	}
-
-	fault({ call => 'create', action => 'no_capacity', count => 2, after => 1 });
-	is_deeply([ map { (call(POST => '/v2/pods', wish()))[0] } 1 .. 4 ], [ 201, 400, 400, 201 ], 'C11: after one call, for two calls');
-	is_deeply([ map { [ @$_{qw(seen hits)} ] } @{ control(GET => '/_sim/faults')->{faults} } ], [ [ 4, 2 ] ], 'the rule counts');
-	no_fault();
-	fault({ match => { call => 'create', nth => 2 }, action => 'no_capacity' });
-	is_deeply([ map { (call(POST => '/v2/pods', wish()))[0] } 1 .. 3 ], [ 201, 400, 201 ], 'C11: for the second call');
-	no_fault();
-	fault({ call => 'create', action => 'no_capacity', for => 600 });
-	is((call(POST => '/v2/pods', wish()))[0], 400, 'C11: until a time');
-	advance(601);
-	is((call(POST => '/v2/pods', wish()))[0], 201, 'C11: and no longer');
-	no_fault();
-	control(POST => '/_sim/stock', { gpu => 'NVIDIA L4', data_center => 'AP-JP-1', level => 'NONE' });
-	is((call(POST => '/v2/pods', wish(gpu => { id => 'NVIDIA L4', count => 1 }, dataCenterIds => ['AP-JP-1'])))[0], 400, 'C11: in one data centre');
-	is((call(POST => '/v2/pods', wish(gpu => { id => 'NVIDIA L4', count => 1 }, dataCenterIds => [ 'AP-JP-1', 'US-TX-3' ])))[0], 201, 'C11: and not in another');
-	fault({ call => 'create', action => 'no_capacity' });
-	my $gpus = (call(GET => '/v2/catalog/gpus?include=AVAILABILITY&product=POD'))[1]{gpus};
-	is((grep { $_->{id} eq 'NVIDIA GeForce RTX 4090' } @$gpus)[0]{availability}, 'HIGH', 'C12: the catalog says HIGH');
-	is((call(POST => '/v2/pods', wish()))[0], 400, 'C12: and yet there is nothing');
-	no_fault();
-
-	control(POST => '/_sim/balance', { balance => 0.5 });
-	my ($status, $json) = call(POST => '/v2/pods', wish());
-	is($status, 402, 'C13: an hour must be paid for');
-	control(POST => '/_sim/balance', { balance => 1000 });
-	is((call(POST => '/v2/pods', wish()))[0], 201, 'C13: until credit is added');
-
-	fault({ call => 'create', action => 'delay', seconds => 0.2 }, { call => 'create', action => 'drop_after' });
-	is((call(POST => '/v2/pods', wish(name => 'slow')))[0], 599, 'C19: held back, then dropped');
-	is_deeply([ @{ ledger()->{entries}[-1] }{qw(name status executed)} ], [ 'slow', 0, JSON::PP::true ], 'C19: and executed');
-	no_fault();
-	my $socket = IO::Socket::INET->new(PeerAddr => $address);
-	fault({ call => 'create', action => 'delay', seconds => 3600 });
-	print $socket bytes('POST /v2/pods', encode_json(wish(name => 'impatient')), 'User-Agent: x');
-	ok(wait_until(sub { grep { $_->{name} eq 'impatient' } @{ ledger()->{pods} } }), 'C19: it takes effect before the answer');
-	no_fault();
-	fault({ call => 'create', action => 'delay_before', seconds => 3600 });
-	my $other = IO::Socket::INET->new(PeerAddr => $address);
-	print $other bytes('POST /v2/pods', encode_json(wish(name => 'later')), 'User-Agent: x');
-	ok(wait_until(sub { control(GET => '/_sim/faults')->{faults}[0]{hits} == 1 }), 'C19: or is held back before');
-	is(scalar(grep { $_->{name} eq 'later' } @{ ledger()->{pods} }), 0, 'C19: and then nothing is made yet');
-	no_fault();
-	close $socket;
-	close $other;
-
-	fault({ call => 'create', action => 'alter', set => { cost => 0, dataCenterId => 'XX-1', status => 'MOVING', more => 1, runtime => {} }, remove => ['gpu'] });
-	my $odd = create();
-	is_deeply([ @$odd{qw(cost dataCenterId status more)} ], [ 0, 'XX-1', 'MOVING', 1 ], 'C20, L14: an answer that is not so');
-	is_deeply([ $odd->{runtime}, exists $odd->{gpu} ? 1 : 0 ], [ {}, 0 ], 'C20: with a runtime too early and no GPU');
-	no_fault();
-	is(get($odd->{id})->{cost}, 0.74, 'C20: which is not true');
-	remove($_) for listed();
-};
-
-subtest 'the wire' => sub {
-	my @first = raw(
-		bytes('GET /v2/pods', '', 'User-Agent: x'),
-		bytes('POST /v2/pods', encode_json(wish(name => 'kept')), 'User-Agent: x'));
-	is(scalar(grep { /^HTTP\/1.1 20[01]/ } @first), 2, 'a connection serves many requests');
-
-	fault({ call => 'create', action => 'close_reused' });
-	is((call(POST => '/v2/pods', wish(name => 'fresh')))[0], 201, 'a fresh connection is left alone');
-	my @second = raw(
-		bytes('GET /v2/pods', '', 'User-Agent: x'),
-		bytes('POST /v2/pods', encode_json(wish(name => 'reused')), 'User-Agent: x'));
-	is($second[1], '', 'C16: a reused one closes without an answer');
-	is(scalar(grep { $_->{name} eq 'reused' } @{ ledger()->{pods} }), 1, 'C16: after the pod was made');
-	no_fault();
-
-	my ($status, $json, $answer);
-	fault({ call => 'list', action => 'rate_limit', retry_after => 7 });
-	($status, $json, $answer) = call(GET => '/v2/pods');
-	is_deeply([ $status, $answer->{headers}{'retry-after'} ], [ 429, 7 ], 'T6: come again in seconds');
-	like($answer->{headers}{ratelimit}, qr/r=0;t=7/, 'T6: the window is used up');
-	no_fault();
-	fault({ call => 'list', action => 'rate_limit', retry_after => undef, rate_limit => '"minute";r=0;t=60, "hour";r=0;t=1800' });
-	($status, $json, $answer) = call(GET => '/v2/pods');
-	ok(!exists $answer->{headers}{'retry-after'}, 'T6: without saying when');
-	is($answer->{headers}{ratelimit}, '"minute";r=0;t=60, "hour";r=0;t=1800', 'T6: with two windows');
-	no_fault();
-	fault({ call => 'list', action => 'rate_limit', retry_after => 'soon' });
-	is((call(GET => '/v2/pods'))[2]{headers}{'retry-after'}, 'soon', 'T6: or with nonsense');
-	no_fault();
-	for my $code (500, 502, 503, 504)
-	{
-		fault({ call => 'list', action => 'status', status => $code });
-		($status, $json, $answer) = call(GET => '/v2/pods');
-		is_deeply([ $status, $json->{status} ], [ $code, $code ], "T7: $code");
-		no_fault();
-		fault({ call => 'list', action => 'status', status => $code, html => JSON::PP::true });
-		($status, $json, $answer) = call(GET => '/v2/pods');
-		is($status, $code, "T7: $code in HTML");
-		like($answer->{content}, qr/^<html>/, "T7: $code in HTML, indeed");
-		no_fault();
-	}
-	fault({ call => 'list', action => 'status_after', status => 200, html => JSON::PP::true });
-	($status, $json, $answer) = call(GET => '/v2/pods');
-	is_deeply([ $status, $json, $answer->{headers}{'content-type'} ], [ 200, undef, 'text/html' ], 'T7: 200 with HTML');
-	no_fault();
-	fault({ call => 'list', action => 'truncate', bytes => 10 });
-	($status, $json, $answer) = call(GET => '/v2/pods');
-	is_deeply([ $status, $json, length $answer->{content} ], [ 200, undef, 10 ], 'T7: 200 with a piece of JSON');
-	no_fault();
-
-	fault({ call => 'list', action => 'drip', bytes => 300, interval => 0.02 });
-	($status, $json, $answer) = call(GET => '/v2/pods');
-	ok($status == 200 && @{ $json->{pods} } == 3, 'T8: a slow body is whole at last');
-	no_fault();
-	fault({ call => 'list', action => 'stall', seconds => 0.2 });
-	my $stalled = raw(bytes('GET /v2/pods', '', 'User-Agent: x'));
-	like($stalled, qr/^HTTP\/1.1 200 .*\r\n\r\n$/s, 'T8: headers, and nothing more');
-	no_fault();
-	fault({ call => 'list', action => 'delay', seconds => 0.2 }, { call => 'list', action => 'drop' });
-	is(raw(bytes('GET /v2/pods', '', 'User-Agent: x')), '', 'T8: silence');
-	no_fault();
-
-	control(POST => '/_sim/key', { revoke => JSON::PP::true });
-	is((call(GET => '/v2/pods'))[0], 401, 'T9: a revoked key');
-	control(POST => '/_sim/key', { key => 'rpa_next' });
-	is((call(GET => '/v2/pods'))[0], 401, 'T9: the old one remains so');
-	is((call(GET => '/v2/pods', undef, Authorization => 'Bearer rpa_next'))[0], 200, 'T9: the next one works');
-	control(POST => '/_sim/key', { key => $key, read_only => JSON::PP::true });
-	my @ids = listed();
-	is_deeply([ (call(POST => '/v2/pods', wish()))[0], remove($ids[0]), scalar(@ids) ], [ 403, 403, 3 ], 'T9: a key that may only read');
-	control(POST => '/_sim/key', { read_only => JSON::PP::false });
-
-	for my $bad ({ action => 'nonsense' }, { action => 'drop', colour => 'red' }, { action => 'drop', match => { gpus => 1 } }, { call => 'list' })
-	{
-		is((call(POST => '/_sim/faults', { add => [ { action => 'drop' }, $bad ] }))[0], 400, 'a rule that makes no sense is refused');
-	}
-	is_deeply(control(GET => '/_sim/faults')->{faults}, [], 'with those that came along');
-	fault({ name => 'a', action => 'drop' }, { name => 'b', action => 'drop' });
-	control(POST => '/_sim/faults', { clear => ['a'] });
-	is_deeply([ map { $_->{name} } @{ control(GET => '/_sim/faults')->{faults} } ], ['b'], 'a rule is cleared by its name');
-	no_fault();
 	remove($_) for listed();
 };
 
@@ -605,8 +274,26 @@ subtest 'get, list, delete' => sub {
 	is(remove($ids[0]), 204, 'G5: an exited pod is deleted');
 	is(remove($ids[0]), 404, 'G5: once');
 	is((call(GET => "/v2/pods/$ids[0]"))[0], 404, 'G5: and is not there any more');
+	for my $case ([ 'PROVISIONING', 0 ], [ 'STARTING', 30 ], [ 'RUNNING', 60 ], [ 'EXITED', 0, 'exit' ], [ 'ERROR', 0, 'fail' ])
+	{
+		my ($status, $seconds, $verb) = @$case;
+		my $id = create()->{id};
+
+		advance($seconds);
+		control(POST => '/_sim/pods', { $verb => $id }) if $verb;
+		is(get($id)->{status}, $status, "G5: a pod that is $status");
+		is_deeply([ remove($id), remove($id) ], [ 204, 404 ], "G5: is deleted as $status");
+	}
 	is(remove('unknownunknown'), 404, 'G7: an unknown pod');
 	is(ledger()->{entries}[-1]{pod}, 'unknownunknown', 'G7: which the ledger remembers');
+
+	my $member = control(POST => '/_sim/pods', { member => 'node' })->{id};
+	is_deeply([ remove($member), (call(PATCH => "/v2/pods/$member", { name => 'x' }))[0], (call(POST => "/v2/pods/$member/action", { action => 'stop' }))[0] ],
+		[ 409, 409, 409 ], 'G7: a member of a cluster is not touched');
+	is(get($member)->{cluster}{id}, 'simcluster', 'G7: it says what it is');
+	ok(!(grep { $_ eq $member } listed()), 'G7: no list has it');
+	ok((grep { $_ eq $member } listed('?includeClusterPods=true')), 'G7: but one that is asked to');
+	control(POST => '/_sim/pods', { vanish => $member });
 
 	fault({ call => 'list', action => 'hide_new', seconds => 300 });
 	my $late = create()->{id};
@@ -735,10 +422,15 @@ subtest 'paging' => sub {
 		my ($status, $json) = call(GET => '/v2/pods?limit=1000' . (defined $cursor ? "&cursor=$cursor" : ''));
 		push @got, map { $_->{id} } @{ $json->{pods} };
 		$cursor = $json->{pagination}{hasNextPage} ? $json->{pagination}{nextCursor} : undef;
-		remove($ids[6]) if $pages++ == 0;
+		if ($pages++ == 0)
+		{
+			remove($ids[6]);
+			create(name => 'between');
+		}
 	} while (defined $cursor);
 	is_deeply(\@got, [ reverse @ids ], 'G2: pages, newest first');
 	is($pages, 3, 'G2: three of them');
+	ok(!(grep { $_ eq (listed())[0] } @got), 'G3: what is made between two pages is on none');
 	for my $query ('cursor=nonsense', 'cursor=c1-1', 'limit=0', 'limit=1001', 'limit=x')
 	{
 		is((call(GET => "/v2/pods?$query"))[0], 422, "G2: $query is refused");
@@ -826,6 +518,14 @@ subtest 'containers' => sub {
 	ok(!kill(0, (file_lines("$dir/quick"))[0]), 'L10: after the first has ended');
 	is(stop_sim($pid), 0, 'it ends in order');
 
+	# A command is told before it is killed.
+	$pid = start_sim('--boot-seconds', 0, '--launch', "exec 2> /dev/null; trap 'echo told >> $dir/told; exit' TERM; echo runs >> $dir/told; while :; do sleep 0.02; done");
+	$pod = create();
+	ok(wait_until(sub { file_lines("$dir/told") == 1 }), 'M7: a command runs');
+	remove($pod->{id});
+	ok(wait_until(sub { file_lines("$dir/told") == 2 }), 'M7: and is asked to end');
+	is(stop_sim($pid), 0, 'it ends in order');
+
 	# A command that does not listen, with a child: both go, in the end.
 	my $stubborn = "trap '' TERM; echo start \$\$ >> $dir/stubborn; sleep 1000 & echo child \$! >> $dir/stubborn; while :; do wait; done";
 	$pid = start_sim('--boot-seconds', 0, '--launch', $stubborn);
@@ -839,6 +539,42 @@ subtest 'containers' => sub {
 	@processes = map { (split)[1] } file_lines("$dir/stubborn");
 	is(stop_sim($pid), 0, 'the simulator ends');
 	ok(wait_until(sub { !grep { kill 0, $_ } @processes }), 'and leaves nothing running');
+};
+
+subtest 'REST v1' => sub {
+	my $pid = start_sim();
+	for my $case ([ GET => '/v1/pods' ], [ POST => '/v1/pods' ], [ DELETE => '/v1/pods/x' ], [ GET => '/v1/nothing' ], [ GET => '/v1' ])
+	{
+		is_deeply([ (call(@$case))[ 0, 1 ] ], [ 410, { status => 410, error => 'This API has been retired.' } ], "X1: @$case is gone");
+	}
+	is(stop_sim($pid), 0, 'it ends in order');
+
+	$pid = start_sim('--rest-v1', 'working', '--boot-seconds', 0);
+	my %wish = (name => 'old', imageName => 'image:1', gpuTypeIds => ['NVIDIA L4'], gpuCount => 2, env => { A => 'b' });
+	my ($status, $pod, $answer) = call(POST => '/v1/pods', \%wish);
+	is($status, 201, 'X1: or a pod is made');
+	is_deeply([ @$pod{qw(name desiredStatus imageName gpuCount costPerHr machine templateId env)} ],
+		[ 'old', 'RUNNING', 'image:1', 2, 0.98, {}, '', { A => 'b' } ], 'X1: in other words');
+	like($pod->{createdAt}, qr/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \+0000 UTC$/, 'X1: with another time');
+	ok(!exists $answer->{headers}{ratelimit}, 'X1: without quotas');
+	my $list = (call(GET => '/v1/pods'))[1];
+	is_deeply([ map { $_->{id} } @$list ], [ $pod->{id} ], 'X1: a list is a bare array');
+	is((call(GET => "/v1/pods/$pod->{id}"))[1]{id}, $pod->{id}, 'X1: a pod is got');
+	is(get($pod->{id})->{name}, 'old', 'X1: it is the same account');
+	is_deeply([ (call(POST => '/v1/pods', { %wish, gpuTypeIds => [ 'NVIDIA GT 1030', 'NVIDIA L4' ] }))[ 0, 1 ] ],
+		[ 500, { status => 500, error => "create pod: $capacity" } ], 'X1: what the user did wrong is 500');
+	is_deeply([ (call(POST => '/v1/pods', { %wish, colour => 'red' }))[0], (call(POST => '/v1/pods', '['))[0] ], [ 400, 400 ], 'X1: or 400');
+	is_deeply([ (call(POST => '/v1/pods', { %wish, interruptible => JSON::PP::true }))[ 0, 1 ] ],
+		[ 500, { status => 500, error => 'create pod: Spot pods are no longer offered' } ], 'X2: there is no spot');
+	is(scalar(listed()), 1, 'X2: and none is made');
+	fault({ call => 'create', path => '/v1/*', action => 'status_after', status => 500, count => 1 });
+	is_deeply([ (call(POST => '/v1/pods', \%wish))[ 0, 1 ] ], [ 500, { status => 500, error => 'Something went wrong.' } ], 'X1: rules apply');
+	is(scalar(listed()), 2, 'X1: as they do elsewhere');
+	is((call(GET => '/v1/pods', undef, Authorization => ''))[0], 401, 'X1: a key is needed');
+	is((call(DELETE => "/v1/pods/$pod->{id}"))[0], 204, 'X1: a pod is deleted');
+	is_deeply([ (call(DELETE => "/v1/pods/$pod->{id}"))[ 0, 1 ] ], [ 404, { status => 404, error => 'pod not found to terminate' } ], 'X1: once');
+	is(line_of($pod->{id})->{ended_by}, 'delete', 'X1: and the ledger knows');
+	is(stop_sim($pid), 0, 'it ends in order');
 };
 
 subtest 'the command line' => sub {
@@ -864,7 +600,8 @@ subtest 'the command line' => sub {
 		is($status, 1, "--listen $bad->[0] is refused");
 		like($said, $bad->[1], 'and it says why');
 	}
-	for my $bad ([], [ '--listen', '127.0.0.1:0' ], [ '--api-key', 'k' ], [ '--seed', 'x' ], ['--nonsense'], [ '--status-mode', 'odd' ])
+	for my $bad ([], [ '--listen', '127.0.0.1:0' ], [ '--api-key', 'k' ], [ '--seed', 'x' ], ['--nonsense'], [ '--status-mode', 'odd' ], [ '--rest-v1', 'odd' ], [ '--exited-cost', 'odd' ],
+		[ '--listen', '127.0.0.1:0', '--api-key', 'k', '--tls-cert', $program ], [ '--tls-key', "$dir/no such file" ])
 	{
 		($status, $said) = $run->(@$bad);
 		is($status, 2, "refused: @$bad");
@@ -882,19 +619,6 @@ subtest 'the command line' => sub {
 	($status, $said) = $run->('--listen', '127.0.0.1:0', '--api-key', 'k', '--faults', "$dir/faults");
 	is($status, 2, 'rules that make no sense are refused');
 	like($said, qr/no action nonsense/, 'and it says why');
-
-	# The same seed and the same requests: the same ids and the same chances.
-	my @runs;
-	for (1 .. 2)
-	{
-		$pid = start_sim('--seed', 99);
-		fault({ call => 'create', action => 'no_capacity', probability => 0.5 });
-		push @runs, join ' ', map { my ($code, $pod) = call(POST => '/v2/pods', wish()); $pod->{id} // $code } 1 .. 20;
-		stop_sim($pid);
-	}
-	is($runs[0], $runs[1], 'a seed makes a run repeat');
-	like($runs[0], qr/400/, 'in which some fail');
-	like($runs[0], qr/[a-z0-9]{14}/, 'and some do not');
 
 	# A quota of one: of three requests that fall into two minutes at most, one is refused.
 	$pid = start_sim('--quota', 1);

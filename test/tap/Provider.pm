@@ -65,18 +65,8 @@ sub control
 sub fault
 {
 	my ($self, @rules) = @_;
-	my @nested;
 
-	for my $rule (@rules)
-	{
-		my %rest = %$rule;
-		my %nested = map { $_ => delete $rest{$_} } grep { exists $rest{$_} } qw(name action count probability);
-
-		$nested{match} = {map { $_ => delete $rest{$_} } grep { exists $rest{$_} } qw(call gpu)};
-		$nested{params} = \%rest if %rest;
-		push @nested, \%nested;
-	}
-	return $self->control(POST => 'faults', {add => \@nested});
+	return $self->control(POST => 'faults', {add => \@rules});
 }
 
 sub no_faults { return $_[0]->control(POST => 'faults', {clear => JSON::PP::true}); }
