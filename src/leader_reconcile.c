@@ -14,6 +14,7 @@
 #include "guc.h"
 #include "leader.h"
 #include "miscadmin.h"
+#include "pod_name.h"
 #include "store_event.h"
 #include "store_op.h"
 #include "store_worker.h"
@@ -112,21 +113,12 @@ read_rows(Round *round)
 	}
 }
 
-/*
- * Whether a pod carries this installation's id: the whole of it in its
- * environment, or, where the environment is not shown, the short form in a name
- * of exactly our form.
- */
+/* Whether a pod carries this installation's id. */
 static bool
 is_ours(const Round *round, const CloudPod *pod)
 {
-	const char *id = round->leader->installation.id;
-	char		in_name[INSTALLATION_SHORT + 1];
-
-	if (pod->name == NULL || !store_op_parse_pod_name(pod->name, in_name) ||
-		strncmp(in_name, id, INSTALLATION_SHORT) != 0)
-		return false;
-	return pod->env_installation == NULL || strcmp(pod->env_installation, id) == 0;
+	return pod->name != NULL &&
+		pod_name_is_of(pod->name, pod->env_installation, round->leader->installation.id);
 }
 
 /*

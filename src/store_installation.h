@@ -5,11 +5,8 @@
 #ifndef GPU_ORCH_STORE_INSTALLATION_H
 #define GPU_ORCH_STORE_INSTALLATION_H
 
+#include "pod_name.h"
 #include "spi_util.h"
-
-/* The hex digits of an installation's id, and how many of them a pod's name shows. */
-#define INSTALLATION_ID_LENGTH 32
-#define INSTALLATION_SHORT 8
 
 typedef struct Installation
 {

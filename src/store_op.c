@@ -11,14 +11,12 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "pod_name.h"
 #include "store_installation.h"
 #include "store_op.h"
 #include "utils/builtins.h"
 
 static const char *const state_names[] = {"planned", "sent", "unknown", "done", "refused", "absent"};
-
-/* Lower-case base32 without the letters that look like digits. */
-static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
 /* 130 random bits in 26 characters. */
 static void
@@ -29,7 +27,7 @@ make_nonce(char nonce[POD_NONCE_LENGTH + 1])
 	if (!pg_strong_random(bits, sizeof(bits)))
 		elog(ERROR, "gpu_orch: could not obtain random bits");
 	for (int i = 0; i < POD_NONCE_LENGTH; i++)
-		nonce[i] = alphabet[bits[i] & 31];
+		nonce[i] = POD_NONCE_ALPHABET[bits[i] & 31];
 	nonce[POD_NONCE_LENGTH] = '\0';
 }
 
@@ -39,33 +37,6 @@ store_op_pod_name(const Installation *installation, const char *nonce)
 {
 	return psprintf(POD_NAME_PREFIX "%.*s-%d-%s", INSTALLATION_SHORT, installation->id,
 					installation->epoch, nonce);
-}
-
-/*
- * Whether a name is exactly of the form that ours have; the short id of the
- * installation that it belongs to.
- */
-bool
-store_op_parse_pod_name(const char *name, char installation[9])
-{
-	const char *rest;
-	size_t		digits;
-
-	if (strncmp(name, POD_NAME_PREFIX, strlen(POD_NAME_PREFIX)) != 0)
-		return false;
-	rest = name + strlen(POD_NAME_PREFIX);
-	if (strspn(rest, "0123456789abcdef") != INSTALLATION_SHORT || rest[INSTALLATION_SHORT] != '-')
-		return false;
-	memcpy(installation, rest, INSTALLATION_SHORT);
-	rest += INSTALLATION_SHORT + 1;
-	digits = strspn(rest, "0123456789");
-	if (digits == 0 || digits > 10 || rest[digits] != '-')
-		return false;
-	rest += digits + 1;
-	if (strlen(rest) != POD_NONCE_LENGTH || strspn(rest, alphabet) != POD_NONCE_LENGTH)
-		return false;
-	installation[INSTALLATION_SHORT] = '\0';
-	return true;
 }
 
 #define OP_COLUMNS \

@@ -8,10 +8,6 @@
 #include "spi_util.h"
 #include "store_installation.h"
 
-/* A pod's name: gpo-<installation>-<installation epoch>-<nonce>. */
-#define POD_NAME_PREFIX "gpo-"
-#define POD_NONCE_LENGTH 26
-
 typedef enum OpKind
 {
 	OP_CREATE,
@@ -54,7 +50,6 @@ typedef struct CloudOpRow
 } CloudOpRow;
 
 extern char *store_op_pod_name(const Installation *installation, const char *nonce);
-extern bool store_op_parse_pod_name(const char *name, char installation[9]);
 
 extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *installation,
 								  const char *gpu_type, const char *data_center,

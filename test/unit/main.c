@@ -92,6 +92,7 @@ main(void)
 	test_fsm_task();
 	test_fsm_worker();
 	test_place();
+	test_pod_name();
 	test_scale_cases();
 	test_scale_properties();
 	test_fleet();

@@ -29,6 +29,7 @@ extern void test_backoff(void);
 extern void test_fsm_task(void);
 extern void test_fsm_worker(void);
 extern void test_place(void);
+extern void test_pod_name(void);
 extern void test_scale_cases(void);
 extern void test_scale_properties(void);
 extern void test_fleet(void);
