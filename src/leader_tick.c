@@ -310,6 +310,7 @@ prepare(Leader *leader, void *arg)
 		leader->next_catalog = Min(leader->next_catalog, leader->last_catalog + CATALOG_RETRY);
 	leader->unpriced = unpriced;
 	store_op_plan_owed_deletes(now);
+	store_op_watch_deletes(now);
 }
 
 /* What the fleet looks like after the cycle, for run_cycle() and status(). */

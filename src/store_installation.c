@@ -13,6 +13,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_control.h"
 #include "miscadmin.h"
+#include "store_alert.h"
 #include "store_event.h"
 #include "store_installation.h"
 #include "utils/builtins.h"
@@ -75,6 +76,7 @@ store_installation_check(Installation *installation, TimestampTz now)
 
 		installation->hold = true;
 		store_event("hold", "installation", store_detail("why", reason), now);
+		store_alert(ALERT_HOLD, "installation", reason, now);
 		ereport(WARNING,
 				(errmsg("gpu_orch is on hold: this installation was %s", reason),
 				 errhint("If this copy is to take over the fleet, call "
@@ -168,5 +170,6 @@ store_installation_adopt(TimestampTz now)
 	spi_arg(&args, ObjectIdGetDatum(MyDatabaseId), false);
 	spi_run_one(&query, &args, "adopting the installation");
 	store_event("adopted", "installation", NULL, now);
+	store_alert(ALERT_HOLD, "installation", NULL, now);
 	spi_end();
 }

@@ -12,6 +12,7 @@
 
 #include "miscadmin.h"
 #include "pod_name.h"
+#include "store_alert.h"
 #include "store_installation.h"
 #include "store_op.h"
 #include "utils/builtins.h"
@@ -213,6 +214,37 @@ store_op_plan_owed_deletes(TimestampTz now)
 	}
 	spi_end();
 	return n;
+}
+
+/* Raise or clear the alert for deletes that have been owed for longer than age, in microseconds. */
+static void
+watch_owed(const char *alert, int64 age, TimestampTz now)
+{
+	static SpiQuery query = {
+		"SELECT count(*), min(o.pod_id), to_char(min(o.planned_at) AT TIME ZONE 'UTC',"
+		" 'YYYY-MM-DD HH24:MI:SS') "
+		"FROM gpu_orch.cloud_op o WHERE o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown')"
+		" AND o.planned_at < $1",
+		1, {TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	char	   *detail = NULL;
+
+	spi_begin();
+	spi_arg_time(&args, now - age);
+	if (spi_read(&query, &args, 1) == 1 && spi_int8(0, 1) > 0)
+		detail = psprintf(INT64_FORMAT " pods, among them %s; the first delete since %s UTC",
+						  spi_int8(0, 1), spi_text(0, 2), spi_text(0, 3));
+	store_alert(alert, "fleet", detail, now);
+	spi_end();
+}
+
+/* Raise or clear the alerts for deletes that are not proved for long. */
+void
+store_op_watch_deletes(TimestampTz now)
+{
+	watch_owed(ALERT_DELETE_OWED, 10 * USECS_PER_MINUTE, now);
+	watch_owed(ALERT_DELETE_OWED_LONG, USECS_PER_HOUR, now);
 }
 
 /* The ops of a kind that are planned and due, oldest first. */

@@ -56,6 +56,7 @@ extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const I
 								  int64 price_micros, int64 decision, TimestampTz now);
 extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,
 								 const char *pod_id, TimestampTz now);
+extern void store_op_watch_deletes(TimestampTz now);
 extern int	store_op_plan_owed_deletes(TimestampTz now);
 extern int	store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now);
 extern int	store_op_abandoned(CloudOpRow **ops);

@@ -190,6 +190,11 @@ SELECT e.id AS event, e.at, e.kind, e.subject, e.rule, e.from_state, e.to_state,
 FROM gpu_orch.event e;
 COMMENT ON VIEW gpu_orch.events IS 'What changed in the fleet and its rules, by whom; rule is a row of worker_transition';
 
+CREATE VIEW gpu_orch.alerts AS
+SELECT a.name AS alert, r.level, a.subject, a.detail, a.raised_at, a.cleared_at, r.meaning, r.action
+FROM gpu_orch.alert a JOIN gpu_orch.alert_rule r ON r.name = a.name;
+COMMENT ON VIEW gpu_orch.alerts IS 'What somebody should look at: open while cleared_at is null, with what to do about it';
+
 CREATE VIEW gpu_orch.cost_estimate AS
 SELECT w.id AS worker_id, p.name AS pool, s.pod_id, round(s.price_micros / 1000000.0, 6) AS price_per_hour, s.started_at, s.ended_at,
        extract(epoch FROM coalesce(s.ended_at, gpu_orch.clock()) - s.started_at) AS seconds,

@@ -55,7 +55,7 @@ SELECT volatility_is('gpu_orch', 'claim_tasks', ARRAY['text', 'text', 'integer']
 SELECT table_privs_are('gpu_orch', v, 'gpu_orch_monitor', ARRAY['SELECT'])
 FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'orchestrator_status', 'active_workers_health',
                   'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate',
-                  'spend_by_pool', 'decisions', 'events', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
+                  'spend_by_pool', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
 FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'cloud_op', 'installation']) t,
      unnest(ARRAY['gpu_orch_operator', 'gpu_orch_submitter', 'gpu_orch_worker', 'gpu_orch_monitor']) role;

@@ -232,9 +232,12 @@ is( $copy->safe_psql('app', q{SELECT term FROM gpu_orch.explain_scaling('p') WHE
 	'hold', 'because of the hold');
 like((sqlstate_of($copy, q{SELECT gpu_orch.spawn_worker('p')}))[1], qr{on hold}, 'nor may an operator announce one');
 is(scalar(lines_of_leader($copy, 'WARNING')), 1, 'the hold is logged once');
+is($copy->safe_psql('app', q{SELECT alert, level, subject, detail FROM gpu_orch.alerts WHERE cleared_at IS NULL}),
+	"hold|critical|installation|made on another server: $origin", 'and is an alert');
 $copy->safe_psql('app', 'SELECT gpu_orch.adopt_installation(); SELECT gpu_orch.run_cycle()');
 is($copy->safe_psql('app', 'SELECT hold, hold_reason IS NULL, epoch FROM gpu_orch.installation'),
 	'f|t|2', 'adopting ends the hold, under a new epoch');
+is($copy->safe_psql('app', 'SELECT count(*) FROM gpu_orch.alerts WHERE cleared_at IS NULL'), 0, 'the alert is cleared');
 isnt( $copy->safe_psql('app', q{SELECT term FROM gpu_orch.explain_scaling('p') WHERE bound}),
 	'hold', 'and nothing is held any more');
 holds_invariants($copy);

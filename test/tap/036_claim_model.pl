@@ -3,8 +3,9 @@
 # (ClaimModel.pm) judges each claim: nothing that may not be claimed, nothing that goes first passed over, and
 # never nothing while there is something. After each step every task must stand where the model has it.
 #
-# The leader acts in the first histories, one of thirty. In them it is waited for after each step; in the others
-# admit() is a step like any other, and nothing happens between steps. So a seed decides everything. Two
+# The leader acts in the first histories, one of thirty. In them it is waited for after each step, and there is one
+# session, as it may act before a second one goes on. In the others admit() is a step like any other, and nothing
+# happens between steps. So a seed decides everything. Two
 # processes share the histories, each with a server of its own, since a history waits for one answer after the
 # other.
 #
@@ -632,7 +633,7 @@ sub clean_up
 sub history
 {
 	my ($number) = @_;
-	my $sessions = do { srand($seed * 1_000_003 + $number); pick(1, 2, 3) };
+	my $sessions = do { srand($seed * 1_000_003 + $number); $has_leader ? 1 : pick(1, 2, 3) };
 
 	@log = ();
 	ask(0, 'SELECT ' . join ', ', map { worker_call($_, 'heartbeat') } @workers);

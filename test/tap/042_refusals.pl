@@ -70,11 +70,18 @@ ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE state = 'initial
 $provider->no_faults;
 
 # A delete that is answered but did nothing is found out, and repeated until it works.
-$provider->fault({call => 'delete', action => 'status', status => 500, count => 2});
+$provider->fault({call => 'delete', action => 'status', status => 500});
 sql(q{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": 0}, "min_workers": 0}');
 	SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE state = 'initializing'});
-ok(until_true(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'a delete that fails is repeated');
+ok(until_true(q{SELECT tries > 1 FROM gpu_orch.cloud_ops WHERE kind = 'delete' ORDER BY op_id DESC LIMIT 1}),
+	'a delete that fails is repeated');
+is(sql(q{SELECT count(*) FROM gpu_orch.alerts}), 0, 'nobody is told yet');
+sql(q{SELECT gpu_orch.advance_clock('11 minutes'); SELECT gpu_orch.run_cycle()});
+is(sql(q{SELECT alert, level, subject, detail ~ '^1 pods' FROM gpu_orch.alerts WHERE cleared_at IS NULL}),
+	'delete_owed|warning|fleet|t', 'after ten minutes there is an alert');
 $provider->no_faults;
+ok(until_true(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'it is repeated until it works');
+ok(until_true(q{SELECT count(*) = 1 AND bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts}), 'and the alert is cleared');
 
 # A wrong key: said, shown, and tasks are served as before.
 $provider->control(POST => 'key', {revoke => \1});

@@ -1,0 +1,17 @@
+/*
+ * store_alert.h
+ *	  What somebody should look at.
+ */
+#ifndef GPU_ORCH_STORE_ALERT_H
+#define GPU_ORCH_STORE_ALERT_H
+
+#include "spi_util.h"
+
+/* Names of rows of alert_rule. */
+#define ALERT_HOLD "hold"
+#define ALERT_DELETE_OWED "delete_owed"
+#define ALERT_DELETE_OWED_LONG "delete_owed_long"
+
+extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
+
+#endif
