@@ -157,7 +157,7 @@ rules($no_list, { call => 'list', action => 'status', status => 503, detail => "
 my $no_second_page = rules(provider([ '--paging', '--page-size', 1 ], 1, 2),
 	{ call => 'list', action => 'status', status => 502, cursor => JSON::PP::true });
 my $cut_list = rules(provider([], 1), { call => 'list', action => 'truncate' });
-my $no_second_list = rules(provider([], 1), { call => 'list', action => 'status', status => 500, after => 1 });
+my $no_second_list = rules(provider([], 1), { call => 'list', action => 'status', status => 500, skip => 1 });
 my $only_others = provider([]);
 my $other = $only_others->control(POST => 'pods', { foreign => 'somebody-elses' })->{id};
 my $nobody = provider([]);
