@@ -128,7 +128,7 @@ tell_myself(SimRequest *request, const char *text)
 		json_object_set_new(myself, "clientBalance", json_real(sim_balance(now)));
 	if (strstr(text, "currentSpendPerHr") != NULL)
 		json_object_set_new(myself, "currentSpendPerHr", json_real(sim_spend_per_hour()));
-	if (json_object_size(myself) == 0)
+	if (strstr(text, "{id") != NULL || strstr(text, " id") != NULL || json_object_size(myself) == 0)
 		json_object_set_new(myself, "id", json_string("user_sim"));
 	sim_reply(request, 200, json_pack("{s:{s:o}}", "data", "myself", myself));
 }

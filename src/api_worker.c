@@ -4,7 +4,8 @@
  *
  * A cloud worker registers with the token that its pod was given; the token works
  * until the worker is terminated, but only for the pod id bound at its first use,
- * so a container that restarts registers again and a thief elsewhere does not. A
+ * so a container that restarts registers again and a thief elsewhere does not. The
+ * id is a claim: nothing is deleted under it before the provider has shown it. A
  * registration is also the strongest proof that a pod exists: it adopts the pod
  * even if every answer of the provider was lost.
  */
@@ -45,6 +46,17 @@ refuse_registration(const char *worker_id)
 					 "without one, by a role that is a member of gpu_orch_operator.")));
 }
 
+/* Refuse a pod id that the provider cannot have given out: it could not be sent to it. */
+static void
+check_pod_id(const char *pod_id)
+{
+	if (pod_id != NULL &&
+		(pod_id[0] == '\0' ||
+		 strspn(pod_id, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(pod_id)))
+		api_refuse("pod_id", "It has characters other than letters, digits, - and _, or none.",
+				   "Pass the pod's id as the provider gives it, as in RUNPOD_POD_ID.");
+}
+
 /*
  * Let a cloud worker in. Its create is settled by this alone: a pod that speaks
  * with the op's token exists.
@@ -63,14 +75,21 @@ admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, Tim
 		api_refuse("pod_id", "It is null.",
 				   "A pod's worker passes its pod id, as in RUNPOD_POD_ID, so that its token works "
 				   "nowhere else.");
-	if ((profile.bound_pod_id != NULL && strcmp(profile.bound_pod_id, pod_id) != 0) ||
-		(profile.pod_id != NULL && strcmp(profile.pod_id, pod_id) != 0))
+	if (profile.bound_pod_id != NULL && strcmp(profile.bound_pod_id, pod_id) != 0)
 		refuse_registration(worker->id);
 	if (worker->state == WS_TERMINATING)
 		refuse_registration(worker->id);
 
-	if (store_op_latest(worker->no, OP_CREATE, &op) &&
-		(op.state == OP_SENT || op.state == OP_UNKNOWN))
+	if (!store_op_latest(worker->no, OP_CREATE, &op))
+		return;
+	if (profile.pod_id != NULL && strcmp(profile.pod_id, pod_id) != 0)
+	{
+		/* Two pods for one create: the one that speaks stays. */
+		store_op_rebind(op.id, pod_id);
+		store_worker_set_pod(worker->no, pod_id, NULL, NULL, -1);
+		store_spend_update(worker->no, pod_id, -1);
+	}
+	else if (op.state == OP_SENT || op.state == OP_UNKNOWN)
 	{
 		store_op_answer(op.id, OP_DONE, 0, "registered", NULL, pod_id, 0, now);
 		store_worker_set_pod(worker->no, pod_id, op.gpu_type, op.data_center, -1);
@@ -122,6 +141,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	bool		exists;
 
 	api_begin_change();
+	check_pod_id(pod_id);
 	match_require_capabilities(capabilities, "capabilities");
 	if (pool_name != NULL && !store_pool_find(pool_name, false, &pool))
 		ereport(ERROR,

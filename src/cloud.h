@@ -17,7 +17,8 @@ typedef enum CloudCall
 	CLOUD_GET,
 	CLOUD_LIST,
 	CLOUD_DELETE,
-	CLOUD_CATALOG
+	CLOUD_CATALOG,
+	CLOUD_ACCOUNT
 } CloudCall;
 
 typedef enum CloudVerdict
@@ -47,7 +48,7 @@ typedef enum CloudReason
 typedef struct CloudPod
 {
 	char *id;
-	char *name;
+	char *name;				/* "" if it has none */
 	char *status;			/* the provider's word; "" if it sent none */
 	int64 price_micros;		/* USD per hour for the whole pod, millionths; -1 unknown */
 	int gpu_count;			/* 0: none, or unknown */
@@ -117,6 +118,9 @@ typedef struct CloudAnswer
 	bool complete;		/* LIST: every page arrived */
 	CloudOffer *offers; /* CATALOG, if OK */
 	int n_offers;
+	char *account;		  /* ACCOUNT, if OK: whose the key is */
+	int64 balance_micros; /* ACCOUNT: dollars left, in millionths; -1 it does not say */
+	int64 spend_micros;	  /* ACCOUNT: dollars an hour now, in millionths; -1 it does not say */
 	TimestampTz provider_time; /* the answer's own date; 0 unknown */
 	TimestampTz started_at;	   /* of a list: when its first page was asked for */
 } CloudAnswer;
@@ -140,6 +144,7 @@ extern bool cloud_start_get(CloudSession *session, int64 tag, const char *pod_id
 extern bool cloud_start_delete(CloudSession *session, int64 tag, const char *pod_id, char **error);
 extern bool cloud_start_list(CloudSession *session, int64 tag, char **error);
 extern bool cloud_start_catalog(CloudSession *session, int64 tag, char **error);
+extern bool cloud_start_account(CloudSession *session, int64 tag, char **error);
 extern bool cloud_next_answer(CloudSession *session, CloudAnswer *answer);
 
 #endif

@@ -1,6 +1,7 @@
 /*
  * cloud_runpod.c
- *	  RunPod's REST API v2: the only file that knows its paths and field names.
+ *	  RunPod's REST API v2: its paths, and what is sent to it. Its answers are read by
+ *	  cloud_runpod_read.c; no other file knows the names of its fields.
  *
  * Turns calls into requests and answers into verdicts. An answer is taken as proof
  * only if it could be read and concerns what was asked for: a create must return
@@ -14,25 +15,21 @@
  */
 #include "postgres.h"
 
-#include "cloud.h"
 #include "clock.h"
+#include "cloud_runpod.h"
 #include "cloud_text.h"
 #include "http_client.h"
 #include "http_retry.h"
 #include "json_read.h"
-#include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
 /* The provider refuses longer requests. */
 #define MAX_REQUEST_BYTES 102400
-#define MAX_LIST_BYTES (8 * 1024 * 1024)
+#define MAX_LIST_BYTES (16 * 1024 * 1024)
 #define MAX_ANSWER_BYTES (1024 * 1024)
-#define MAX_PAGES 100
 #define PAGE_SIZE 1000
-#define MAX_ID_BYTES 64
-#define MAX_CURSOR_BYTES 2048
 /* A create may be silent for as long as its time limit; nothing else needs that. */
 #define STALL_TIMEOUT_S 20
 
@@ -48,29 +45,9 @@ struct CloudSession
 	int n_calls;
 };
 
-/* A call whose answer was not taken yet. */
-typedef struct RunpodCall
-{
-	dlist_node node;
-	MemoryContext context;
-	int64 tag;
-	CloudCall call;
-	TimestampTz started_at;
-	char *expected; /* CREATE: the pod's name; GET: its id */
-	char *key;		/* as it was at the start */
-	char **secrets; /* CREATE: values of the environment */
-	int n_secrets;
-	CloudPod *pods; /* what was read so far */
-	int n_pods;
-	CloudOffer *offers;
-	int n_offers;
-	int n_pages;  /* LIST: pages that arrived */
-	char *cursor; /* LIST: the next page; NULL: none */
-} RunpodCall;
-
 static const HttpEffect effects[] = {
 	[CLOUD_CREATE] = HTTP_MAKES,   [CLOUD_GET] = HTTP_READS,	 [CLOUD_LIST] = HTTP_READS,
-	[CLOUD_DELETE] = HTTP_REMOVES, [CLOUD_CATALOG] = HTTP_READS,
+	[CLOUD_DELETE] = HTTP_REMOVES, [CLOUD_CATALOG] = HTTP_READS, [CLOUD_ACCOUNT] = HTTP_READS,
 };
 
 static const CloudVerdict verdicts[] = {
@@ -251,6 +228,16 @@ new_call(CloudSession *session, CloudCall kind, int64 tag, const char *expected)
 	return call;
 }
 
+/* How much of a URL says where the server is. */
+static int
+origin_length(const char *url)
+{
+	const char *host = strstr(url, "://");
+	const char *path = host != NULL ? strchr(host + 3, '/') : NULL;
+
+	return path != NULL ? (int) (path - url) : (int) strlen(url);
+}
+
 /*
  * Send the request of a call, or of a list's next page. False with a reason in
  * *error if it cannot be: nothing was sent.
@@ -262,7 +249,9 @@ send_request(CloudSession *session, RunpodCall *call, HttpMethod method, const c
 	HttpRequest request = { 0 };
 
 	request.method = method;
-	request.url = psprintf("%s%s", session->api_url, path);
+	request.url = call->call == CLOUD_ACCOUNT ?
+		psprintf("%.*s%s", origin_length(session->api_url), session->api_url, path) :
+		psprintf("%s%s", session->api_url, path);
 	request.body = body;
 	request.bearer = session->key;
 	request.connect_timeout_ms = session->connect_timeout_ms;
@@ -283,13 +272,6 @@ begin_call(CloudSession *session, RunpodCall *call, HttpMethod method, const cha
 	unlink_call(session, call);
 	MemoryContextDelete(call->context);
 	return false;
-}
-
-/* Is a text given at all? */
-static bool
-given(const char *text)
-{
-	return text != NULL && text[0] != '\0';
 }
 
 /* Append a JSON string, after a comma unless it is the first of its object or array. */
@@ -313,7 +295,7 @@ add_key(StringInfo out, const char *key)
 static void
 add_string(StringInfo out, const char *key, const char *value)
 {
-	if (!given(value))
+	if (!text_given(value))
 		return;
 	add_key(out, key);
 	escape_json(out, value);
@@ -354,7 +336,7 @@ write_spec(StringInfo out, const CloudPodSpec *spec)
 		add_key(out, "disk");
 		appendStringInfo(out, "%d", spec->container_disk_gb);
 	}
-	if (given(spec->volume_id))
+	if (text_given(spec->volume_id))
 	{
 		add_key(out, "mounts");
 		appendStringInfoString(out, "{\"network\":[{");
@@ -383,15 +365,15 @@ write_spec(StringInfo out, const CloudPodSpec *spec)
 static const char *
 spec_problem(const CloudPodSpec *spec, const StringInfoData *body)
 {
-	if (!given(spec->name))
+	if (!text_given(spec->name))
 		return "it has no name";
-	if (!given(spec->gpu_type))
+	if (!text_given(spec->gpu_type))
 		return "it has no GPU type";
 	if (spec->gpu_count < 1)
 		return "it has no GPU";
-	if (!given(spec->image) && !given(spec->template_id))
+	if (!text_given(spec->image) && !text_given(spec->template_id))
 		return "it has neither image nor template";
-	if (given(spec->volume_id) && !given(spec->volume_mount_path))
+	if (text_given(spec->volume_id) && !text_given(spec->volume_mount_path))
 		return "its volume has no mount path";
 	if (body->len > MAX_REQUEST_BYTES)
 		return "its description is longer than the provider accepts";
@@ -426,25 +408,12 @@ cloud_start_create(CloudSession *session, int64 tag, const CloudPodSpec *spec, c
 	return started;
 }
 
-/* May this stand in a path, and is it of the form that the provider's ids have? */
-static bool
-is_pod_id(const char *id)
-{
-	size_t len = strlen(id);
-
-	return len >= 1 && len <= MAX_ID_BYTES &&
-		strspn(id,
-			   "0123456789-_"
-			   "abcdefghijklmnopqrstuvwxyz"
-			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == len;
-}
-
 /* Start a call that concerns one pod. */
 static bool
 start_pod_call(CloudSession *session, CloudCall kind, int64 tag, HttpMethod method,
 			   const char *pod_id, char **error)
 {
-	if (!is_pod_id(pod_id))
+	if (!cloud_runpod_is_id(pod_id))
 	{
 		*error = pstrdup("the pod's id is not of the provider's form");
 		return false;
@@ -483,262 +452,12 @@ cloud_start_catalog(CloudSession *session, int64 tag, char **error)
 					  "/catalog/gpus?include=AVAILABILITY&product=POD", NULL, error);
 }
 
-/* ---- reading answers; these return why an answer cannot be read, or NULL ---- */
-
-/* Read a pod. Absent, null and unknown values are no reason to refuse it, but id and name are. */
-static const char *
-read_pod(JsonbContainer *json, CloudPod *pod)
+/* Read whose account the key is of, and its balance, which the REST API does not tell. */
+bool
+cloud_start_account(CloudSession *session, int64 tag, char **error)
 {
-	JsonbContainer *part;
-	int64 count;
-
-	memset(pod, 0, sizeof(*pod));
-	pod->id = json_read_string(json, "id");
-	pod->name = json_read_string(json, "name");
-	if (pod->id == NULL || !is_pod_id(pod->id))
-		return "a pod has no valid id";
-	if (pod->name == NULL)
-		return "a pod has no name";
-	pod->status = json_read_string(json, "status");
-	if (pod->status == NULL)
-		pod->status = pstrdup("");
-	/* Stopped pods may cost nothing by this field; that is no price. */
-	if (!json_read_micros(json, "cost", &pod->price_micros) || pod->price_micros == 0)
-		pod->price_micros = -1;
-	part = json_read_object(json, "gpu");
-	if (part != NULL)
-	{
-		pod->gpu_type = json_read_string(part, "id");
-		if (json_read_int64(part, "count", &count) && count > 0 && count <= PG_INT16_MAX)
-			pod->gpu_count = (int) count;
-	}
-	pod->data_center = json_read_string(json, "dataCenterId");
-	part = json_read_object(json, "runtime");
-	pod->has_runtime = part != NULL && JsonContainerSize(part) > 0;
-	(void) json_read_time(json, "createdAt", &pod->created_at);
-	part = json_read_object(json, "env");
-	if (part != NULL)
-	{
-		pod->env_installation = json_read_string(part, "GPU_ORCH_INSTALLATION");
-		pod->env_op = json_read_string(part, "GPU_ORCH_OP");
-	}
-	return NULL;
-}
-
-/* Read the answer of a create or a get: the pod that was asked for, no other. */
-static const char *
-read_one_pod(RunpodCall *call, JsonbContainer *json)
-{
-	CloudPod *pod = palloc(sizeof(CloudPod));
-	const char *problem = read_pod(json, pod);
-
-	if (problem != NULL)
-		return problem;
-	if (strcmp(call->call == CLOUD_CREATE ? pod->name : pod->id, call->expected) != 0)
-		return "it is about another pod";
-	call->pods = pod;
-	call->n_pods = 1;
-	return NULL;
-}
-
-/* Find out whether a list goes on. Servers of before paging send no pagination at all. */
-static const char *
-read_pagination(RunpodCall *call, JsonbContainer *json)
-{
-	JsonbContainer *pagination = json_read_object(json, "pagination");
-	bool more = false;
-
-	call->cursor = NULL;
-	if (pagination == NULL)
-		return json_read_has(json, "pagination") ? "its pagination is not an object" : NULL;
-	call->cursor = json_read_string(pagination, "nextCursor");
-	if (!json_read_bool(pagination, "hasNextPage", &more))
-		more = call->cursor != NULL;
-	if (!more)
-		call->cursor = NULL;
-	else if (!given(call->cursor) || strlen(call->cursor) > MAX_CURSOR_BYTES)
-		return "it announces a page without a usable cursor";
-	else if (call->n_pages >= MAX_PAGES)
-		return "it has too many pages";
-	return NULL;
-}
-
-/* Read a page of a list. One pod that cannot be read makes the list unreadable. */
-static const char *
-read_page(RunpodCall *call, JsonbContainer *json)
-{
-	JsonbContainer *pods = json_read_array(json, "pods");
-	int n;
-
-	call->n_pages++;
-	if (pods == NULL)
-		return "it has no array of pods";
-	n = (int) JsonContainerSize(pods);
-	if (n > 0)
-	{
-		Size size = (call->n_pods + n) * sizeof(CloudPod);
-
-		call->pods = call->pods == NULL ? palloc(size) : repalloc_huge(call->pods, size);
-	}
-	for (int i = 0; i < n; i++)
-	{
-		JsonbContainer *json_pod = json_read_object_at(pods, i);
-		const char *problem = json_pod != NULL ? read_pod(json_pod, &call->pods[call->n_pods]) :
-												 "a pod is not an object";
-
-		if (problem != NULL)
-			return problem;
-		call->n_pods++;
-	}
-	return read_pagination(call, json);
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	return strcmp(((const CloudPod *) a)->id, ((const CloudPod *) b)->id);
-}
-
-/* A pod that moved to another page while the list was read is there twice: keep one. */
-static void
-drop_doubles(RunpodCall *call)
-{
-	int kept = 0;
-
-	qsort(call->pods, call->n_pods, sizeof(CloudPod), compare_ids);
-	for (int i = 0; i < call->n_pods; i++)
-	{
-		if (kept == 0 || strcmp(call->pods[kept - 1].id, call->pods[i].id) != 0)
-			call->pods[kept++] = call->pods[i];
-	}
-	call->n_pods = kept;
-}
-
-/* The price of a lane of the catalog; 0 dollars and a lane marked as closed are no offer. */
-static int64
-read_lane_price(JsonbContainer *gpu, const char *lane)
-{
-	JsonbContainer *prices = json_read_object(gpu, "price");
-	bool open = true;
-	int64 micros;
-
-	(void) json_read_bool(gpu, lane, &open);
-	if (!open || prices == NULL || !json_read_micros(prices, lane, &micros) || micros == 0)
-		return -1;
-	return micros;
-}
-
-/*
- * Append the offers of one GPU type: anywhere, and in each data centre that is named.
- * What nobody can rent, or cannot be read, is left out.
- */
-static void
-read_gpu_type(RunpodCall *call, JsonbContainer *gpu)
-{
-	JsonbContainer *places = json_read_array(gpu, "dataCenters");
-	int n_places = places != NULL ? (int) JsonContainerSize(places) : 0;
-	CloudOffer anywhere = { 0 };
-	int64 memory;
-	Size size;
-
-	anywhere.gpu_type = json_read_string(gpu, "id");
-	anywhere.price_secure_micros = read_lane_price(gpu, "secure");
-	anywhere.price_community_micros = read_lane_price(gpu, "community");
-	if (!given(anywhere.gpu_type) ||
-		(anywhere.price_secure_micros < 0 && anywhere.price_community_micros < 0))
-		return;
-	anywhere.availability = json_read_string(gpu, "availability");
-	if (json_read_int64(gpu, "memory", &memory) && memory > 0 && memory <= PG_INT16_MAX)
-		anywhere.memory_gb = (int) memory;
-
-	size = (call->n_offers + 1 + n_places) * sizeof(CloudOffer);
-	call->offers = call->offers == NULL ? palloc(size) : repalloc(call->offers, size);
-	call->offers[call->n_offers++] = anywhere;
-	for (int i = 0; i < n_places; i++)
-	{
-		JsonbContainer *place = json_read_object_at(places, i);
-		CloudOffer *offer = &call->offers[call->n_offers];
-
-		*offer = anywhere;
-		offer->data_center = place != NULL ? json_read_string(place, "id") : NULL;
-		if (!given(offer->data_center))
-			continue;
-		offer->availability = json_read_string(place, "availability");
-		call->n_offers++;
-	}
-}
-
-/* Read the catalog. */
-static const char *
-read_catalog(RunpodCall *call, JsonbContainer *json)
-{
-	JsonbContainer *gpus = json_read_array(json, "gpus");
-
-	if (gpus == NULL)
-		return "it has no array of GPU types";
-	for (int i = 0; i < JsonContainerSize(gpus); i++)
-	{
-		JsonbContainer *gpu = json_read_object_at(gpus, i);
-
-		if (gpu != NULL)
-			read_gpu_type(call, gpu);
-	}
-	return NULL;
-}
-
-/* Read the answer of a call that succeeded, into the call's context. */
-static const char *
-read_success(RunpodCall *call, JsonbContainer *json)
-{
-	MemoryContext caller = MemoryContextSwitchTo(call->context);
-	const char *problem = NULL;
-
-	switch (call->call)
-	{
-		case CLOUD_CREATE:
-		case CLOUD_GET:
-			problem = read_one_pod(call, json);
-			break;
-		case CLOUD_LIST:
-			problem = read_page(call, json);
-			break;
-		case CLOUD_CATALOG:
-			problem = read_catalog(call, json);
-			break;
-		case CLOUD_DELETE:
-			break;
-	}
-	MemoryContextSwitchTo(caller);
-	return problem;
-}
-
-/*
- * What a problem document (or a similar object) says, as one text, palloc'd; NULL
- * if it explains nothing.
- */
-static char *
-read_problem(JsonbContainer *json)
-{
-	static const char *const keys[] = { "title", "detail", "error", "message" };
-	JsonbContainer *errors = json_read_array(json, "errors");
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < lengthof(keys); i++)
-	{
-		char *part = json_read_string(json, keys[i]);
-
-		if (given(part))
-			appendStringInfo(&text, "%s%s", text.len > 0 ? ": " : "", part);
-	}
-	for (int i = 0; errors != NULL && i < JsonContainerSize(errors); i++)
-	{
-		char *part = json_read_string_at(errors, i);
-
-		if (given(part))
-			appendStringInfo(&text, "%s%s", text.len > 0 ? "; " : "", part);
-	}
-	return text.len > 0 ? text.data : NULL;
+	return begin_call(session, new_call(session, CLOUD_ACCOUNT, tag, NULL), HTTP_POST, "/graphql",
+					  "{\"query\":\"query{myself{id clientBalance currentSpendPerHr}}\"}", error);
 }
 
 /* ---- answers ---- */
@@ -777,10 +496,10 @@ judge(RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
 		if (root == NULL)
 			problem = parse_error != NULL ? parse_error : "it is not an object";
 		else if (success)
-			problem = read_success(call, root);
+			problem = cloud_runpod_read(call, root);
 		else
 		{
-			text = read_problem(root);
+			text = cloud_runpod_problem(root);
 			problem = text != NULL ? NULL : "it explains nothing";
 		}
 		readable = problem == NULL;
@@ -852,13 +571,16 @@ take_result(CloudSession *session, const HttpResult *result, CloudAnswer *answer
 	{
 		if (call->call == CLOUD_LIST)
 		{
-			drop_doubles(call);
+			cloud_runpod_drop_doubles(call);
 			answer->complete = true;
 		}
 		answer->pods = call->pods;
 		answer->n_pods = call->n_pods;
 		answer->offers = call->offers;
 		answer->n_offers = call->n_offers;
+		answer->account = call->account;
+		answer->balance_micros = call->balance_micros;
+		answer->spend_micros = call->spend_micros;
 	}
 	unlink_call(session, call);
 	MemoryContextSetParent(call->context, owner);

@@ -221,6 +221,15 @@ json_read_micros(JsonbContainer *object, const char *key, int64 *micros)
 	return true;
 }
 
+/* Whether there is a number below zero. */
+bool
+json_read_negative(JsonbContainer *object, const char *key)
+{
+	JsonbValue *found = field(object, key, jbvNumeric);
+
+	return found != NULL && compare(found->val.numeric, 0) < 0;
+}
+
 /* A moment as RFC 3339 writes it; without a zone it is none. */
 bool
 json_read_time(JsonbContainer *object, const char *key, TimestampTz *value)

@@ -23,6 +23,7 @@ extern char *json_read_string(JsonbContainer *object, const char *key);
 extern bool json_read_bool(JsonbContainer *object, const char *key, bool *value);
 extern bool json_read_int64(JsonbContainer *object, const char *key, int64 *value);
 extern bool json_read_micros(JsonbContainer *object, const char *key, int64 *micros);
+extern bool json_read_negative(JsonbContainer *object, const char *key);
 extern bool json_read_time(JsonbContainer *object, const char *key, TimestampTz *value);
 extern JsonbContainer *json_read_object(JsonbContainer *object, const char *key);
 extern JsonbContainer *json_read_array(JsonbContainer *object, const char *key);

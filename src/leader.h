@@ -14,6 +14,8 @@
 /* Tags of calls that are no ops. */
 #define TAG_LIST (-1)
 #define TAG_CATALOG (-2)
+#define TAG_ACCOUNT (-3)
+#define TAG_LOOK (-100)			/* and below: looks at single pods */
 
 /* After a delete or an unknown outcome the list is read again this soon, in ms. */
 #define LOOK_SOON_MS 1000
@@ -39,6 +41,7 @@ typedef struct Leader
 	char		api_failing[SHMEM_TEXT];	/* in which way, as logged; empty while it works */
 	TimestampTz api_retry_at;
 	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
+	struct LeaderLook *look;	/* what leader_look.c remembers */
 
 	TimestampTz next_tick;
 	TimestampTz next_recheck;
@@ -82,6 +85,16 @@ extern void leader_send(Leader *leader);
 
 /* leader_apply.c */
 extern void leader_apply(Leader *leader, CloudAnswer *answer);
+
+/* leader_look.c */
+extern const char *leader_look_refuses(Leader *leader, TimestampTz now);
+extern void leader_look_new_key(Leader *leader);
+extern void leader_look_lost_calls(Leader *leader);
+extern void leader_look_list_begins(Leader *leader);
+extern bool leader_look_list_holds(Leader *leader);
+extern void leader_look_ask(Leader *leader, const char *pod_id, int64 op);
+extern void leader_look_send(Leader *leader, TimestampTz now);
+extern bool leader_look_answer(Leader *leader, CloudAnswer *answer);
 
 /* leader_reconcile.c */
 extern void leader_reconcile(Leader *leader, void *answer);

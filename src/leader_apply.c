@@ -99,6 +99,7 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 		return;
 	}
 	store_op_answer(op->id, OP_DONE, answer->http_status, NULL, NULL, pod->id, 0, now);
+	store_op_verify(op->id);
 	store_worker_set_pod(worker->no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
 	store_spend_update(worker->no, pod->id, pod->price_micros);
 	store_offer_accepted(op->offer, pod->price_micros, now);
@@ -229,7 +230,8 @@ finish_list(Leader *leader, bool complete)
 static void
 apply_list(Leader *leader, const CloudAnswer *answer)
 {
-	bool		complete = answer->verdict == CLOUD_OK && answer->complete;
+	bool		complete = answer->verdict == CLOUD_OK && answer->complete &&
+		leader_look_list_holds(leader);
 
 	/* Before the rows are looked at, so that they may ask for an earlier look. */
 	leader->next_reconcile = clock_now() + (int64) guc_reconcile_interval * 1000;
@@ -249,6 +251,8 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 	/* Without its list the provider is of no use, whatever the reason. */
 	bool		all = concerns_all_calls(answer) || answer->call == CLOUD_LIST;
 
+	if (leader_look_answer(leader, answer))
+		return;
 	if (answer->verdict == CLOUD_OK || (answer->verdict == CLOUD_REFUSED && !all))
 		leader_api_worked(leader);
 	else if (all)
@@ -274,6 +278,7 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 				 CATALOG_INTERVAL : CATALOG_RETRY);
 			break;
 		case CLOUD_GET:
+		case CLOUD_ACCOUNT:
 			break;
 	}
 }

@@ -61,6 +61,7 @@ close_cloud(Leader *leader)
 	leader->cloud_generation++;
 	leader->list_started = 0;
 	leader->catalog_in_flight = false;
+	leader_look_lost_calls(leader);
 }
 
 static void
@@ -141,5 +142,6 @@ leader_open_cloud(Leader *leader)
 	leader->api_failures = 0;
 	leader->api_retry_at = 0;
 	/* another key may be another account */
+	leader_look_new_key(leader);
 	leader_look_first(leader);
 }

@@ -4,38 +4,34 @@
  *
  * The list was complete and was read before the rows. Only pods that carry this
  * installation's exact id are touched. Nothing is declared gone or not wanted on
- * one observation; a fresh heartbeat beats any list; and if too many pods at once
- * would have to be believed gone, none is. What this step wants of the provider
- * it announces as deletes, which are sent like any other.
+ * one observation, nor without a sign that it was made in our account; a fresh
+ * heartbeat beats any list; and if too many pods at once would have to be believed
+ * gone or not wanted, none is (leader_look.c has the signs). What this step wants of
+ * the provider it announces as deletes, which are sent like any other.
+ *
+ * What has to be written for a pod or an op is a subtransaction of its own, so that a
+ * row that cannot be written spoils nothing else. What has not changed is not written.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "clock.h"
 #include "guc.h"
-#include "leader.h"
+#include "leader_look.h"
 #include "miscadmin.h"
 #include "pod_name.h"
+#include "store_alert.h"
 #include "store_event.h"
 #include "store_op.h"
 #include "store_worker.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
-
-/* Two observations that agree must be this far apart, in microseconds. */
-#define OBSERVATION_GAP (5 * USECS_PER_SEC)
 
 /* A new pod may be missing from lists for so long. */
 #define LIST_LAG (60 * USECS_PER_SEC)
 
 /* A deleted pod may be listed for so long before its delete is sent again. */
 #define DELETE_LAG (30 * USECS_PER_SEC)
-
-/* Something that one list showed and another one must confirm. */
-typedef struct Absence
-{
-	char		pod_id[64];
-	TimestampTz since;
-	uint64		round;			/* the reconcile that saw it last */
-} Absence;
 
 typedef struct Round
 {
@@ -53,6 +49,14 @@ typedef struct Round
 	HTAB	   *by_pod;			/* pod id to index of workers */
 	HTAB	   *by_name;		/* pod name to index of ops, creates only */
 	HTAB	   *deletes;		/* pod id to index of ops, deletes only */
+	const CloudPod **ours;		/* pods of the list, in order of their making */
+	int			n_ours;
+	char	  **our_names;
+	char	  **our_ids;
+	const CloudPod **orphans;	/* those that no row wants, for long enough */
+	int			n_orphans;
+	bool		sign;			/* what the list does not show may be taken for gone */
+	bool		doubted;		/* too many pods are missing from it */
 	ReconcileSummary summary;
 } Round;
 
@@ -121,38 +125,47 @@ is_ours(const Round *round, const CloudPod *pod)
 		pod_name_is_of(pod->name, pod->env_installation, round->leader->installation.id);
 }
 
-/*
- * Note that this round saw something odd about a pod. True when an earlier round
- * did too, long enough ago.
- */
+/* Whether an earlier list said the same of a pod, long enough ago. */
 static bool
-confirmed(Round *round, const char *pod_id, TimestampTz *since)
+confirmed(Round *round, const char *pod_id, Absence **absence)
 {
-	bool		found;
-	Absence    *absence = hash_search(round->leader->absences, pod_id, HASH_ENTER, &found);
-
-	if (!found)
-		absence->since = round->now;
-	absence->round = round->number;
-	if (since != NULL)
-		*since = absence->since;
-	if (!found)
-		round->leader->next_reconcile =
-			Min(round->leader->next_reconcile, round->now + OBSERVATION_GAP);
-	return found && round->now - absence->since >= OBSERVATION_GAP;
+	return leader_look_confirmed(round->leader, pod_id, round->number, round->started, round->now,
+								 absence);
 }
 
-/* Forget what this round did not see again. */
-static void
-forget_others(Round *round)
-{
-	HASH_SEQ_STATUS scan;
-	Absence    *absence;
+/* What has to be done for one pod, or for one worker or op by its index. */
+typedef void (*RoundStep) (Round *round, int index, const CloudPod *pod);
 
-	hash_seq_init(&scan, round->leader->absences);
-	while ((absence = hash_seq_search(&scan)) != NULL)
-		if (absence->round != round->number)
-			hash_search(round->leader->absences, absence->pod_id, HASH_REMOVE, NULL);
+/* Do it in a subtransaction; an error is noted, and undoes this alone. False then. */
+static bool
+alone(Round *round, RoundStep step, int index, const CloudPod *pod)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		step(round, index, pod);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		leader_note_error("comparing a pod with its row", error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
 }
 
 /*
@@ -165,21 +178,56 @@ lock_worker(int64 no, WorkerRow *worker)
 	return store_worker_is_free(no) && store_worker_lock(no, worker);
 }
 
-/* A pod of a create whose outcome was not known: it is ours, and it is there. */
-static void
-adopt(Round *round, const CloudOpRow *op, const CloudPod *pod)
+/* The provider's clock, as far as it told. */
+static TimestampTz
+provider_now(const Round *round)
 {
+	return round->answer->provider_time ? round->answer->provider_time : round->now;
+}
+
+/*
+ * A pod of a create whose outcome was not known, or that was sent in a history that
+ * these rows have lost: it is ours, and it is there.
+ */
+static void
+adopt(Round *round, int index, const CloudPod *pod)
+{
+	const CloudOpRow *op = &round->ops[index];
 	WorkerRow	worker;
 	CloudOpRow	locked;
 
 	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
-		(locked.state != OP_SENT && locked.state != OP_UNKNOWN))
+		(locked.state != OP_PLANNED && locked.state != OP_SENT && locked.state != OP_UNKNOWN))
 		return;
+	if (locked.state == OP_PLANNED)
+		store_spend_open(worker.no, op->pool, Max(pod->price_micros, op->price_micros),
+						 pod->created_at == 0 ? op->planned_at :
+						 round->now - Max(provider_now(round) - pod->created_at, 0));
 	store_op_answer(op->id, OP_DONE, 0, "adopted", NULL, pod->id, 0, round->now);
+	store_op_verify(op->id);
 	store_worker_set_pod(worker.no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
 	store_spend_update(worker.no, pod->id, pod->price_micros);
 	(void) store_worker_move(worker.no, "pod_adopted", NULL, round->now);
+	round->op_seen[index] = true;
 	round->summary.adopted++;
+}
+
+/*
+ * The pod that the provider shows under a create's name, where a worker had claimed
+ * another id that the provider does not show: this one is the worker's.
+ */
+static void
+rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
+{
+	WorkerRow	worker;
+
+	if (!lock_worker(op->worker, &worker))
+		return;
+	store_op_rebind(op->id, pod->id);
+	store_op_verify(op->id);
+	store_worker_rebind(op->worker, pod->id);
+	store_spend_update(op->worker, pod->id, pod->price_micros);
+	store_event("pod_rebound", op->pod_name, store_detail("pod_id", pod->id), round->now);
 }
 
 static void
@@ -190,43 +238,104 @@ plan_delete(Round *round, const char *kind, int64 worker, int32 pool, const Clou
 	round->summary.orphans++;
 }
 
+/* Whether this list shows a pod of ours with that id. */
+static bool
+is_listed(const Round *round, const char *pod_id)
+{
+	for (int i = 0; i < round->n_ours; i++)
+		if (strcmp(round->ours[i]->id, pod_id) == 0)
+			return true;
+	return false;
+}
+
+/* A pod of ours of a create that is settled, and that the create's worker does not have. */
+static void
+settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
+{
+	bool		late = op->state == OP_REFUSED || op->state == OP_ABSENT;
+	bool		second = op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0;
+	bool		claimed = second && !op->verified && !is_listed(round, op->pod_id);
+
+	/*
+	 * A pod whose delete was just proved may still be shown for a moment, and one that
+	 * registered may not be shown yet.
+	 */
+	if (!late && (!second || claimed) && !confirmed(round, pod->id, NULL))
+		return;
+	if (claimed)
+	{
+		rebind(round, op, pod);
+		return;
+	}
+	if (late)
+		store_spend_open(op->worker, op->pool, Max(pod->price_micros, op->price_micros),
+						 op->sent_at ? op->sent_at : round->now);
+	else if (!second)
+		store_spend_reopen(op->worker);
+	/* The worker's own pod is another one than a double. */
+	plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod",
+				second ? 0 : op->worker, op->pool, pod);
+}
+
+/* Whether a pod that no row knows is older than what may still be on its way. */
+static bool
+is_old(const Round *round, const CloudPod *pod, const Absence *absence)
+{
+	int64		age = pod->created_at != 0 ? provider_now(round) - pod->created_at :
+		round->now - absence->since;
+
+	return age >= (int64) guc_orphan_grace * 1000;
+}
+
 /* A pod of ours that no live worker has. */
 static void
-unclaimed_pod(Round *round, const CloudPod *pod)
+unclaimed_pod(Round *round, int index, const CloudPod *pod)
 {
 	int			open = find_index(round->by_name, pod->name);
-	TimestampTz provider_now =
-		round->answer->provider_time ? round->answer->provider_time : round->now;
+	Absence    *absence;
 	CloudOpRow	op;
 
-	if (open >= 0 && round->ops[open].state != OP_PLANNED)
-	{
-		round->op_seen[open] = true;
-		adopt(round, &round->ops[open], pod);
-	}
+	if (open >= 0 && !round->op_seen[open])
+		adopt(round, open, pod);
 	else if (find_index(round->deletes, pod->id) >= 0)
 		return;
 	else if (store_op_find_by_name(pod->name, &op))
 	{
-		bool		late = op.state == OP_REFUSED || op.state == OP_ABSENT;
-		bool		second = op.pod_id != NULL && strcmp(op.pod_id, pod->id) != 0;
-
-		/* A pod whose delete was just proved may still be shown for a moment. */
-		if (!late && !second && !confirmed(round, pod->id, NULL))
-			return;
-		if (late)
-			store_spend_open(op.worker, op.pool, Max(pod->price_micros, op.price_micros),
-							 op.sent_at ? op.sent_at : round->now);
-		else if (!second)
-			store_spend_reopen(op.worker);
-		/* The worker's own pod is another one than a double. */
-		plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod",
-					second ? 0 : op.worker, op.pool, pod);
+		if (op.state == OP_DONE || op.state == OP_REFUSED || op.state == OP_ABSENT)
+			settled_pod(round, &op, pod);
 	}
-	else if (confirmed(round, pod->id, NULL) &&
-			 provider_now - pod->created_at >= (int64) guc_orphan_grace * 1000 &&
-			 round->summary.orphans < Max(2, round->answer->n_pods * guc_kill_cap_percent / 100))
-		plan_delete(round, "orphan_pod", 0, 0, pod);
+	else if (confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
+		round->orphans[round->n_orphans++] = pod;
+}
+
+/* A pod of ours that no row wants is deleted. */
+static void
+end_orphan(Round *round, int index, const CloudPod *pod)
+{
+	plan_delete(round, "orphan_pod", 0, 0, pod);
+}
+
+/* The provider's price of a worker's pod is another one than we have. */
+static void
+change_price(Round *round, int index, const CloudPod *pod)
+{
+	const WorkerInfo *worker = &round->workers[index];
+
+	store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
+	/* What was paid until now stays as it was. */
+	store_spend_close(worker->no, round->now);
+	store_spend_open(worker->no, worker->pool, pod->price_micros, round->now);
+	store_spend_update(worker->no, pod->id, -1);
+}
+
+/* The provider shows a pod failed before its worker spoke. */
+static void
+end_failed(Round *round, int index, const CloudPod *pod)
+{
+	const WorkerInfo *worker = &round->workers[index];
+
+	if (store_worker_is_free(worker->no))
+		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
 }
 
 /* A pod that a worker has: is it as it should be? */
@@ -238,17 +347,22 @@ claimed_pod(Round *round, int index, const CloudPod *pod)
 	round->seen[index] = true;
 	if (pod->price_micros > 0 && pod->price_micros != worker->price_micros &&
 		worker->state != WS_TERMINATING)
-	{
-		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
-		/* What was paid until now stays as it was. */
-		store_spend_close(worker->no, round->now);
-		store_spend_open(worker->no, worker->pool, pod->price_micros, round->now);
-		store_spend_update(worker->no, pod->id, -1);
-	}
+		(void) alone(round, change_price, index, pod);
 	if (worker->state == WS_INITIALIZING && pod->status != NULL &&
-		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0) &&
-		store_worker_is_free(worker->no))
-		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
+		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0))
+		(void) alone(round, end_failed, index, pod);
+}
+
+static void
+send_again(Round *round, int index, const CloudPod *pod)
+{
+	store_op_send_again(round->ops[index].id, round->now);
+}
+
+static void
+seen_again(Round *round, int index, const CloudPod *pod)
+{
+	store_op_seen_again(round->ops[index].id);
 }
 
 /* A pod whose delete was answered is still there: whose it is does not matter. */
@@ -260,41 +374,77 @@ still_there(Round *round, int index)
 	round->op_seen[index] = true;
 	if (op->state == OP_SENT && op->answered_at != 0 &&
 		round->started - op->answered_at > DELETE_LAG)
-		store_op_send_again(op->id, round->now);
+		(void) alone(round, send_again, index, NULL);
+	else if (op->absent_looks > 0)
+		(void) alone(round, seen_again, index, NULL);
+}
+
+static void
+note_absent(Round *round, int index, const CloudPod *pod)
+{
+	store_op_absent_look(round->ops[index].id, round->now);
+}
+
+/* Two lists agree that the pod of a delete is gone. */
+static void
+prove_delete(Round *round, int index, const CloudPod *pod)
+{
+	const CloudOpRow *op = &round->ops[index];
+	WorkerRow	worker;
+	CloudOpRow	locked;
+
+	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
+		!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
+		return;
+	store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
+	if (op->worker == 0)
+		return;
+	store_spend_close(op->worker, op->http_status == 204 ? op->answered_at : op->absent_since);
+	(void) store_worker_move(op->worker, "pod_absent_proved", NULL, round->now);
 }
 
 /* Delete debts whose pod this list does not show. */
 static void
 settle_deletes(Round *round)
 {
+	Leader	   *leader = round->leader;
+
 	for (int i = 0; i < round->n_ops; i++)
 	{
 		const CloudOpRow *op = &round->ops[i];
-		WorkerRow	worker;
-		CloudOpRow	locked;
-		TimestampTz ended;
 
 		if (op->kind != OP_DELETE || op->state != OP_SENT || op->answered_at == 0 ||
 			op->http_status == 0 || op->answered_at > round->started || round->op_seen[i])
 			continue;
-		if (op->http_status != 204 &&
-			(op->absent_looks == 0 || round->now - op->absent_since < OBSERVATION_GAP))
+		if (op->absent_looks == 0)
+			(void) alone(round, note_absent, i, NULL);
+		else if (round->started - op->absent_since >= leader_look_gap())
 		{
-			store_op_absent_look(op->id, round->now);
-			round->leader->next_reconcile =
-				Min(round->leader->next_reconcile, round->now + OBSERVATION_GAP);
+			(void) alone(round, prove_delete, i, NULL);
 			continue;
 		}
-		if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
-			!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
-			continue;
-		ended = op->http_status == 204 ? op->answered_at : round->now;
-		store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
-		if (op->worker == 0)
-			continue;
-		store_spend_close(op->worker, ended);
-		(void) store_worker_move(op->worker, "pod_absent_proved", NULL, round->now);
+		leader->next_reconcile =
+			Min(leader->next_reconcile,
+				(op->absent_looks == 0 ? round->now : op->absent_since) + leader_look_gap());
 	}
+}
+
+/* Two lists agree that a create made nothing. */
+static void
+prove_create(Round *round, int index, const CloudPod *pod)
+{
+	const CloudOpRow *op = &round->ops[index];
+	WorkerRow	worker;
+	CloudOpRow	locked;
+
+	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
+		locked.state != OP_UNKNOWN)
+		return;
+	store_op_answer(op->id, OP_ABSENT, 0, "absent",
+					"two complete lists did not show the pod", NULL, 0, round->now);
+	store_spend_close(op->worker, 0);
+	if (store_worker_move(op->worker, "create_absent", NULL, round->now) == NULL)
+		(void) store_worker_move(op->worker, "never_created", NULL, round->now);
 }
 
 /* Creates of unknown outcome whose name this list does not show. */
@@ -307,72 +457,186 @@ settle_creates(Round *round)
 	for (int i = 0; i < round->n_ops; i++)
 	{
 		const CloudOpRow *op = &round->ops[i];
-		WorkerRow	worker;
-		CloudOpRow	locked;
 
 		if (op->kind != OP_CREATE || op->state != OP_UNKNOWN || round->op_seen[i] ||
 			round->started < op->sent_at)
 			continue;
-		if (op->absent_looks == 0 || round->started - op->absent_since < settle ||
-			round->started < op->sent_at + timeout + settle)
-		{
-			store_op_absent_look(op->id, round->now);
-			continue;
-		}
-		if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
-			locked.state != OP_UNKNOWN)
-			continue;
-		store_op_answer(op->id, OP_ABSENT, 0, "absent",
-						"two complete lists did not show the pod", NULL, 0, round->now);
-		store_spend_close(op->worker, 0);
-		if (store_worker_move(op->worker, "create_absent", NULL, round->now) == NULL)
-			(void) store_worker_move(op->worker, "never_created", NULL, round->now);
+		if (op->absent_looks == 0)
+			(void) alone(round, note_absent, i, NULL);
+		else if (round->started - op->absent_since >= settle &&
+				 round->started >= op->sent_at + timeout + settle)
+			(void) alone(round, prove_create, i, NULL);
 	}
 }
 
-/* Workers whose pod this list does not show. */
+/* Whether a worker's pod should be in any list by now. */
+static bool
+should_be_listed(const Round *round, const WorkerInfo *worker)
+{
+	return worker->origin == WO_CLOUD && worker->pod_id != NULL &&
+		(worker->state == WS_INITIALIZING || worker->state == WS_ACTIVE ||
+		 worker->state == WS_DRAINING) &&
+		round->started - worker->state_since >= LIST_LAG;
+}
+
+/* More of n than one list may be believed about. */
+static bool
+is_too_many(int some, int n)
+{
+	return some > Max(2, n * guc_kill_cap_percent / 100);
+}
+
+/*
+ * Whether the list differs from our rows by so much that nothing follows from it, in
+ * missing pods or in ones that nobody wants. Raises and clears the alert, and writes
+ * an event as it begins.
+ */
+static void
+doubt_list(Round *round)
+{
+	LeaderLook *look = round->leader->look;
+	int			live = 0;
+	int			missing = 0;
+	char	   *detail = NULL;
+
+	for (int i = 0; i < round->n_workers; i++)
+	{
+		if (!should_be_listed(round, &round->workers[i]))
+			continue;
+		live++;
+		missing += !round->seen[i];
+	}
+	round->doubted = is_too_many(missing, live) ||
+		(guc_kill_cap_percent < 100 && missing > 2 && missing * 2 > live);
+	if (round->doubted)
+		detail = psprintf("%d of %d pods are missing from it", missing, live);
+	else if (is_too_many(round->n_orphans, round->n_ours))
+	{
+		detail = psprintf("no row wants %d of the %d pods in it", round->n_orphans, round->n_ours);
+		round->n_orphans = 0;
+	}
+	if (detail != NULL && !look->doubted)
+		store_event("list_not_believed", "installation", store_detail("why", detail), round->now);
+	look->doubted = detail != NULL;
+	store_alert(ALERT_LIST_NOT_BELIEVED, "installation", detail, round->now);
+}
+
+/* A pod is gone that nobody deleted; it cost money until it was first missed. */
+static void
+end_gone(Round *round, int index, const CloudPod *pod)
+{
+	const WorkerInfo *worker = &round->workers[index];
+	const Absence *absence = hash_search(round->leader->absences, worker->pod_id, HASH_FIND, NULL);
+
+	if (!store_worker_is_free(worker->no) ||
+		store_worker_move(worker->no, "pod_gone", NULL, round->now) == NULL)
+		return;
+	store_spend_close(worker->no, Max(absence->since, worker->last_heartbeat));
+	round->leader->actions.workers_failed++;
+}
+
+/*
+ * Workers whose pod this list does not show. Each such pod is asked for by itself, and
+ * is gone if that finds none either; twice, and few at a time, if the list is doubted.
+ */
 static void
 missing_pods(Round *round)
 {
-	int		   *gone = palloc((round->n_workers + 1) * sizeof(int));
-	int			n_gone = 0;
-	int			live = 0;
+	int			room = round->doubted ? Max(2, round->n_workers * guc_kill_cap_percent / 100) :
+		round->n_workers;
 
 	for (int i = 0; i < round->n_workers; i++)
 	{
 		const WorkerInfo *worker = &round->workers[i];
+		Absence    *absence;
 
-		if (worker->origin != WO_CLOUD || worker->pod_id == NULL ||
-			(worker->state != WS_INITIALIZING && worker->state != WS_ACTIVE &&
-			 worker->state != WS_DRAINING))
-			continue;
-		live++;
-		if (round->seen[i] || round->started - worker->state_since < LIST_LAG ||
+		if (round->seen[i] || !should_be_listed(round, worker) ||
 			(worker->last_heartbeat != 0 &&
 			 round->now - worker->last_heartbeat < (int64) guc_heartbeat_interval * 3000))
 			continue;
 		round->summary.missing++;
-		if (confirmed(round, worker->pod_id, NULL))
-			gone[n_gone++] = i;
+		if (!confirmed(round, worker->pod_id, &absence))
+			continue;
+		if (absence->denials < (round->doubted ? 2 : 1))
+			leader_look_ask(round->leader, worker->pod_id, 0);
+		else if (room-- > 0)
+			(void) alone(round, end_gone, i, NULL);
 	}
-	if (n_gone > Max(2, live * guc_kill_cap_percent / 100))
-	{
-		store_event("list_not_believed", "installation",
-					store_detail("why", psprintf("%d of %d pods are missing from it", n_gone, live)),
-					round->now);
-		return;
-	}
-	for (int i = 0; i < n_gone; i++)
-	{
-		const WorkerInfo *worker = &round->workers[gone[i]];
+}
 
-		if (store_worker_is_free(worker->no) &&
-			store_worker_move(worker->no, "pod_gone", NULL, round->now) != NULL)
-		{
-			store_spend_close(worker->no, round->now);
-			round->leader->actions.workers_failed++;
-		}
+/* Whose pods the list has, and in what order they were made: the older of two stays. */
+static int
+compare_age(const void *a, const void *b)
+{
+	const CloudPod *left = *(const CloudPod *const *) a;
+	const CloudPod *right = *(const CloudPod *const *) b;
+
+	if (left->created_at != right->created_at)
+		return left->created_at == 0 || (right->created_at != 0 && left->created_at > right->created_at) ?
+			1 : -1;
+	return strcmp(left->id, right->id);
+}
+
+/* Find our pods in the list, and note of those whose id was only claimed that they are ours. */
+static void
+find_ours(Round *round)
+{
+	int			n = round->answer->n_pods;
+
+	round->our_names = palloc((n + 1) * sizeof(char *));
+	round->our_ids = palloc((n + 1) * sizeof(char *));
+	round->ours = palloc((n + 1) * sizeof(CloudPod *));
+	round->orphans = palloc((n + 1) * sizeof(CloudPod *));
+	for (int i = 0; i < n; i++)
+	{
+		const CloudPod *pod = &round->answer->pods[i];
+
+		if (is_ours(round, pod))
+			round->ours[round->n_ours++] = pod;
 	}
+	qsort(round->ours, round->n_ours, sizeof(CloudPod *), compare_age);
+	for (int i = 0; i < round->n_ours; i++)
+	{
+		round->our_names[i] = round->ours[i]->name;
+		round->our_ids[i] = round->ours[i]->id;
+	}
+	store_op_verify_listed(round->our_names, round->our_ids, round->n_ours);
+	round->summary.pods = round->n_ours;
+	round->summary.foreign = n - round->n_ours;
+}
+
+/* A pod of ours that no live worker has; one that could not be adopted must not be made again. */
+static void
+take_unclaimed(Round *round, const CloudPod *pod)
+{
+	int			open = find_index(round->by_name, pod->name);
+	bool		planned = open >= 0 && round->ops[open].state == OP_PLANNED;
+
+	(void) alone(round, unclaimed_pod, 0, pod);
+	if (planned && !round->op_seen[open])
+		round->leader->look->adoption_owed = true;
+	if (open >= 0)
+		round->op_seen[open] = true;
+}
+
+/* What follows from the list as a whole. */
+static void
+conclude(Round *round)
+{
+	doubt_list(round);
+	for (int i = 0; i < round->n_orphans && !round->doubted; i++)
+		(void) alone(round, end_orphan, 0, round->orphans[i]);
+	if (round->sign)
+	{
+		if (!round->doubted)
+		{
+			settle_deletes(round);
+			settle_creates(round);
+		}
+		missing_pods(round);
+	}
+	store_op_plan_owed_deletes(round->now);
+	store_op_verify_listed(round->our_names, round->our_ids, round->n_ours);
 }
 
 /*
@@ -389,35 +653,27 @@ leader_reconcile(Leader *leader, void *arg)
 	round.number = ++rounds;
 	if (!store_installation_read(&leader->installation))
 		return;
+	find_ours(&round);
+	round.sign = leader_look_has_sign(leader, round.n_ours);
 	read_rows(&round);
-	for (int i = 0; i < round.answer->n_pods; i++)
+	leader->look->adoption_owed = false;
+	for (int i = 0; i < round.n_ours; i++)
 	{
-		const CloudPod *pod = &round.answer->pods[i];
+		const CloudPod *pod = round.ours[i];
 		int			index;
 		int			op;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!is_ours(&round, pod))
-		{
-			round.summary.foreign++;
-			continue;
-		}
-		round.summary.pods++;
 		if ((op = find_index(round.deletes, pod->id)) >= 0)
 			still_there(&round, op);
 		if ((index = find_index(round.by_pod, pod->id)) >= 0)
 			claimed_pod(&round, index, pod);
 		else if (!leader->installation.hold)
-			unclaimed_pod(&round, pod);
+			take_unclaimed(&round, pod);
 	}
 	if (!leader->installation.hold)
-	{
-		settle_deletes(&round);
-		settle_creates(&round);
-		missing_pods(&round);
-		store_op_plan_owed_deletes(round.now);
-	}
-	forget_others(&round);
+		conclude(&round);
+	leader_look_forget_others(leader, round.number);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	state->reconcile = round.summary;
 	LWLockRelease(state->lock);

@@ -38,7 +38,10 @@ start_list(Leader *leader, TimestampTz now)
 		(!asked && (leader->next_reconcile > now || leader->api_retry_at > now)))
 		return;
 	if (cloud_start_list(leader->cloud, TAG_LIST, &error))
+	{
 		leader->list_started = now;
+		leader_look_list_begins(leader);
+	}
 	else
 	{
 		leader_api_failed(leader, error, error, -1);
@@ -237,7 +240,7 @@ read_due(Leader *leader, void *arg)
 	may_create = shmem_state()->first_look_done;
 	LWLockRelease(shmem_state()->lock);
 	due->n_deletes = store_op_due(&due->deletes, OP_DELETE, due->room, now);
-	if (may_create && !leader->installation.paused)
+	if (may_create && !leader->installation.paused && leader_look_refuses(leader, now) == NULL)
 		due->n_creates = store_op_due(&due->creates, OP_CREATE, due->room - due->n_deletes, now);
 	leader->next_op_due = store_op_next_due(now);
 }
@@ -253,6 +256,7 @@ leader_send(Leader *leader)
 		return;
 	start_list(leader, now);
 	start_catalog(leader, now);
+	leader_look_send(leader, now);
 	if (leader->api_retry_at > now)
 		return;
 	/* An answer ends this turn's wait when the window is full; read_due() sets it otherwise. */
@@ -261,7 +265,14 @@ leader_send(Leader *leader)
 	if (due.room <= 0 || !leader_step(leader, "reading due ops", read_due, &due))
 		return;
 	for (int i = 0; i < due.n_deletes; i++)
-		send_op(leader, &due.deletes[i]);
+	{
+		/* A pod that only a worker named is asked for first: it may be somebody else's. */
+		if (due.deletes[i].verified)
+			send_op(leader, &due.deletes[i]);
+		else
+			leader_look_ask(leader, due.deletes[i].pod_id, due.deletes[i].id);
+	}
+	leader_look_send(leader, now);
 	for (int i = 0; i < due.n_creates; i++)
 		send_op(leader, &due.creates[i]);
 }

@@ -238,6 +238,8 @@ decide_pool(Leader *leader, void *arg)
 		return;
 	if (leader->api_retry_at > now)
 		refused = "the provider cannot be used now";
+	else
+		refused = leader_look_refuses(leader, now);
 	if (pool->plan.create > 0 &&
 		(refused != NULL || !store_fleet_can_place(&pool->row, &refused, now)))
 	{

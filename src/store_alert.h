@@ -11,6 +11,10 @@
 #define ALERT_HOLD "hold"
 #define ALERT_DELETE_OWED "delete_owed"
 #define ALERT_DELETE_OWED_LONG "delete_owed_long"
+#define ALERT_LIST_NOT_BELIEVED "list_not_believed"
+#define ALERT_WRONG_ACCOUNT "wrong_account"
+#define ALERT_BALANCE_LOW "balance_low"
+#define ALERT_BALANCE_EMPTY "balance_empty"
 
 extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
 

@@ -29,7 +29,8 @@ bool
 store_installation_read(Installation *installation)
 {
 	static SpiQuery query = {
-		"SELECT id, epoch, leader_epoch, hold, paused FROM gpu_orch.installation", 0, {0}
+		"SELECT id, epoch, leader_epoch, hold, paused, coalesce(account, '')"
+		" FROM gpu_orch.installation", 0, {0}
 	};
 	bool		found;
 
@@ -42,6 +43,7 @@ store_installation_read(Installation *installation)
 		installation->leader_epoch = spi_int8(0, 3);
 		installation->hold = spi_bool(0, 4);
 		installation->paused = spi_bool(0, 5);
+		strlcpy(installation->account, spi_text(0, 6), sizeof(installation->account));
 	}
 	spi_end();
 	return found;
@@ -117,6 +119,19 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 	(void) store_installation_check(installation, now);
 }
 
+/* Remember the provider's account that the pods are in. */
+void
+store_installation_pin(const char *account)
+{
+	static SpiQuery query = {"UPDATE gpu_orch.installation SET account = $1", 1, {TEXTOID}};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_text(&args, account);
+	spi_run_one(&query, &args, "pinning the account");
+	spi_end();
+}
+
 /* Begin a leader's reign: the number that its outcomes are applied under. */
 int64
 store_installation_new_leader(void)
@@ -158,7 +173,7 @@ store_installation_adopt(TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET hold = false, hold_reason = NULL, epoch = epoch + 1,"
-		" system_identifier = $1, database = $2",
+		" system_identifier = $1, database = $2, account = NULL",
 		2, {TEXTOID, OIDOID}
 	};
 	Installation installation;

@@ -8,6 +8,9 @@
 #include "pod_name.h"
 #include "spi_util.h"
 
+/* The longest name of a provider's account. */
+#define MAX_ACCOUNT_LENGTH 200
+
 typedef struct Installation
 {
 	char		id[INSTALLATION_ID_LENGTH + 1];
@@ -15,11 +18,13 @@ typedef struct Installation
 	int64		leader_epoch;
 	bool		hold;
 	bool		paused;
+	char		account[MAX_ACCOUNT_LENGTH + 1];	/* "": not known yet */
 } Installation;
 
 extern bool store_installation_read(Installation *installation);
 extern bool store_installation_check(Installation *installation, TimestampTz now);
 extern void store_installation_ensure(Installation *installation, TimestampTz now);
+extern void store_installation_pin(const char *account);
 extern int64 store_installation_new_leader(void);
 extern void store_installation_pause(bool paused, TimestampTz now);
 extern void store_installation_adopt(TimestampTz now);

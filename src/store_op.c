@@ -15,6 +15,7 @@
 #include "store_alert.h"
 #include "store_installation.h"
 #include "store_op.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 
 static const char *const state_names[] = {"planned", "sent", "unknown", "done", "refused", "absent"};
@@ -43,7 +44,7 @@ store_op_pod_name(const Installation *installation, const char *nonce)
 #define OP_COLUMNS \
 	"id, kind, state::text, worker, pool, offer, nonce, pod_name, pod_id, gpu_type, data_center," \
 	" price_micros, epoch, tries, due_at, planned_at, sent_at, answered_at, absent_looks," \
-	" absent_since, http_status"
+	" absent_since, http_status, verified"
 
 static void
 read_op(CloudOpRow *op, uint64 row)
@@ -74,6 +75,7 @@ read_op(CloudOpRow *op, uint64 row)
 	op->absent_looks = spi_int4(row, 19);
 	op->absent_since = spi_time(row, 20);
 	op->http_status = spi_int4(row, 21);
+	op->verified = spi_bool(row, 22);
 }
 
 /* Run a query for one op; false if there is none. */
@@ -142,7 +144,7 @@ store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *
 
 /*
  * Announce the delete of a pod, unless one is open already; worker 0 for a pod
- * that no row knows.
+ * that no row knows, but that the provider showed under our name.
  */
 void
 store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char *pod_id,
@@ -150,8 +152,10 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id, due_at,"
-		" planned_at, requested_by) "
-		"SELECT 'delete', 'planned', $1, $2, $3, $4, $5, $6, $6, $7 WHERE NOT EXISTS"
+		" planned_at, requested_by, verified) "
+		"SELECT 'delete', 'planned', $1, $2, $3, $4, $5, $6, $6, $7, $2 IS NULL OR EXISTS"
+		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'create' AND worker = $2 AND pod_id = $5"
+		"  AND verified) WHERE NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'delete' AND pod_id = $5"
 		"  AND state IN ('planned', 'sent', 'unknown'))",
 		7, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
@@ -247,14 +251,15 @@ store_op_watch_deletes(TimestampTz now)
 	watch_owed(ALERT_DELETE_OWED_LONG, USECS_PER_HOUR, now);
 }
 
-/* The ops of a kind that are planned and due, oldest first. */
+/* The ops of a kind that are planned and due, oldest first; deletes of pods not known as ours last. */
 int
 store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
 {
 	static SpiQuery query = {
 		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
 		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = $1"
-		" AND coalesce(due_at, '-infinity') <= $3 ORDER BY id LIMIT $2",
+		" AND coalesce(due_at, '-infinity') <= $3"
+		" ORDER BY NOT verified, id LIMIT $2",
 		3, {TEXTOID, INT8OID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -414,13 +419,12 @@ store_op_answer(int64 id, OpState state, int http_status, const char *reason, co
 	spi_end();
 }
 
-/* Note that a complete list did not show an op's pod. */
+/* Note that a complete list did not show an op's pod, for the first time in a row. */
 void
 store_op_absent_look(int64 id, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET absent_looks = absent_looks + 1,"
-		" absent_since = coalesce(absent_since, $2) WHERE id = $1",
+		"UPDATE gpu_orch.cloud_op SET absent_looks = 1, absent_since = $2 WHERE id = $1",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -429,6 +433,22 @@ store_op_absent_look(int64 id, TimestampTz now)
 	spi_arg_int8(&args, id);
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "noting an absence");
+	spi_end();
+}
+
+/* Note that the pod of an op was seen again: its absence must be proved anew. */
+void
+store_op_seen_again(int64 id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL WHERE id = $1",
+		1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_run_one(&query, &args, "noting a pod that is there");
 	spi_end();
 }
 
@@ -513,6 +533,76 @@ store_op_creates_since(TimestampTz since)
 	n = spi_int8(0, 1);
 	spi_end();
 	return n;
+}
+
+/* Note that the provider itself showed an op's pod id under the op's name. */
+void
+store_op_verify(int64 id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET verified = true WHERE id = $1 AND NOT verified", 1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+static Datum
+text_array(char *const *texts, int n)
+{
+	Datum	   *items = palloc((n + 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		items[i] = CStringGetTextDatum(texts[i]);
+	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Note of all ops whose pod is among n listed ones, by name and id, that they are verified. */
+void
+store_op_verify_listed(char *const *names, char *const *ids, int n)
+{
+	static SpiQuery any = {
+		"SELECT 1 FROM gpu_orch.cloud_op WHERE NOT verified AND pod_id IS NOT NULL LIMIT 1", 0, {0}
+	};
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op o SET verified = true"
+		" FROM unnest($1, $2) AS listed(name, id)"
+		" WHERE NOT o.verified AND o.pod_id IS NOT NULL AND o.pod_id = listed.id"
+		" AND o.pod_name = listed.name",
+		2, {TEXTARRAYOID, TEXTARRAYOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	if (n == 0)
+		return;
+	spi_begin();
+	if (spi_read(&any, NULL, 1) == 1)
+	{
+		spi_arg(&args, text_array(names, n), false);
+		spi_arg(&args, text_array(ids, n), false);
+		spi_run(&query, &args);
+	}
+	spi_end();
+}
+
+/* A create's pod is another one than was believed; what is known of it is to be verified. */
+void
+store_op_rebind(int64 id, const char *pod_id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = false WHERE id = $1",
+		2, {INT8OID, TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_arg_text(&args, pod_id);
+	spi_run_one(&query, &args, "noting another pod");
+	spi_end();
 }
 
 /* Begin to count what a worker's pod costs, in doubt or not. */

@@ -47,6 +47,7 @@ typedef struct CloudOpRow
 	int32		absent_looks;
 	TimestampTz absent_since;
 	int32		http_status;	/* of the last answer; 0: none */
+	bool		verified;		/* the provider showed pod_id under pod_name */
 } CloudOpRow;
 
 extern char *store_op_pod_name(const Installation *installation, const char *nonce);
@@ -70,6 +71,10 @@ extern void store_op_answer(int64 id, OpState state, int http_status, const char
 							const char *message, const char *pod_id, TimestampTz due_at,
 							TimestampTz now);
 extern void store_op_absent_look(int64 id, TimestampTz now);
+extern void store_op_seen_again(int64 id);
+extern void store_op_verify(int64 id);
+extern void store_op_verify_listed(char *const *names, char *const *ids, int n);
+extern void store_op_rebind(int64 id, const char *pod_id);
 extern void store_op_send_again(int64 id, TimestampTz now);
 extern void store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now);
 extern TimestampTz store_op_next_due(TimestampTz now);

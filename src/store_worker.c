@@ -486,6 +486,26 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 }
 
 /*
+ * A worker's pod is another one than was believed: only that one may register now, as
+ * if none had before.
+ */
+void
+store_worker_rebind(int64 no, const char *pod_id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET pod_id = $2, bound_pod_id = NULL WHERE worker = $1",
+		2, {INT8OID, TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_text(&args, pod_id);
+	spi_run_one(&query, &args, "giving a worker another pod");
+	spi_end();
+}
+
+/*
  * Move a worker as the table of rules says for this cause. Returns the rule, or
  * NULL when the move is illegal from where the worker stands: then nothing has
  * changed. A worker that is ended loses its leases at once, and its session when

@@ -1,0 +1,364 @@
+/*
+ * leader_look.c
+ *	  What makes a look at the provider worth believing: the same thing twice, in the
+ *	  account in which our pods are, and single pods asked for by their ids.
+ *
+ * The account is read beside the lists and pinned at its first sight. With a key of
+ * another one nothing is created and nothing proved. Holds what the leader remembers
+ * of its looks; what follows from them is for leader_reconcile.c.
+ */
+#include "postgres.h"
+
+#include "clock.h"
+#include "guc.h"
+#include "leader_look.h"
+#include "store_alert.h"
+#include "store_event.h"
+#include "store_op.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Two observations that agree are never asked to be further apart, in microseconds. */
+#define LONGEST_GAP (30 * USECS_PER_SEC)
+
+/* Time between two looks at the account. */
+#define ACCOUNT_INTERVAL (60 * USECS_PER_SEC)
+
+/* After a pod could not be asked for, none is for so long. */
+#define ASK_RETRY (5 * USECS_PER_SEC)
+
+/* So many intervals without a complete list, and nothing is created. */
+#define LIST_MAX_INTERVALS 10
+
+/* A balance of fewer hours at the present spend is low. */
+#define LOW_HOURS 24
+
+StaticAssertDecl(sizeof(Absence) <= 128, "the leader's table of absences has room for one");
+
+/* What is remembered; made at the first use, as long as the process. */
+static LeaderLook *
+look_of(Leader *leader)
+{
+	if (leader->look == NULL)
+		leader->look = MemoryContextAllocZero(leader->memory, sizeof(LeaderLook));
+	return leader->look;
+}
+
+/* How far two observations that agree must be apart, in microseconds. */
+int64
+leader_look_gap(void)
+{
+	return Min(LONGEST_GAP, (int64) guc_reconcile_interval * 1000);
+}
+
+/*
+ * Note that a list asked for at `started` says something odd about a pod. True when
+ * an earlier round's did too, long enough before; else an earlier list is asked for.
+ */
+bool
+leader_look_confirmed(Leader *leader, const char *pod_id, uint64 round, TimestampTz started,
+					  TimestampTz now, Absence **absence)
+{
+	bool		found;
+	Absence    *entry = hash_search(leader->absences, pod_id, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		entry->since = now;
+		entry->denials = 0;
+		entry->denied_at = 0;
+	}
+	entry->round = round;
+	if (absence != NULL)
+		*absence = entry;
+	if (found && started - entry->since >= leader_look_gap())
+		return true;
+	leader->next_reconcile = Min(leader->next_reconcile, entry->since + leader_look_gap());
+	return false;
+}
+
+/* Forget what this round did not see again. */
+void
+leader_look_forget_others(Leader *leader, uint64 round)
+{
+	HASH_SEQ_STATUS scan;
+	Absence    *absence;
+
+	hash_seq_init(&scan, leader->absences);
+	while ((absence = hash_seq_search(&scan)) != NULL)
+		if (absence->round != round)
+			hash_search(leader->absences, absence->pod_id, HASH_REMOVE, NULL);
+}
+
+/*
+ * Whether what a list does not show may be taken for gone: a list of so many pods of
+ * ours was read in our account. Without an account that was ever read, a key that made
+ * or deleted a pod of ours will do.
+ */
+bool
+leader_look_has_sign(Leader *leader, int64 listed)
+{
+	LeaderLook *look = look_of(leader);
+
+	if (look->account == ACCOUNT_OTHER)
+		return false;
+	if (listed > 0 || look->account == ACCOUNT_OURS)
+		return true;
+	return leader->installation.account[0] == '\0' && look->key_proved;
+}
+
+/* Why nothing may be created now, whatever else allows it; NULL: it may. */
+const char *
+leader_look_refuses(Leader *leader, TimestampTz now)
+{
+	LeaderLook *look = look_of(leader);
+	ShmemState *state = shmem_state();
+	TimestampTz last;
+
+	if (look->account == ACCOUNT_OTHER)
+		return "the key is of another account";
+	if (look->adoption_owed)
+		return "a pod that is there already could not be adopted";
+	LWLockAcquire(state->lock, LW_SHARED);
+	last = state->last_reconcile;
+	LWLockRelease(state->lock);
+	if (last != 0 && now - last > LIST_MAX_INTERVALS * (int64) guc_reconcile_interval * 1000 +
+		(int64) guc_http_timeout * 1000)
+		return "the provider's list could not be read for long";
+	return NULL;
+}
+
+/* There is another key: it may be of another account. */
+void
+leader_look_new_key(Leader *leader)
+{
+	LeaderLook *look = look_of(leader);
+
+	look->key++;
+	look->account = ACCOUNT_UNREAD;
+	look->key_proved = false;
+	look->next_account = 0;
+}
+
+/* All calls were given up with their connection. */
+void
+leader_look_lost_calls(Leader *leader)
+{
+	LeaderLook *look = look_of(leader);
+
+	look->account_in_flight = false;
+	memset(look->asked, 0, sizeof(look->asked));
+}
+
+/* A list is asked for, with the key of now. */
+void
+leader_look_list_begins(Leader *leader)
+{
+	look_of(leader)->list_key = look_of(leader)->key;
+}
+
+/* Whether the list that ends now was asked for with the key that is still used. */
+bool
+leader_look_list_holds(Leader *leader)
+{
+	return look_of(leader)->list_key == look_of(leader)->key;
+}
+
+/* Have a pod asked for by its id, for the sake of a delete (0: none); once at a time. */
+void
+leader_look_ask(Leader *leader, const char *pod_id, int64 op)
+{
+	LookAsked  *free_place = NULL;
+
+	for (int i = 0; i < LOOK_MAX_ASKED; i++)
+	{
+		LookAsked  *asked = &look_of(leader)->asked[i];
+
+		if (strcmp(asked->pod_id, pod_id) == 0)
+			return;
+		if (asked->pod_id[0] == '\0')
+			free_place = asked;
+	}
+	if (free_place == NULL)
+		return;
+	strlcpy(free_place->pod_id, pod_id, sizeof(free_place->pod_id));
+	free_place->op = op;
+	free_place->called = false;
+}
+
+/* Start the calls that are due: the account now and then, and single pods. */
+void
+leader_look_send(Leader *leader, TimestampTz now)
+{
+	LeaderLook *look = look_of(leader);
+	char	   *error = NULL;
+
+	if (leader->cloud == NULL || leader->api_retry_at > now)
+		return;
+	if (!look->account_in_flight && look->next_account <= now)
+	{
+		look->next_account = now + ACCOUNT_INTERVAL;
+		look->account_in_flight = cloud_start_account(leader->cloud, TAG_ACCOUNT, &error);
+	}
+	look->next_account = Min(look->next_account, now + ACCOUNT_INTERVAL);
+	look->ask_after = Min(look->ask_after, now + ASK_RETRY);
+	for (int i = 0; i < LOOK_MAX_ASKED && look->ask_after <= now; i++)
+	{
+		LookAsked  *asked = &look->asked[i];
+
+		if (asked->pod_id[0] == '\0' || asked->called)
+			continue;
+		asked->called = cloud_start_get(leader->cloud, TAG_LOOK - i, asked->pod_id, &error);
+		if (!asked->called)
+		{
+			asked->pod_id[0] = '\0';
+			look->ask_after = now + ASK_RETRY;
+		}
+	}
+}
+
+/* Raise or clear the alerts about the account's money. */
+static void
+watch_balance(const CloudAnswer *answer, TimestampTz now)
+{
+	int64		left = answer->balance_micros;
+	int64		rate = answer->spend_micros;
+	char	   *detail = NULL;
+
+	if (left < 0)
+		return;
+	if (left > 0 && rate > 0 && left / LOW_HOURS < rate)
+		detail = psprintf("%.2f dollars are left, at %.2f an hour", left / 1000000.0, rate / 1000000.0);
+	store_alert(ALERT_BALANCE_LOW, "account", detail, now);
+	store_alert(ALERT_BALANCE_EMPTY, "account", left == 0 ? "nothing is left" : NULL, now);
+}
+
+/* The account that a key is of: pinned if it is the first one, compared with it later. */
+static void
+apply_account(Leader *leader, void *arg)
+{
+	const CloudAnswer *answer = arg;
+	Installation *installation = &leader->installation;
+	TimestampTz now = clock_now();
+	bool		ours;
+
+	if (!store_installation_read(installation))
+		return;
+	if (installation->account[0] == '\0' && !installation->hold)
+	{
+		store_installation_pin(answer->account);
+		strlcpy(installation->account, answer->account, sizeof(installation->account));
+		store_event("account_pinned", "installation", store_detail("account", answer->account), now);
+	}
+	ours = strcmp(installation->account, answer->account) == 0;
+	look_of(leader)->account = ours ? ACCOUNT_OURS : ACCOUNT_OTHER;
+	store_alert(ALERT_WRONG_ACCOUNT, "installation",
+				ours ? NULL : psprintf("the key is of account \"%s\", the pods are in \"%s\"",
+									   answer->account, installation->account),
+				now);
+	if (ours)
+		watch_balance(answer, now);
+}
+
+/* A pod that was asked for, with the answer. */
+typedef struct Told
+{
+	const LookAsked *asked;
+	bool		there;			/* and has a name, if it matters */
+	const char *name;
+} Told;
+
+/*
+ * A delete whose pod's id a worker claimed: it is ours if it bears the op's name. If
+ * not there is nothing to delete under that id, and looking settles the rest.
+ */
+static void
+apply_told(Leader *leader, void *arg)
+{
+	const Told *told = arg;
+	TimestampTz now = clock_now();
+	CloudOpRow	op;
+
+	if (!store_op_lock(told->asked->op, &op) || op.state != OP_PLANNED)
+		return;
+	if (told->there && strcmp(told->name, op.pod_name) == 0)
+	{
+		store_op_verify(op.id);
+		return;
+	}
+	store_op_sent(op.id, leader->epoch, now);
+	store_op_answer(op.id, OP_SENT, 404, told->there ? "not_ours" : "not_found", NULL, NULL, 0, now);
+	if (told->there)
+		store_event("pod_not_ours", op.pod_name, store_detail("pod_id", op.pod_id), now);
+}
+
+/* The answer about a single pod. */
+static void
+pod_told(Leader *leader, CloudAnswer *answer)
+{
+	LeaderLook *look = look_of(leader);
+	int			place = (int) (TAG_LOOK - answer->tag);
+	LookAsked	asked;
+	Told		told = {.asked = &asked};
+	Absence    *absence;
+	TimestampTz now = clock_now();
+
+	if (place < 0 || place >= LOOK_MAX_ASKED || !look->asked[place].called)
+		return;
+	asked = look->asked[place];
+	look->asked[place].pod_id[0] = '\0';
+	look->asked[place].called = false;
+	told.there = answer->verdict == CLOUD_OK;
+	if (!told.there && answer->reason != CR_NOT_FOUND)
+	{
+		look->ask_after = now + ASK_RETRY;
+		return;
+	}
+	if (told.there)
+		told.name = answer->pods[0].name;
+	if (asked.op != 0)
+	{
+		(void) leader_step(leader, "applying a look at a pod", apply_told, &told);
+		return;
+	}
+	absence = hash_search(leader->absences, asked.pod_id, HASH_FIND, NULL);
+	if (absence == NULL)
+		return;
+	if (told.there)
+	{
+		absence->since = now;
+		absence->denials = 0;
+		return;
+	}
+	if (absence->denials == 0 || now - absence->denied_at >= leader_look_gap())
+	{
+		absence->denials++;
+		absence->denied_at = now;
+	}
+	leader->next_reconcile = Min(leader->next_reconcile, now + LOOK_SOON_MS * (int64) 1000);
+}
+
+/* Take an answer, if it is one to a look; false: it is for somebody else. */
+bool
+leader_look_answer(Leader *leader, CloudAnswer *answer)
+{
+	LeaderLook *look = look_of(leader);
+
+	switch (answer->call)
+	{
+		case CLOUD_GET:
+			pod_told(leader, answer);
+			return true;
+		case CLOUD_ACCOUNT:
+			look->account_in_flight = false;
+			if (answer->verdict == CLOUD_OK && look->next_account != 0)
+				(void) leader_step(leader, "comparing accounts", apply_account, answer);
+			return true;
+		case CLOUD_CREATE:
+		case CLOUD_DELETE:
+			look->key_proved |= answer->verdict == CLOUD_OK;
+			return false;
+		default:
+			return false;
+	}
+}

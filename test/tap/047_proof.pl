@@ -1,0 +1,172 @@
+# What is proof: of a pod's absence, of its being ours, of the account being ours. Nothing is created twice,
+# deleted or declared gone on less.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Provider;
+use Test::More;
+
+my $provider = Provider->start('--boot-seconds', '0');
+my $node = $provider->new_node('proof', "gpu_orch.orphan_grace = '0'\ngpu_orch.spawn_rate_limit = 1000");
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub until_true { return $node->poll_query_until('postgres', $_[0]); }
+sub reconcile { sql('SELECT gpu_orch.reconcile_now()') for 1 .. ($_[0] // 1); return; }
+sub alert_open { return sql("SELECT count(*) FROM gpu_orch.alerts WHERE alert = '$_[0]' AND cleared_at IS NULL"); }
+sub alert_is_open { return until_true("SELECT count(*) = $_[1] FROM gpu_orch.alerts WHERE alert = '$_[0]' AND cleared_at IS NULL"); }
+
+# A row as a failover to a standby leaves it: the create was sent, the commit that said so is lost.
+sub forget_sending
+{
+	sql(qq{UPDATE gpu_orch.cloud_op SET state = 'planned', epoch = NULL, sent_at = NULL, answered_at = NULL, settled_at = NULL,
+			pod_id = NULL, verified = false, http_status = NULL, tries = 0
+			WHERE kind = 'create' AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]');
+		UPDATE gpu_orch.worker SET state = 'spawning' WHERE id = '$_[0]';
+		UPDATE gpu_orch.worker_profile SET pod_id = NULL WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]');
+		DELETE FROM gpu_orch.spend WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]')});
+	return;
+}
+
+sub spawn
+{
+	my $id = sql(q{SELECT gpu_orch.spawn_worker('p')});
+	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'a pod is made');
+	return $id;
+}
+
+sub end_all
+{
+	$provider->no_faults;
+	sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
+		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
+	ok(until_true(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'all rows end');
+	is(scalar($provider->pods(1)), 0, 'no pod lives');
+	is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
+	return;
+}
+
+sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'], max_workers => 20,
+	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 hour"}')});
+ok(until_true(q{SELECT account = 'user_sim' FROM gpu_orch.installation}), 'the account is pinned at its first sight');
+
+subtest 'a planned create whose pod is listed is adopted' => sub {
+	my $id = spawn();
+
+	sql('SELECT gpu_orch.pause()');
+	my $creates = $provider->ledger->{totals}{creates};
+	forget_sending($id);
+	sql('SELECT gpu_orch.resume()');
+	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'the pod is adopted');
+	is($provider->ledger->{totals}{creates}, $creates, 'and no other is made');
+	is(sql("SELECT reason FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"), 'adopted', 'by looking');
+	end_all();
+};
+
+subtest 'a pod that is seen between two looks is not gone' => sub {
+	my $id = spawn();
+	my ($pod) = $provider->pods(1);
+
+	# 204, and the pod lives; the lists agree but for one.
+	$provider->fault({call => 'delete', action => 'keep_pod'}, {call => 'list', action => 'empty_list', count => 1});
+	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.cloud_ops WHERE kind = 'delete' AND state = 'sent' AND http_status = 204}),
+		'the delete is answered');
+	reconcile(4);
+	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'one list without it proves nothing');
+	is(sql(q{SELECT max(absent_looks) FROM gpu_orch.cloud_op WHERE kind = 'delete' AND state = 'sent'}), 0,
+		'and what it said is forgotten');
+	sql(q{SELECT gpu_orch.advance_clock('1 minute')});
+	end_all();
+};
+
+subtest 'a worker cannot make us delete the pod of somebody else' => sub {
+	$provider->control(POST => 'pods', {foreign => 'somebody-elses'});
+	my ($foreign) = grep { $_->{name} eq 'somebody-elses' } @{$provider->ledger->{pods}};
+
+	$provider->fault({call => 'create', action => 'drop_after', count => 1}, {call => 'list', action => 'hide_new', seconds => 600});
+	my $id = sql(q{SELECT gpu_orch.spawn_worker('p')});
+	ok(until_true("SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$id'"), 'the outcome is unknown');
+	sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('stolen') WHERE worker =
+		(SELECT no FROM gpu_orch.worker WHERE id = '$id')});
+	my ($rc, $out, $err) = $node->psql('postgres', "SELECT gpu_orch.register_worker('$id', 'stolen', pod_id => 'a/b')");
+	like($err, qr/pod_id/, 'an id that the provider cannot have given is refused');
+	sql("SELECT gpu_orch.register_worker('$id', 'stolen', pod_id => '$foreign->{id}')");
+	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	ok(until_true("SELECT count(*) = 1 FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'delete' AND reason IN ('not_ours', 'proved')"),
+		'the pod is asked for first');
+	$provider->no_faults;
+	ok($provider->wait_until(sub { !$provider->pods(1) }, 'our pod is deleted'), 'our own pod is deleted');
+	is((grep { $_->{name} eq 'somebody-elses' } @{$provider->ledger->{pods}})[0]{deleted_at}, undef, 'the other lives on');
+	is(scalar(grep { $_->{op} eq 'delete' && $_->{pod} eq $foreign->{id} } @{$provider->ledger->{entries}}), 0,
+		'no delete was ever sent for it');
+	end_all();
+};
+
+subtest 'of two pods of one create the one that speaks stays' => sub {
+	$provider->fault({call => 'list', action => 'hide_new', seconds => 600});
+	my $id = spawn();
+	my ($first) = $provider->pods(1);
+	$provider->control(POST => 'pods', {foreign => $first->{name}});
+	my ($second) = grep { $_->{id} ne $first->{id} } $provider->pods(1);
+
+	sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('token') WHERE worker =
+		(SELECT no FROM gpu_orch.worker WHERE id = '$id')});
+	sql("SELECT gpu_orch.register_worker('$id', 'token', pod_id => '$second->{id}')");
+	$provider->no_faults;
+	ok($provider->wait_until(sub { 1 == $provider->pods(1) }, 'one is left'), 'one is left');
+	is(($provider->pods(1))[0]{id}, $second->{id}, 'which is the one that registered');
+	is(sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$id'"), "active|$second->{id}", 'and works on');
+	end_all();
+};
+
+subtest 'a key of another account' => sub {
+	my $id = spawn();
+	my $other = 'b' x 32;
+	my $key_file = sql('SHOW gpu_orch.runpod_api_key_file');
+	my $creates = $provider->ledger->{totals}{creates};
+
+	# What another account shows: no pod of ours, and none to delete.
+	$provider->fault({call => 'list', action => 'empty_list'}, {call => 'get', action => 'not_found'},
+		{call => 'delete', action => 'not_found'},
+		{call => 'graphql', action => 'malformed', body => {data => {myself =>
+			{id => 'user_other', clientBalance => 5, currentSpendPerHr => 0}}}});
+	$provider->control(POST => 'key', {key => $other});
+	my $old = $provider->{key};
+	open my $file, '>', $key_file or die $!;
+	print $file $other;
+	close $file;
+	ok(alert_is_open('wrong_account', 1), 'is said');
+	my $second = sql(q{SELECT gpu_orch.spawn_worker('p')});
+	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	ok(until_true("SELECT http_status = 404 FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'delete'"), 'a delete finds nothing');
+	sql(q{SELECT gpu_orch.advance_clock('2 minutes')});
+	reconcile(4);
+	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'and proves nothing');
+	is($provider->ledger->{totals}{creates}, $creates, 'nothing is created');
+	$provider->no_faults;
+	$provider->control(POST => 'key', {key => $old});
+	open $file, '>', $key_file or die $!;
+	print $file $old;
+	close $file;
+	ok(alert_is_open('wrong_account', 0), 'until the key is one of the account again');
+	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'then the debt is paid');
+	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$second'"), 'and what waited is created');
+	end_all();
+};
+
+subtest 'the balance' => sub {
+	spawn();
+	$provider->control(POST => 'balance', {balance => 5});
+	sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
+	ok(alert_is_open('balance_low', 1), 'that will not last a day is low');
+	$provider->control(POST => 'balance', {balance => 5000});
+	sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
+	ok(alert_is_open('balance_low', 0), 'until there is more');
+	end_all();
+};
+
+$node->stop;
+done_testing();
