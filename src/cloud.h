@@ -58,6 +58,8 @@ typedef struct CloudPod
 	TimestampTz created_at; /* 0 unknown */
 	char *env_installation; /* GPU_ORCH_INSTALLATION of its environment, NULL absent */
 	char *env_op;			/* GPU_ORCH_OP of its environment, NULL absent */
+	char *env_pool;			/* GPU_ORCH_POOL, NULL absent */
+	char *env_worker;		/* GPU_ORCH_WORKER_ID, NULL absent */
 } CloudPod;
 
 /* What the catalog says of a GPU type, anywhere or in one data centre. */

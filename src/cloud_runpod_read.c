@@ -69,6 +69,8 @@ read_pod(JsonbContainer *json, CloudPod *pod)
 	{
 		pod->env_installation = json_read_string(part, "GPU_ORCH_INSTALLATION");
 		pod->env_op = json_read_string(part, "GPU_ORCH_OP");
+		pod->env_pool = json_read_string(part, "GPU_ORCH_POOL");
+		pod->env_worker = json_read_string(part, "GPU_ORCH_WORKER_ID");
 	}
 	return NULL;
 }

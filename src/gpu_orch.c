@@ -1,7 +1,7 @@
 /*
  * gpu_orch.c
  *	  What happens when the library is loaded: settings, shared memory, the
- *	  transaction callbacks and the leader are registered, and nothing else is done.
+ *	  transaction callbacks, the hook and the leader are registered, and nothing else is done.
  */
 #include "postgres.h"
 
@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "shmem.h"
+#include "store_drop.h"
 #include "store_queue.h"
 #include "wake.h"
 
@@ -46,6 +47,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init_hooks();
+	store_drop_init();
 	if (guc_database != NULL && guc_database[0] != '\0')
 		register_leader();
 }

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+bool		guc_allow_drop = false;
 int			guc_api_concurrency = 8;
 bool		guc_async_claims = false;
 int			guc_cycle_interval = 10000;
@@ -40,6 +41,7 @@ int			guc_retry_delay = 5000;
 char	   *guc_runpod_api_key_file = NULL;
 char	   *guc_runpod_api_url = NULL;
 int			guc_settle_time = 600000;
+char	   *guc_site_token_file = NULL;
 int			guc_spawn_rate_limit = 60;
 bool		guc_test_clock = false;
 char	   *guc_worker_dsn = NULL;
@@ -58,6 +60,10 @@ static const struct config_enum_entry log_levels[] = {
 void
 guc_init(void)
 {
+	DefineCustomBoolVariable("gpu_orch.allow_drop",
+							 "Whether the extension and its tables may be dropped while there are pods.",
+							 "The pods run on, and bill.", &guc_allow_drop, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.api_concurrency",
 							"Calls to the provider that may be in flight at a time.",
 							NULL, &guc_api_concurrency, 8, 1, 64,
@@ -172,6 +178,12 @@ guc_init(void)
 							"Time between the two looks that settle a create whose outcome is unknown.",
 							NULL, &guc_settle_time, 600000, 0, 86400000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("gpu_orch.site_token_file",
+							   "File that names this site, and the sites that it may take over from.",
+							   "One token a line, this site's first. Owned by the server's user, "
+							   "readable by nobody else, and outside of the data directory.",
+							   &guc_site_token_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.spawn_rate_limit",
 							"Pods that may be created within one minute.",
 							NULL, &guc_spawn_rate_limit, 60, 0, INT_MAX,

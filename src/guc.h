@@ -8,6 +8,7 @@
 /* The longest gpu_orch.locality_window. */
 #define MAX_LOCALITY_WINDOW 64
 
+extern bool guc_allow_drop;
 extern int	guc_api_concurrency;
 extern bool guc_async_claims;
 extern int	guc_cycle_interval;
@@ -32,6 +33,7 @@ extern int	guc_retry_delay;
 extern char *guc_runpod_api_key_file;
 extern char *guc_runpod_api_url;
 extern int	guc_settle_time;
+extern char *guc_site_token_file;
 extern int	guc_spawn_rate_limit;
 extern bool guc_test_clock;
 extern char *guc_worker_dsn;

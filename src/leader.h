@@ -95,6 +95,10 @@ extern bool leader_look_list_holds(Leader *leader);
 extern void leader_look_ask(Leader *leader, const char *pod_id, int64 op);
 extern void leader_look_send(Leader *leader, TimestampTz now);
 extern bool leader_look_answer(Leader *leader, CloudAnswer *answer);
+/* leader_adopt.c */
+extern bool leader_adopt_pod(Leader *leader, const CloudPod *pod, TimestampTz provider_now,
+							 TimestampTz now, ReconcileSummary *summary);
+extern void leader_watch_owner(Leader *leader, void *answer);
 
 /* leader_reconcile.c */
 extern void leader_reconcile(Leader *leader, void *answer);

@@ -236,7 +236,9 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 	/* Before the rows are looked at, so that they may ask for an earlier look. */
 	leader->next_reconcile = clock_now() + (int64) guc_reconcile_interval * 1000;
 	if (complete)
-		complete = leader_step(leader, "comparing pods with workers",
+		complete = leader_step(leader, "looking for a second owner", leader_watch_owner,
+							   unconstify(CloudAnswer *, answer)) &&
+			leader_step(leader, "comparing pods with workers",
 							   leader_reconcile, unconstify(CloudAnswer *, answer));
 	finish_list(leader, complete);
 }

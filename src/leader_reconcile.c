@@ -304,7 +304,8 @@ unclaimed_pod(Round *round, int index, const CloudPod *pod)
 		if (op.state == OP_DONE || op.state == OP_REFUSED || op.state == OP_ABSENT)
 			settled_pod(round, &op, pod);
 	}
-	else if (confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
+	else if (!leader_adopt_pod(round->leader, pod, provider_now(round), round->now, &round->summary) &&
+			 confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
 		round->orphans[round->n_orphans++] = pod;
 }
 

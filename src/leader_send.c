@@ -13,6 +13,7 @@
 #include "leader.h"
 #include "store_fleet.h"
 #include "store_op.h"
+#include "store_secret.h"
 #include "utils/timestamp.h"
 
 /* Delay before a delete whose call could not be made is tried again. */
@@ -103,7 +104,7 @@ mark_sent(Leader *leader, void *arg)
 				sending->pool = &pools[i];
 		if (sending->pool == NULL)
 			return;
-		worker_token_make(sending->token);
+		store_secret_token(sending->op.nonce, sending->token);
 		worker_token_digest(sending->token, digest);
 		store_worker_set_registration(worker.no, digest);
 		store_spend_open(worker.no, sending->op.pool, sending->op.price_micros, now);

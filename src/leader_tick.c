@@ -47,7 +47,7 @@ begin(Leader *leader, void *arg)
 	char		before[INSTALLATION_ID_LENGTH + 1];
 
 	strlcpy(before, leader->installation.id, sizeof(before));
-	if (!store_installation_check(&leader->installation, now))
+	if (!store_installation_check(&leader->installation, leader->epoch == 0, now))
 	{
 		leader->epoch = 0;
 		return;

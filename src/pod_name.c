@@ -6,6 +6,7 @@
  * Pure: no PostgreSQL header. Must never find a pod to be ours that could be another's: where the name
  * is not exactly of our form, it is foreign.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "pod_name.h"
@@ -56,4 +57,23 @@ pod_name_is_of(const char *name, const char *env_installation, const char *id)
 
 	return in_name != NULL && strncmp(in_name, id, INSTALLATION_SHORT) == 0 &&
 		(env_installation == NULL || strcmp(env_installation, id) == 0);
+}
+
+/*
+ * The installation epoch in the name of a pod that is ours, which pod_name_is_of() said; 0 if there is
+ * none.
+ */
+long long
+pod_name_epoch(const char *name)
+{
+	const char *installation = short_installation(name);
+
+	return installation == NULL ? 0 : strtoll(installation + INSTALLATION_SHORT + 1, NULL, 10);
+}
+
+/* The nonce in the name of a pod that is ours, within the name; NULL if there is none. */
+const char *
+pod_name_nonce(const char *name)
+{
+	return short_installation(name) == NULL ? NULL : name + strlen(name) - POD_NONCE_LENGTH;
 }

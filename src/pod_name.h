@@ -20,5 +20,7 @@
 
 extern bool pod_name_installation_valid(const char *id);
 extern bool pod_name_is_of(const char *name, const char *env_installation, const char *id);
+extern long long pod_name_epoch(const char *name);
+extern const char *pod_name_nonce(const char *name);
 
 #endif

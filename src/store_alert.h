@@ -9,6 +9,7 @@
 
 /* Names of rows of alert_rule. */
 #define ALERT_HOLD "hold"
+#define ALERT_SECOND_OWNER "second_owner"
 #define ALERT_DELETE_OWED "delete_owed"
 #define ALERT_DELETE_OWED_LONG "delete_owed_long"
 #define ALERT_LIST_NOT_BELIEVED "list_not_believed"

@@ -143,6 +143,37 @@ store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *
 }
 
 /*
+ * Write the settled create of a pod whose rows are lost, which was sent at that
+ * time, as far as is known.
+ */
+void
+store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_name,
+				 const char *pod_id, int64 price_micros, TimestampTz sent_at, TimestampTz now)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id,"
+		" price_micros, planned_at, sent_at, answered_at, settled_at, reason, requested_by) "
+		"VALUES ('create', 'done', $1, $2, $3, $4, $5, $6, $7, $7, $8, $8, 'restored', $9)",
+		9, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+			TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_text(&args, nonce);
+	spi_arg_int8(&args, worker);
+	spi_arg_int4(&args, pool);
+	spi_arg_text(&args, pod_name);
+	spi_arg_text(&args, pod_id);
+	spi_arg_int8(&args, price_micros);
+	spi_arg_time(&args, sent_at);
+	spi_arg_time(&args, now);
+	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	spi_run_one(&query, &args, "restoring a create");
+	spi_end();
+}
+
+/*
  * Announce the delete of a pod, unless one is open already; worker 0 for a pod
  * that no row knows, but that the provider showed under our name.
  */

@@ -55,6 +55,9 @@ extern char *store_op_pod_name(const Installation *installation, const char *non
 extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *installation,
 								  const char *gpu_type, const char *data_center,
 								  int64 price_micros, int64 decision, TimestampTz now);
+extern void store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_name,
+							 const char *pod_id, int64 price_micros, TimestampTz sent_at,
+							 TimestampTz now);
 extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,
 								 const char *pod_id, TimestampTz now);
 extern void store_op_watch_deletes(TimestampTz now);

@@ -347,6 +347,8 @@ COMMENT ON TABLE gpu_orch.alert_rule IS 'What alerts there are, how grave each i
 INSERT INTO gpu_orch.alert_rule (name, level, meaning, action) VALUES
     ('hold', 'critical', 'This copy of the database is not where the installation was made; it creates and deletes no pods',
      'Find out which copy is to act. If it is this one, call adopt_installation().'),
+    ('second_owner', 'critical', 'Another copy of this installation makes pods; this one creates and deletes none any more',
+     'Find out which copy is to act, and end the other one. Then call adopt_installation() in the one that stays.'),
     ('delete_owed', 'warning', 'A pod should have been gone for ten minutes and is not proved to be',
      'Look at cloud_ops for what the provider answers, and at the provider''s console.'),
     ('delete_owed_long', 'critical', 'A pod should have been gone for an hour; it is still paid for',
@@ -376,13 +378,24 @@ CREATE TABLE gpu_orch.installation (
     leader_epoch      bigint NOT NULL DEFAULT 0,
     system_identifier text NOT NULL,
     database          oid NOT NULL,
+    timeline          int,
+    site              text,
+    host              text,
+    taken_over_at     timestamptz,
     hold              boolean NOT NULL DEFAULT false,
     hold_reason       text,
     paused            boolean NOT NULL DEFAULT false,
     account           text,
     created_at        timestamptz NOT NULL
 );
-COMMENT ON TABLE gpu_orch.installation IS 'Who we are to the provider, and whether this copy of the database may act';
+COMMENT ON TABLE gpu_orch.installation IS
+    'Who we are to the provider, where this copy of the database acts (site and host are digests), and whether it may';
+
+CREATE TABLE gpu_orch.installation_secret (
+    one    boolean PRIMARY KEY DEFAULT true CHECK (one),
+    secret bytea NOT NULL
+);
+COMMENT ON TABLE gpu_orch.installation_secret IS 'What the registration tokens of pods are computed from; for nobody to read';
 
 -- What users own goes into dumps; the moves of a worker come with the extension.
 DO $dump$
@@ -392,6 +405,7 @@ BEGIN
     FOREACH relation IN ARRAY ARRAY['tenant', 'tenant_grant', 'shape', 'task', 'task_dependency', 'waiting',
                                     'ready_queue', 'lease', 'attempt', 'pool', 'offer', 'worker',
                                     'worker_profile', 'cloud_op', 'spend', 'event', 'decision', 'alert', 'installation',
+                                    'installation_secret',
                                     'tenant_id_seq', 'task_id_seq', 'pool_id_seq', 'offer_id_seq', 'worker_no_seq',
                                     'cloud_op_id_seq', 'spend_id_seq', 'event_id_seq', 'decision_id_seq', 'alert_id_seq']
     LOOP

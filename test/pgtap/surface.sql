@@ -57,7 +57,8 @@ FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'orchestrator_status', 
                   'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate',
                   'spend_by_pool', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
-FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'cloud_op', 'installation']) t,
+FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'cloud_op', 'installation',
+                  'installation_secret']) t,
      unnest(ARRAY['gpu_orch_operator', 'gpu_orch_submitter', 'gpu_orch_worker', 'gpu_orch_monitor']) role;
 
 SELECT * FROM finish();

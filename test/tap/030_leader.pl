@@ -50,11 +50,11 @@ is( value(q{SELECT pid, datname, application_name FROM pg_stat_activity WHERE ba
 	'pg_stat_activity shows it, once');
 
 # Rows that it wrote are counted while it lives, or autovacuum would never come by. The installation is
-# made by a call; the leader then enters its own epoch there.
+# made by a call; the leader then enters there where it acts, and its own epoch.
 
 value('SELECT gpu_orch.resume()');
 ok( $node->poll_query_until('app',
-		q{SELECT n_tup_upd = 1 FROM pg_stat_user_tables WHERE schemaname = 'gpu_orch' AND relname = 'installation'}),
+		q{SELECT n_tup_upd >= 1 FROM pg_stat_user_tables WHERE schemaname = 'gpu_orch' AND relname = 'installation'}),
 	'the row that the leader updated is counted');
 my $scheduled = value(q{SELECT gpu_orch.submit_task('counted', run_at => gpu_orch.clock() + '1 minute')});
 value(q{SELECT gpu_orch.advance_clock('2 minutes')});

@@ -11,12 +11,26 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $primary = new_node('primary', allows_streaming => 1, 'gpu_orch.heartbeat_interval' => '10min',
+# A site of its own for each: the standby's lists the primary's, so that it may take over.
+sub site_file
+{
+	my ($name, @tokens) = @_;
+	my $path = PostgreSQL::Test::Utils::tempdir() . "/site_$name";
+
+	append_to_file($path, join '', map { "$_\n" } @tokens);
+	chmod 0600, $path;
+	return $path;
+}
+my @tokens = ('token-of-the-primary', 'token-of-the-standby');
+
+my $primary = new_node('primary', 'gpu_orch.site_token_file' => site_file('primary', @tokens), allows_streaming => 1, 'gpu_orch.heartbeat_interval' => '10min',
 	'gpu_orch.heartbeat_timeout' => '200ms');
 my $old_leader = wait_for_leader($primary);
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->append_conf('postgresql.conf',
+	"gpu_orch.site_token_file = '" . site_file('standby', reverse @tokens) . "'");
 $standby->start;
 
 # A worker that runs one task, more work for it, and a worker that there is no work for.
@@ -84,8 +98,8 @@ my $epoch = $primary->safe_psql('app', 'SELECT leader_epoch FROM gpu_orch.instal
 $primary->stop('immediate');
 $standby->promote;
 my $new_leader = wait_for_leader($standby);
-is( $standby->safe_psql('app', 'SELECT leader_epoch, hold FROM gpu_orch.installation'),
-	($epoch + 1) . '|f', 'it acts under a new epoch, and without hold');
+is( $standby->safe_psql('app', 'SELECT leader_epoch, hold, epoch FROM gpu_orch.installation'),
+	($epoch + 1) . '|f|2', 'it acts under new epochs, and without hold');
 my $ticks = $standby->safe_psql('app', 'SELECT ticks FROM gpu_orch.leader_status()');
 ok( $standby->poll_query_until('app', "SELECT ticks > $ticks + 5 FROM gpu_orch.leader_status()"),
 	'it ticks on');

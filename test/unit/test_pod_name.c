@@ -2,6 +2,8 @@
  * test_pod_name.c
  *	  Whose pod it is: near misses are foreign.
  */
+#include <string.h>
+
 #include "pod_name.h"
 #include "unit.h"
 
@@ -42,4 +44,8 @@ test_pod_name(void)
 	ok(!pod_name_installation_valid(ID "0"), "pod name: nor a longer one");
 	ok(!pod_name_installation_valid("0123456789ABCDEF0123456789ABCDEF"), "pod name: nor capitals");
 	ok(!pod_name_installation_valid(""), "pod name: nor nothing");
+	ok(pod_name_epoch("gpo-01234567-9999999999-" NONCE) == 9999999999LL, "pod name: its epoch");
+	ok(pod_name_epoch("gpo-01234567--" NONCE) == 0, "pod name: a name of another form has none");
+	ok(strcmp(pod_name_nonce("gpo-01234567-1-" NONCE), NONCE) == 0, "pod name: its nonce");
+	ok(pod_name_nonce("gpo-01234567-1") == NULL, "pod name: a name of another form has none either");
 }
