@@ -1,6 +1,6 @@
 /*
  * api_admin.c
- *	  For operators: pause, adopt, single cycles, and what the leader says of
+ *	  For operators: pause, end all, adopt, single cycles, and what the leader says of
  *	  itself.
  *
  * run_cycle() and reconcile_now() ask the leader and wait, bounded, for the cycle
@@ -21,6 +21,7 @@
 #include "shmem.h"
 #include "store_fleet.h"
 #include "store_installation.h"
+#include "store_kill.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 #include "utils/wait_event.h"
@@ -31,6 +32,7 @@
 
 PG_FUNCTION_INFO_V1(gpu_orch_pause);
 PG_FUNCTION_INFO_V1(gpu_orch_resume);
+PG_FUNCTION_INFO_V1(gpu_orch_kill_fleet);
 PG_FUNCTION_INFO_V1(gpu_orch_adopt_installation);
 PG_FUNCTION_INFO_V1(gpu_orch_run_cycle);
 PG_FUNCTION_INFO_V1(gpu_orch_reconcile_now);
@@ -63,6 +65,33 @@ gpu_orch_resume(PG_FUNCTION_ARGS)
 {
 	set_paused(false);
 	PG_RETURN_VOID();
+}
+
+/*
+ * SQL: kill_fleet() -> bigint. Stops creating, ends every worker with a pod, known or in
+ * doubt, and returns how many deletes are owed now; later lists add what they find. Raises
+ * GO004 on hold: this copy must not end the pods of another one.
+ */
+Datum
+gpu_orch_kill_fleet(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = clock_now();
+	Installation installation;
+	int64		owed;
+
+	shmem_require();
+	store_installation_ensure(&installation, now);
+	if (installation.hold)
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("no pod can be deleted: gpu_orch is on hold"),
+				 errdetail("The pods may belong to another copy of this database."),
+				 errhint("If this copy is to act, call adopt_installation() first.")));
+	owed = store_kill_fleet(now);
+	shmem_look_first();
+	ForceSyncCommit();
+	wake_at_commit(WAKE_DECIDE);
+	PG_RETURN_INT64(owed);
 }
 
 /* SQL: adopt_installation() -> void */

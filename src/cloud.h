@@ -21,6 +21,9 @@ typedef enum CloudCall
 	CLOUD_ACCOUNT
 } CloudCall;
 
+/* The last of them, for who counts. */
+#define CLOUD_LAST_CALL CLOUD_ACCOUNT
+
 typedef enum CloudVerdict
 {
 	CLOUD_OK,	   /* the effect is proved */
@@ -132,6 +135,7 @@ typedef struct CloudSession CloudSession;
 extern CloudSession *cloud_open(const char *api_url, const char *key, int connect_timeout_ms,
 								int timeout_ms, char **error);
 extern void cloud_set_key(CloudSession *session, const char *key);
+extern bool cloud_try_key(CloudSession *session, int64 tag, const char *key, char **error);
 extern void cloud_close(CloudSession *session);
 extern const char *cloud_warning(void);
 

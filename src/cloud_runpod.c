@@ -253,7 +253,7 @@ send_request(CloudSession *session, RunpodCall *call, HttpMethod method, const c
 		psprintf("%.*s%s", origin_length(session->api_url), session->api_url, path) :
 		psprintf("%s%s", session->api_url, path);
 	request.body = body;
-	request.bearer = session->key;
+	request.bearer = call->key;
 	request.connect_timeout_ms = session->connect_timeout_ms;
 	request.timeout_ms = session->timeout_ms;
 	request.stall_timeout_s = call->call == CLOUD_CREATE ? 0 : STALL_TIMEOUT_S;
@@ -436,12 +436,22 @@ cloud_start_delete(CloudSession *session, int64 tag, const char *pod_id, char **
 	return start_pod_call(session, CLOUD_DELETE, tag, HTTP_DELETE, pod_id, error);
 }
 
+/* List all pods of the account with a key that is only tried; the session keeps its own. */
+bool
+cloud_try_key(CloudSession *session, int64 tag, const char *key, char **error)
+{
+	RunpodCall *call = new_call(session, CLOUD_LIST, tag, NULL);
+
+	forget(call->key);
+	call->key = MemoryContextStrdup(call->context, key);
+	return begin_call(session, call, HTTP_GET, psprintf("/pods?limit=%d", PAGE_SIZE), NULL, error);
+}
+
 /* List all pods of the account, page by page. */
 bool
 cloud_start_list(CloudSession *session, int64 tag, char **error)
 {
-	return begin_call(session, new_call(session, CLOUD_LIST, tag, NULL), HTTP_GET,
-					  psprintf("/pods?limit=%d", PAGE_SIZE), NULL, error);
+	return cloud_try_key(session, tag, session->key, error);
 }
 
 /* Read prices and stock. */

@@ -36,6 +36,8 @@ const WorkerRule worker_rules[] = {
 	"an operator ended it; the create must still be looked for"},
 	{170, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "kill",
 	"an operator ended the fleet; the create must still be looked for"},
+	{180, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "not_sent",
+	"the create was called off before it was sent"},
 
 	{200, WS_INITIALIZING, WS_ACTIVE, WO_CLOUD, "registered",
 	"the worker spoke"},

@@ -16,6 +16,7 @@
 #define TAG_CATALOG (-2)
 #define TAG_ACCOUNT (-3)
 #define TAG_LOOK (-100)			/* and below: looks at single pods */
+#define TAG_TRY_KEY (-3)
 
 /* After a delete or an unknown outcome the list is read again this soon, in ms. */
 #define LOOK_SOON_MS 1000
@@ -23,6 +24,42 @@
 /* Time between two looks at the prices; the shorter while some are missing. */
 #define CATALOG_INTERVAL (3600 * USECS_PER_SEC)
 #define CATALOG_RETRY (60 * USECS_PER_SEC)
+
+/* What may keep calls waiting: the kinds of calls, numbered as CloudCall, and these. */
+enum
+{
+	GATE_RATE = CLOUD_LAST_CALL + 1,	/* too many requests: no call at all */
+	GATE_KEY,					/* the key is refused: no creates */
+	GATE_RIGHTS,				/* the key may not do this: no creates */
+	GATE_MONEY,					/* the account lacks the money: no creates */
+	GATE_SETUP,					/* there is no session; stops nothing that could be done */
+	GATE_NEW_KEY,				/* the key that is to replace ours cannot be used */
+	GATES
+};
+
+typedef struct Gate
+{
+	int			failures;		/* in a row */
+	CloudCall	closed_by;		/* the kind of call that failed last */
+	TimestampTz until;			/* by our own backoff; 0: open */
+	int64		wait;			/* how long that was, in microseconds */
+	TimestampTz asked_until;	/* by the provider's word */
+	int64		asked_wait;
+	int			in_flight;		/* calls of this kind */
+	int			told;			/* 1 + whether its alert is raised; 0: not known */
+	char		what[SHMEM_TEXT];	/* the way in which it fails, as logged */
+	char		why[SHMEM_TEXT];	/* the last failure */
+} Gate;
+
+/* What tells whether a file is another one than before. */
+typedef struct FileStamp
+{
+	int64		device;
+	int64		inode;
+	int64		size;
+	int64		modified;		/* nanoseconds, as the next */
+	int64		changed;
+} FileStamp;
 
 typedef struct Leader
 {
@@ -36,10 +73,11 @@ typedef struct Leader
 	CloudSession *cloud;		/* NULL: no usable key or address */
 	uint64		cloud_generation;	/* goes up whenever cloud changes */
 	char	   *cloud_url;		/* what it was opened with */
-	TimestampTz key_changed;	/* modification time of the key's file */
-	int			api_failures;	/* in a row */
+	FileStamp	key_file;		/* of the key that was read last */
+	char	   *new_key;		/* read and not known to work yet; NULL: none */
+	bool		trying_key;		/* the call that tells is in flight */
+	Gate		gates[GATES];
 	char		api_failing[SHMEM_TEXT];	/* in which way, as logged; empty while it works */
-	TimestampTz api_retry_at;
 	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
 	struct LeaderLook *look;	/* what leader_look.c remembers */
 
@@ -65,15 +103,26 @@ typedef void (*LeaderStep) (Leader *leader, void *arg);
 /* leader_main.c */
 extern bool leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg);
 extern void leader_note_error(const char *doing, const char *message);
-extern void leader_api_failed(Leader *leader, const char *what, const char *message,
-							  int64 retry_after_ms);
-extern void leader_api_worked(Leader *leader);
 extern void leader_answer_reconcile(uint64 asked, bool failed);
 
 extern void leader_look_first(Leader *leader);
 
+/* leader_gate.c */
+extern void leader_gate_fail(Leader *leader, int gate, const char *what, const char *message);
+extern void leader_gate_lift(Leader *leader, int gate);
+extern void leader_gate_started(Leader *leader, CloudCall call);
+extern void leader_gate_note(Leader *leader, const CloudAnswer *answer, const char *what);
+extern TimestampTz leader_gate_opens(const Leader *leader, CloudCall call);
+extern int	leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now);
+extern bool leader_gate_is_quiet(const Leader *leader, TimestampTz now);
+extern void leader_gate_clip(Leader *leader, TimestampTz now);
+extern void leader_gate_begin_anew(Leader *leader);
+extern void leader_gate_tell(Leader *leader);
+extern void leader_gate_tell_anew(Leader *leader);
+
 /* leader_key.c */
 extern void leader_open_cloud(Leader *leader);
+extern void leader_key_tried(Leader *leader, const CloudAnswer *answer, const char *what);
 
 /* leader_tick.c */
 extern bool leader_admit(Leader *leader, uint32 flags);

@@ -5,8 +5,8 @@
  * A create is settled by a reliable answer, by the registration of its worker, or
  * by looking; an outcome that is not known is written down as such and nothing is
  * sent again. A delete stays a debt until the provider shows the pod gone, which
- * only leader_reconcile.c decides. What the provider says of itself (a wrong key,
- * no money, too many requests) makes all calls wait.
+ * only leader_reconcile.c decides. What an answer means for the calls to come is
+ * leader_gate.c's.
  */
 #include "postgres.h"
 
@@ -47,23 +47,11 @@ reason_name(CloudReason reason)
 	return names[reason];
 }
 
-/* Whether an answer says something about the provider or our account as a whole. */
+/* Whether a refusal says something about our account, and nothing about what was asked for. */
 static bool
-concerns_all_calls(const CloudAnswer *answer)
+concerns_account(const CloudAnswer *answer)
 {
-	if (answer->verdict == CLOUD_NOT_SENT)
-		return true;
-	switch (answer->reason)
-	{
-		case CR_AUTH:
-		case CR_BALANCE:
-		case CR_RATE:
-		case CR_SERVER:
-		case CR_NETWORK:
-			return true;
-		default:
-			return false;
-	}
+	return answer->reason == CR_AUTH || answer->reason == CR_BALANCE || answer->reason == CR_RATE;
 }
 
 static void
@@ -117,7 +105,7 @@ create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow 
 	store_spend_close(worker->no, 0);
 	if (store_worker_move(worker->no, "create_refused", answer->message, now) == NULL)
 		(void) store_worker_move(worker->no, "never_created", answer->message, now);
-	if (!concerns_all_calls(answer))
+	if (!concerns_account(answer))
 		store_offer_refused(op->offer,
 							now + 1000 * backoff_ms(store_offer_refusals(op->offer) + 1,
 													OFFER_BASE_MS, OFFER_CAP_MS,
@@ -157,7 +145,7 @@ apply_create(Leader *leader, void *arg)
 			break;
 		case CLOUD_NOT_SENT:
 			store_op_answer(op.id, OP_PLANNED, 0, reason_name(answer->reason), answer->message,
-							NULL, leader->api_retry_at, now);
+							NULL, leader_gate_opens(leader, CLOUD_CREATE), now);
 			store_spend_close(worker.no, 0);
 			break;
 	}
@@ -250,17 +238,16 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 void
 leader_apply(Leader *leader, CloudAnswer *answer)
 {
-	/* Without its list the provider is of no use, whatever the reason. */
-	bool		all = concerns_all_calls(answer) || answer->call == CLOUD_LIST;
+	const char *what = answer->reason == CR_NONE ? "failed" : reason_name(answer->reason);
 
+	if (answer->tag == TAG_TRY_KEY)
+	{
+		leader_key_tried(leader, answer, what);
+		return;
+	}
+	leader_gate_note(leader, answer, what);
 	if (leader_look_answer(leader, answer))
 		return;
-	if (answer->verdict == CLOUD_OK || (answer->verdict == CLOUD_REFUSED && !all))
-		leader_api_worked(leader);
-	else if (all)
-		leader_api_failed(leader, answer->reason == CR_NONE ? "failed" : reason_name(answer->reason),
-						  answer->message ? answer->message : "no answer", answer->retry_after_ms);
-
 	switch (answer->call)
 	{
 		case CLOUD_CREATE:

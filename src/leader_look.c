@@ -193,12 +193,15 @@ leader_look_send(Leader *leader, TimestampTz now)
 	LeaderLook *look = look_of(leader);
 	char	   *error = NULL;
 
-	if (leader->cloud == NULL || leader->api_retry_at > now)
+	if (leader->cloud == NULL)
 		return;
-	if (!look->account_in_flight && look->next_account <= now)
+	if (!look->account_in_flight && look->next_account <= now &&
+		leader_gate_room(leader, CLOUD_ACCOUNT, now) > 0)
 	{
 		look->next_account = now + ACCOUNT_INTERVAL;
 		look->account_in_flight = cloud_start_account(leader->cloud, TAG_ACCOUNT, &error);
+		if (look->account_in_flight)
+			leader_gate_started(leader, CLOUD_ACCOUNT);
 	}
 	look->next_account = Min(look->next_account, now + ACCOUNT_INTERVAL);
 	look->ask_after = Min(look->ask_after, now + ASK_RETRY);
@@ -206,10 +209,13 @@ leader_look_send(Leader *leader, TimestampTz now)
 	{
 		LookAsked  *asked = &look->asked[i];
 
-		if (asked->pod_id[0] == '\0' || asked->called)
+		if (asked->pod_id[0] == '\0' || asked->called ||
+			leader_gate_room(leader, CLOUD_GET, now) == 0)
 			continue;
 		asked->called = cloud_start_get(leader->cloud, TAG_LOOK - i, asked->pod_id, &error);
-		if (!asked->called)
+		if (asked->called)
+			leader_gate_started(leader, CLOUD_GET);
+		else
 		{
 			asked->pod_id[0] = '\0';
 			look->ask_after = now + ASK_RETRY;

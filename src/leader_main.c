@@ -39,11 +39,9 @@
 #include "wake.h"
 #include "xact_block.h"
 
-/* Backoff of starts that fail, and of a provider that does not answer. */
+/* Backoff of starts that fail. */
 #define START_BASE_MS 5000
 #define START_CAP_MS (5 * 60 * 1000)
-#define API_BASE_MS 1000
-#define API_CAP_MS (60 * 1000)
 
 PGDLLEXPORT void gpu_orch_leader_main(Datum arg);
 
@@ -59,6 +57,9 @@ set_doing(const char *doing)
 
 /* The longest that the leader rests from commits, in microseconds. */
 #define LONGEST_REST USECS_PER_SEC
+
+/* An op that waits for its time is looked at again after this at the latest. */
+#define LONGEST_OP_WAIT USECS_PER_MINUTE
 
 /* At exit: whoever reads the status must see that nobody is there. */
 static void
@@ -212,54 +213,6 @@ leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 	return done;
 }
 
-/*
- * Note that the provider cannot be used, and wait before the next call; a
- * negative retry_after_ms leaves the wait to the backoff. `what` is the way in which
- * it fails; it is logged once for as long as that stays the same, since the message
- * may differ between calls.
- */
-void
-leader_api_failed(Leader *leader, const char *what, const char *message, int64 retry_after_ms)
-{
-	ShmemState *state = shmem_state();
-	TimestampTz now = clock_now();
-	bool		news = strncmp(leader->api_failing, what, SHMEM_TEXT - 1) != 0;
-
-	leader->api_failures++;
-	if (retry_after_ms < 0)
-		retry_after_ms = backoff_ms(leader->api_failures, API_BASE_MS, API_CAP_MS, (uint64) now);
-	leader->api_retry_at = now + retry_after_ms * 1000;
-	strlcpy(leader->api_failing, what, SHMEM_TEXT);
-
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	strlcpy(state->api_error, message, SHMEM_TEXT);
-	state->api_ok = false;
-	state->api_retry_at = leader->api_retry_at;
-	LWLockRelease(state->lock);
-	if (news)
-		ereport(guc_log_level, (errmsg("gpu_orch: the provider cannot be used: %s", message)));
-}
-
-/* Note that the provider answered as it should. */
-void
-leader_api_worked(Leader *leader)
-{
-	ShmemState *state = shmem_state();
-	bool		news = leader->api_failing[0] != '\0';
-
-	leader->api_failures = 0;
-	leader->api_retry_at = 0;
-	leader->api_failing[0] = '\0';
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	state->api_ok = true;
-	state->api_error[0] = '\0';
-	state->api_retry_at = 0;
-	state->api_last_success = clock_now();
-	LWLockRelease(state->lock);
-	if (news)
-		ereport(guc_log_level, (errmsg("gpu_orch: the provider can be used again")));
-}
-
 /* Answer those who asked for a reconcile, up to that number of requests. */
 void
 leader_answer_reconcile(uint64 asked, bool failed)
@@ -284,6 +237,7 @@ leader_look_first(Leader *leader)
 	shmem_look_first();
 	leader->next_reconcile = clock_now();
 	leader->next_catalog = leader->next_reconcile;
+	leader_gate_tell_anew(leader);
 }
 
 /*
@@ -320,10 +274,11 @@ time_to_wait(const Leader *leader)
 		until = sooner(until, leader->next_due);
 		if ((wake_pending() & ADMIT_FLAGS) != 0)
 			until = Min(until, leader->admit_after);
-		if (leader->cloud != NULL && leader->next_op_due != 0)
-			until = sooner(until, Max(leader->next_op_due, leader->api_retry_at));
+		if (leader->cloud != NULL)
+			until = sooner(until, leader->next_op_due);
 		if (leader->cloud != NULL && leader->list_started == 0)
-			until = sooner(until, Max(leader->next_reconcile, leader->api_retry_at));
+			until = sooner(until, Max(leader->next_reconcile,
+									  leader_gate_opens(leader, CLOUD_LIST)));
 	}
 	wait = until <= now ? 0 : (long) ((until - now) / 1000 + 1);
 	if (leader->cloud != NULL)
@@ -411,6 +366,9 @@ turn(Leader *leader)
 		Min(leader->next_reconcile, now + (int64) guc_reconcile_interval * 1000);
 	leader->decide_after = Min(leader->decide_after, now + LONGEST_REST);
 	leader->admit_after = Min(leader->admit_after, now + LONGEST_REST);
+	leader->next_catalog = Min(leader->next_catalog, now + CATALOG_INTERVAL);
+	leader->next_op_due = Min(leader->next_op_due, now + LONGEST_OP_WAIT);
+	leader_gate_clip(leader, now);
 	if (flags != 0 && leader->decide_at == 0)
 		leader->decide_at = Max(now + (int64) guc_event_debounce * 1000, leader->decide_after);
 	if (leader->verdict == GUARD_GO)

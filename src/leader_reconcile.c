@@ -209,6 +209,8 @@ adopt(Round *round, int index, const CloudPod *pod)
 	store_spend_update(worker.no, pod->id, pod->price_micros);
 	(void) store_worker_move(worker.no, "pod_adopted", NULL, round->now);
 	round->op_seen[index] = true;
+	/* Creates do work, though their answers may be lost. */
+	leader_gate_lift(round->leader, CLOUD_CREATE);
 	round->summary.adopted++;
 }
 
@@ -304,6 +306,8 @@ unclaimed_pod(Round *round, int index, const CloudPod *pod)
 		if (op.state == OP_DONE || op.state == OP_REFUSED || op.state == OP_ABSENT)
 			settled_pod(round, &op, pod);
 	}
+	else if (round->leader->installation.killing)
+		plan_delete(round, "orphan_pod", 0, 0, pod);
 	else if (!leader_adopt_pod(round->leader, pod, provider_now(round), round->now, &round->summary) &&
 			 confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
 		round->orphans[round->n_orphans++] = pod;

@@ -14,10 +14,14 @@
 #include "store_fleet.h"
 #include "store_op.h"
 #include "store_secret.h"
+#include "store_wanted.h"
 #include "utils/timestamp.h"
 
 /* Delay before a delete whose call could not be made is tried again. */
 #define START_RETRY (5 * USECS_PER_SEC)
+
+/* Of so many ops the one is chosen that shows whether calls work again. */
+#define PROBE_CHOICE 50
 
 /* An offer whose create could not even be made is passed over for so long. */
 #define REFUSED_RETRY (60 * USECS_PER_SEC)
@@ -35,17 +39,26 @@ start_list(Leader *leader, TimestampTz now)
 	if (leader->cloud != NULL && leader->list_started == 0)
 		leader->reconcile_answering = state->reconcile_asked;
 	LWLockRelease(state->lock);
-	if (leader->cloud == NULL || leader->list_started != 0 ||
-		(!asked && (leader->next_reconcile > now || leader->api_retry_at > now)))
+	if (leader->cloud == NULL || leader->list_started != 0)
+		return;
+	if (asked)
+		leader->next_reconcile = now;
+	if (asked && leader_gate_is_quiet(leader, now))
+	{
+		leader_answer_reconcile(leader->reconcile_answering, true);
+		return;
+	}
+	if (!asked && (leader->next_reconcile > now || leader_gate_opens(leader, CLOUD_LIST) > now))
 		return;
 	if (cloud_start_list(leader->cloud, TAG_LIST, &error))
 	{
 		leader->list_started = now;
 		leader_look_list_begins(leader);
+		leader_gate_started(leader, CLOUD_LIST);
 	}
 	else
 	{
-		leader_api_failed(leader, error, error, -1);
+		leader_gate_fail(leader, CLOUD_LIST, error, error);
 		leader_answer_reconcile(leader->reconcile_answering, true);
 	}
 }
@@ -57,14 +70,17 @@ start_catalog(Leader *leader, TimestampTz now)
 	char	   *error = NULL;
 
 	if (leader->cloud == NULL || leader->catalog_in_flight || leader->next_catalog > now ||
-		leader->api_retry_at > now)
+		leader_gate_opens(leader, CLOUD_CATALOG) > now)
 		return;
 	leader->last_catalog = now;
 	leader->next_catalog = now + CATALOG_RETRY;
 	if (cloud_start_catalog(leader->cloud, TAG_CATALOG, &error))
+	{
 		leader->catalog_in_flight = true;
+		leader_gate_started(leader, CLOUD_CATALOG);
+	}
 	else
-		leader_api_failed(leader, error, error, -1);
+		leader_gate_fail(leader, CLOUD_CATALOG, error, error);
 }
 
 /* One op on its way out. */
@@ -72,11 +88,52 @@ typedef struct Sending
 {
 	CloudOpRow	op;
 	bool		go;				/* committed as sent: make the call */
+	bool		called_off;		/* not wanted any more: decide anew */
 	PoolRow    *pool;
 	char		token[TOKEN_LENGTH + 1];
 	char	   *worker_id;
 	char	   *error;			/* why the call could not be made */
 } Sending;
+
+/* A create that is not wanted any more: it was never sent, and there is no pod. */
+static void
+call_off(Sending *sending, const char *why, TimestampTz now)
+{
+	const CloudOpRow *op = &sending->op;
+
+	sending->called_off = true;
+	store_op_answer(op->id, OP_ABSENT, 0, "not sent", why, NULL, 0, now);
+	(void) store_worker_move(op->worker, "not_sent", why, now);
+}
+
+/*
+ * Whether a create may be sent, as of now; calls it off if it is not wanted any more. Sets
+ * the pool. Keeps the installation as it is until the commit, so that no create is marked
+ * as sent after a pause was committed.
+ */
+static bool
+may_send_create(Sending *sending, const Installation *installation, TimestampTz now)
+{
+	const char *problem;
+	PoolRow    *pools;
+	int			n;
+
+	if (installation->killing)
+	{
+		call_off(sending, "an operator ended the fleet", now);
+		return false;
+	}
+	if (installation->paused)
+		return false;
+	n = store_pool_list(&pools);
+	for (int i = 0; i < n; i++)
+		if (pools[i].id == sending->op.pool)
+			sending->pool = &pools[i];
+	problem = store_wanted_problem(&sending->op, sending->pool, now);
+	if (problem != NULL)
+		call_off(sending, problem, now);
+	return problem == NULL;
+}
 
 /* Commit that an op is about to be sent, and make what its call needs. */
 static void
@@ -84,25 +141,23 @@ mark_sent(Leader *leader, void *arg)
 {
 	Sending    *sending = arg;
 	TimestampTz now = clock_now();
+	Installation installation;
 	WorkerRow	worker;
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	PoolRow    *pools;
-	int			n;
 
-	/* Worker before op, as everywhere. */
-	if (sending->op.worker != 0 && !store_worker_lock(sending->op.worker, &worker))
+	/* Nobody is waited for who may wait for the installation: then it is sent later. */
+	if (!(sending->op.kind == OP_CREATE ? store_installation_share(&installation) :
+		  store_installation_read(&installation)) || installation.hold)
+		return;
+	if (sending->op.worker != 0 &&
+		(!store_worker_is_free(sending->op.worker) ||
+		 !store_worker_lock(sending->op.worker, &worker)))
 		return;
 	if (!store_op_lock(sending->op.id, &sending->op) || sending->op.state != OP_PLANNED)
 		return;
 	if (sending->op.kind == OP_CREATE)
 	{
-		if (worker.state != WS_SPAWNING)
-			return;
-		n = store_pool_list(&pools);
-		for (int i = 0; i < n; i++)
-			if (pools[i].id == sending->op.pool)
-				sending->pool = &pools[i];
-		if (sending->pool == NULL)
+		if (worker.state != WS_SPAWNING || !may_send_create(sending, &installation, now))
 			return;
 		store_secret_token(sending->op.nonce, sending->token);
 		worker_token_digest(sending->token, digest);
@@ -205,7 +260,11 @@ send_op(Leader *leader, const CloudOpRow *op)
 	bool		started;
 
 	if (!leader_step(leader, "sending an op", mark_sent, &sending) || !sending.go)
+	{
+		if (sending.called_off)
+			leader->decide_at = clock_now();
 		return;
+	}
 	if (sending.op.kind == OP_CREATE)
 	{
 		started = call_create(leader, &sending, &sending.error);
@@ -214,7 +273,9 @@ send_op(Leader *leader, const CloudOpRow *op)
 	else
 		started = cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id,
 									 &sending.error);
-	if (!started)
+	if (started)
+		leader_gate_started(leader, sending.op.kind == OP_CREATE ? CLOUD_CREATE : CLOUD_DELETE);
+	else
 		(void) leader_step(leader, "taking an op back", take_back, &sending);
 }
 
@@ -223,10 +284,27 @@ typedef struct DueOps
 {
 	CloudOpRow *deletes;
 	int			n_deletes;
+	int			room_deletes;	/* how many may be started */
 	CloudOpRow *creates;
 	int			n_creates;
-	int			room;
+	int			room_creates;
 } DueOps;
+
+/*
+ * The due ops of a kind, for which there is room. The one that shows whether calls work
+ * again is the one that has failed least.
+ */
+static int
+read_due_ops(CloudOpRow **ops, OpKind kind, int room, TimestampTz now)
+{
+	int			n = room > 0 ? store_op_due(ops, kind, Max(room, PROBE_CHOICE), now) : 0;
+
+	if (room == 1)
+		for (int i = 1; i < n; i++)
+			if ((*ops)[i].tries < (*ops)[0].tries)
+				(*ops)[0] = (*ops)[i];
+	return Min(n, room);
+}
 
 static void
 read_due(Leader *leader, void *arg)
@@ -240,10 +318,45 @@ read_due(Leader *leader, void *arg)
 	LWLockAcquire(shmem_state()->lock, LW_SHARED);
 	may_create = shmem_state()->first_look_done;
 	LWLockRelease(shmem_state()->lock);
-	due->n_deletes = store_op_due(&due->deletes, OP_DELETE, due->room, now);
-	if (may_create && !leader->installation.paused && leader_look_refuses(leader, now) == NULL)
-		due->n_creates = store_op_due(&due->creates, OP_CREATE, due->room - due->n_deletes, now);
+	due->n_deletes = read_due_ops(&due->deletes, OP_DELETE, due->room_deletes, now);
+	/* While the fleet is being ended they are called off. */
+	if (may_create && (leader->installation.killing ||
+					   (!leader->installation.paused && leader_look_refuses(leader, now) == NULL)))
+		due->n_creates = read_due_ops(&due->creates, OP_CREATE, due->room_creates, now);
 	leader->next_op_due = store_op_next_due(now);
+}
+
+/*
+ * How many calls may be started: what the gates and the window allow. Creates, which may
+ * take a minute to be answered, leave a part of the window to deletes and lists.
+ */
+static void
+find_room(const Leader *leader, DueOps *due, TimestampTz now)
+{
+	int			reserved = Min(2, Max(1, guc_api_concurrency / 4));
+	int			in_flight = cloud_in_flight(leader->cloud);
+	int			creating = leader->gates[CLOUD_CREATE].in_flight;
+
+	due->room_deletes = Min(leader_gate_room(leader, CLOUD_DELETE, now),
+							Max(2, guc_api_concurrency) - in_flight);
+	due->room_creates = Min(leader_gate_room(leader, CLOUD_CREATE, now),
+							Min(guc_api_concurrency - in_flight,
+								Max(1, guc_api_concurrency - reserved) - creating));
+}
+
+/* Look again when a gate that keeps ops waiting opens. */
+static void
+wait_for_gates(Leader *leader, TimestampTz now)
+{
+	static const CloudCall calls[] = {CLOUD_DELETE, CLOUD_CREATE};
+
+	for (int i = 0; i < lengthof(calls); i++)
+	{
+		TimestampTz opens = leader_gate_opens(leader, calls[i]);
+
+		if (opens > now && (leader->next_op_due == 0 || opens < leader->next_op_due))
+			leader->next_op_due = opens;
+	}
 }
 
 /* Ask whatever is due, as far as the provider and its window allow. */
@@ -253,27 +366,32 @@ leader_send(Leader *leader)
 	DueOps		due = {0};
 	TimestampTz now = clock_now();
 
-	if (leader->cloud == NULL || leader->verdict != GUARD_GO || leader->epoch == 0)
+	if (leader->verdict != GUARD_GO || leader->epoch == 0)
+		return;
+	leader_gate_tell(leader);
+	if (leader->cloud == NULL)
 		return;
 	start_list(leader, now);
 	start_catalog(leader, now);
 	leader_look_send(leader, now);
-	if (leader->api_retry_at > now)
-		return;
 	/* An answer ends this turn's wait when the window is full; read_due() sets it otherwise. */
 	leader->next_op_due = 0;
-	due.room = guc_api_concurrency - cloud_in_flight(leader->cloud);
-	if (due.room <= 0 || !leader_step(leader, "reading due ops", read_due, &due))
-		return;
-	for (int i = 0; i < due.n_deletes; i++)
+	find_room(leader, &due, now);
+	if ((due.room_deletes > 0 || due.room_creates > 0) &&
+		leader_step(leader, "reading due ops", read_due, &due))
 	{
-		/* A pod that only a worker named is asked for first: it may be somebody else's. */
-		if (due.deletes[i].verified)
-			send_op(leader, &due.deletes[i]);
-		else
-			leader_look_ask(leader, due.deletes[i].pod_id, due.deletes[i].id);
+		for (int i = 0; i < due.n_deletes; i++)
+		{
+			/* A pod that only a worker named is asked for first: it may be somebody else's. */
+			if (due.deletes[i].verified)
+				send_op(leader, &due.deletes[i]);
+			else
+				leader_look_ask(leader, due.deletes[i].pod_id, due.deletes[i].id);
+		}
+		leader_look_send(leader, now);
+		find_room(leader, &due, now);
+		for (int i = 0; i < Min(due.n_creates, due.room_creates); i++)
+			send_op(leader, &due.creates[i]);
 	}
-	leader_look_send(leader, now);
-	for (int i = 0; i < due.n_creates; i++)
-		send_op(leader, &due.creates[i]);
+	wait_for_gates(leader, now);
 }

@@ -228,6 +228,7 @@ decide_pool(Leader *leader, void *arg)
 	const char *refused = NULL;
 	int64		decision;
 	int			ended;
+	int			room;
 
 	if (!store_pool_lock(named->id) || !store_fleet_plan(&fleet, now))
 		return;
@@ -236,10 +237,12 @@ decide_pool(Leader *leader, void *arg)
 			pool = &fleet.pools[i];
 	if (pool == NULL)
 		return;
-	if (leader->api_retry_at > now)
+	room = leader_gate_room(leader, CLOUD_CREATE, now);
+	if (room == 0)
 		refused = "the provider cannot be used now";
 	else
 		refused = leader_look_refuses(leader, now);
+	pool->plan.create = Min(pool->plan.create, Max(room, 1));
 	if (pool->plan.create > 0 &&
 		(refused != NULL || !store_fleet_can_place(&pool->row, &refused, now)))
 	{

@@ -16,6 +16,9 @@
 #define ALERT_WRONG_ACCOUNT "wrong_account"
 #define ALERT_BALANCE_LOW "balance_low"
 #define ALERT_BALANCE_EMPTY "balance_empty"
+#define ALERT_KEY_REFUSED "key_refused"
+#define ALERT_NO_MONEY "no_money"
+#define ALERT_RATE_LIMITED "rate_limited"
 
 extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
 

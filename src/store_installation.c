@@ -19,30 +19,58 @@
 #include "store_site.h"
 #include "utils/builtins.h"
 
+#define ROW_COLUMNS \
+	"id, epoch, leader_epoch, hold, paused, killing_since IS NOT NULL, coalesce(account, '')," \
+	" created_at, taken_over_at"
+
+static void
+read_row(Installation *installation)
+{
+	strlcpy(installation->id, spi_text(0, 1), sizeof(installation->id));
+	installation->epoch = spi_int4(0, 2);
+	installation->leader_epoch = spi_int8(0, 3);
+	installation->hold = spi_bool(0, 4);
+	installation->paused = spi_bool(0, 5);
+	installation->killing = spi_bool(0, 6);
+	strlcpy(installation->account, spi_text(0, 7), sizeof(installation->account));
+	installation->created_at = spi_time(0, 8);
+	installation->taken_over_at = spi_time(0, 9);
+}
+
 /* Read the row; false if it has not been made yet. */
 bool
 store_installation_read(Installation *installation)
 {
 	static SpiQuery query = {
-		"SELECT id, epoch, leader_epoch, hold, paused, coalesce(account, ''), created_at,"
-		" taken_over_at FROM gpu_orch.installation",
-		0, {0}
+		"SELECT " ROW_COLUMNS " FROM gpu_orch.installation", 0, {0}
 	};
 	bool		found;
 
 	spi_begin();
 	found = spi_read(&query, NULL, 1) == 1;
 	if (found)
-	{
-		strlcpy(installation->id, spi_text(0, 1), sizeof(installation->id));
-		installation->epoch = spi_int4(0, 2);
-		installation->leader_epoch = spi_int8(0, 3);
-		installation->hold = spi_bool(0, 4);
-		installation->paused = spi_bool(0, 5);
-		strlcpy(installation->account, spi_text(0, 6), sizeof(installation->account));
-		installation->created_at = spi_time(0, 7);
-		installation->taken_over_at = spi_time(0, 8);
-	}
+		read_row(installation);
+	spi_end();
+	return found;
+}
+
+/*
+ * Read the row and keep it as it is until the end of the transaction: a pause that has
+ * been committed is seen, and one that has not waits. False if there is no row, or
+ * somebody is just changing it.
+ */
+bool
+store_installation_share(Installation *installation)
+{
+	static SpiQuery query = {
+		"SELECT " ROW_COLUMNS " FROM gpu_orch.installation FOR SHARE SKIP LOCKED", 0, {0}
+	};
+	bool		found;
+
+	spi_begin();
+	found = spi_run(&query, NULL) == 1;
+	if (found)
+		read_row(installation);
 	spi_end();
 	return found;
 }
@@ -283,7 +311,9 @@ void
 store_installation_pause(bool paused, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.installation SET paused = $1 WHERE paused <> $1", 1, {BOOLOID}
+		"UPDATE gpu_orch.installation SET paused = $1,"
+		" killing_since = CASE WHEN $1 THEN killing_since END WHERE paused <> $1",
+		1, {BOOLOID}
 	};
 	Installation installation;
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -293,6 +323,24 @@ store_installation_pause(bool paused, TimestampTz now)
 	spi_arg_bool(&args, paused);
 	if (spi_run(&query, &args) == 1)
 		store_event(paused ? "paused" : "resumed", "installation", NULL, now);
+	spi_end();
+}
+
+/* Stop creating pods and end whatever there is or shows up, until the pause is over. */
+void
+store_installation_kill(TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.installation SET paused = true,"
+		" killing_since = coalesce(killing_since, $1)",
+		1, {TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "ending the fleet");
+	store_event("fleet_killed", "installation", NULL, now);
 	spi_end();
 }
 

@@ -21,6 +21,7 @@ typedef struct Installation
 	char		account[MAX_ACCOUNT_LENGTH + 1];	/* "": not known yet */
 	TimestampTz created_at;
 	TimestampTz taken_over_at;	/* adopted, or promoted at a listed site; 0: never */
+	bool		killing;		/* the whole fleet is being ended; paused as well */
 } Installation;
 
 extern bool store_installation_read(Installation *installation);
@@ -31,7 +32,9 @@ extern void store_installation_saw_epoch(int64 epoch);
 extern void store_installation_ensure(Installation *installation, TimestampTz now);
 extern void store_installation_pin(const char *account);
 extern int64 store_installation_new_leader(void);
+extern bool store_installation_share(Installation *installation);
 extern void store_installation_pause(bool paused, TimestampTz now);
+extern void store_installation_kill(TimestampTz now);
 extern void store_installation_adopt(TimestampTz now);
 
 #endif

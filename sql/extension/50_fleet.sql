@@ -72,7 +72,13 @@ CREATE FUNCTION gpu_orch.resume() RETURNS void
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_resume';
 COMMENT ON FUNCTION gpu_orch.resume() IS
-    'Goes on creating pods after pause()';
+    'Goes on creating pods after pause() or kill_fleet()';
+
+CREATE FUNCTION gpu_orch.kill_fleet() RETURNS bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'gpu_orch_kill_fleet';
+COMMENT ON FUNCTION gpu_orch.kill_fleet() IS
+    'Ends every pod of ours, those that show up later too, and creates none until resume(); returns how many deletes are owed now';
 
 CREATE FUNCTION gpu_orch.adopt_installation() RETURNS void
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -68,6 +68,7 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.revoke_tenant(text, name),
     gpu_orch.pause(),
     gpu_orch.resume(),
+    gpu_orch.kill_fleet(),
     gpu_orch.run_cycle(boolean),
     gpu_orch.reconcile_now(),
     gpu_orch.reset_claim_stats(),

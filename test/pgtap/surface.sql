@@ -37,6 +37,7 @@ INSERT INTO surface VALUES
     ('terminate_worker', '{text,boolean}', 'void', 'gpu_orch_operator'),
     ('pause', '{}', 'void', 'gpu_orch_operator'),
     ('resume', '{}', 'void', 'gpu_orch_operator'),
+    ('kill_fleet', '{}', 'bigint', 'gpu_orch_operator'),
     ('run_cycle', '{boolean}', 'jsonb', 'gpu_orch_operator'),
     ('reconcile_now', '{}', 'jsonb', 'gpu_orch_operator'),
     ('grant_tenant', '{text,name}', 'void', 'gpu_orch_operator'),
