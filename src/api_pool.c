@@ -20,6 +20,7 @@
 #include "shmem.h"
 #include "store_event.h"
 #include "store_fleet.h"
+#include "store_offer_stats.h"
 #include "store_lease.h"
 #include "store_op.h"
 #include "store_tenant.h"
@@ -287,6 +288,7 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 	pool = lock_pool(name);
 	changed = set_options(pool, options);
 	store_pool_make_offers(pool);
+	store_offer_pool_altered(pool, name, clock_now());
 	store_event("pool_altered", name, store_detail("options", changed), clock_now());
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
@@ -299,9 +301,12 @@ gpu_orch_drop_pool(PG_FUNCTION_ARGS)
 {
 	char	   *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	TimestampTz now = clock_now();
+	int32		pool;
 
 	shmem_require();
-	store_pool_drop(lock_pool(name), now);
+	pool = lock_pool(name);
+	store_pool_drop(pool, now);
+	store_offer_pool_altered(pool, name, now);
 	store_event("pool_dropped", name, NULL, now);
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);

@@ -37,6 +37,7 @@ typedef enum CloudReason
 	CR_NONE,
 	CR_CAPACITY, /* nothing of that kind is to be had now */
 	CR_INVALID,	 /* the request itself is wrong */
+	CR_IMAGE,	 /* the image is not to be had */
 	CR_AUTH,
 	CR_FORBIDDEN,
 	CR_BALANCE, /* the account lacks the money */
@@ -54,10 +55,11 @@ typedef struct CloudPod
 	char *name;				/* "" if it has none */
 	char *status;			/* the provider's word; "" if it sent none */
 	int64 price_micros;		/* USD per hour for the whole pod, millionths; -1 unknown */
-	int gpu_count;			/* 0: none, or unknown */
+	int gpu_count;			/* -1 unknown */
 	char *gpu_type;			/* NULL unknown */
 	char *data_center;		/* NULL unknown */
 	bool has_runtime;		/* the provider shows something running in it */
+	int64 uptime;			/* seconds since its container started; -1 unknown */
 	TimestampTz created_at; /* 0 unknown */
 	char *env_installation; /* GPU_ORCH_INSTALLATION of its environment, NULL absent */
 	char *env_op;			/* GPU_ORCH_OP of its environment, NULL absent */

@@ -525,6 +525,10 @@ judge(RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
 	answer->reason = reasons[verdict.reason];
 	if (call->call == CLOUD_CREATE && result->status == 400 && readable && tells_no_capacity(text))
 		answer->reason = CR_CAPACITY;
+	/* Of a property of the request it would say where that stands, as in "$.image". */
+	if (call->call == CLOUD_CREATE && result->status == 422 && readable &&
+		strcasestr(text, "image") != NULL && strchr(text, '$') == NULL)
+		answer->reason = CR_IMAGE;
 	if (answer->verdict != CLOUD_OK)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(call->context);

@@ -41,6 +41,8 @@ read_pod(JsonbContainer *json, CloudPod *pod)
 	int64 count;
 
 	memset(pod, 0, sizeof(*pod));
+	pod->gpu_count = -1;
+	pod->uptime = -1;
 	pod->id = json_read_string(json, "id");
 	pod->name = json_read_string(json, "name");
 	if (pod->name == NULL)
@@ -57,12 +59,14 @@ read_pod(JsonbContainer *json, CloudPod *pod)
 	if (part != NULL)
 	{
 		pod->gpu_type = json_read_string(part, "id");
-		if (json_read_int64(part, "count", &count) && count > 0 && count <= PG_INT16_MAX)
+		if (json_read_int64(part, "count", &count) && count >= 0 && count <= PG_INT16_MAX)
 			pod->gpu_count = (int) count;
 	}
 	pod->data_center = json_read_string(json, "dataCenterId");
 	part = json_read_object(json, "runtime");
 	pod->has_runtime = part != NULL && JsonContainerSize(part) > 0;
+	if (part != NULL && (!json_read_int64(part, "uptime", &pod->uptime) || pod->uptime < 0))
+		pod->uptime = -1;
 	(void) json_read_time(json, "createdAt", &pod->created_at);
 	part = json_read_object(json, "env");
 	if (part != NULL)

@@ -7,7 +7,8 @@
  * it is store_worker's.
  *
  * Rules are numbered in blocks of a hundred for each state that they leave, in steps
- * of ten; one that ends in five is the external worker's form of the rule before it.
+ * of ten. One that ends in five is the external worker's form of the rule before it, or
+ * came to a block whose tens are used up.
  * A number is never given to another move: events keep it for good.
  *
  * Some rules stay where they are. They name things that may arrive late or twice and
@@ -55,13 +56,25 @@ const WorkerRule worker_rules[] = {
 	"an operator ended the fleet"},
 	{270, WS_INITIALIZING, WS_TERMINATED, WO_CLOUD, "pod_gone",
 	"the provider shows the pod gone"},
+	{280, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "no_runtime",
+	"the pod is running, and nothing has come up in it within the spawn timeout"},
+	{285, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "no_gpu",
+	"the provider shows the pod running without a GPU"},
+	{290, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "restart_loop",
+	"its container starts again and again"},
 
 	{300, WS_ACTIVE, WS_ACTIVE, WO_ANY, "registered",
 	"the worker started again; its session is a new one"},
+	{305, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "never_claimed",
+	"it has never claimed, and tasks that it could claim have waited for long"},
 	{310, WS_ACTIVE, WS_ACTIVE, WO_CLOUD, "pod_created",
 	"the answer of the create came after the worker spoke"},
+	{315, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "restart_loop",
+	"its container starts again and again"},
 	{320, WS_ACTIVE, WS_DRAINING, WO_ANY, "drain",
 	"an operator asked for it"},
+	{325, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "no_gpu",
+	"the provider shows the pod running without a GPU"},
 	{330, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "idle",
 	"held no lease for the idle timeout, and no demand keeps it"},
 	{340, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "surplus",

@@ -9,6 +9,7 @@
 #include "ext_guard.h"
 #include "shmem.h"
 #include "store_installation.h"
+#include "store_worker.h"
 #include "utils/hsearch.h"
 
 /* Tags of calls that are no ops. */
@@ -80,6 +81,7 @@ typedef struct Leader
 	char		api_failing[SHMEM_TEXT];	/* in which way, as logged; empty while it works */
 	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
 	struct LeaderLook *look;	/* what leader_look.c remembers */
+	HTAB	   *starts;			/* when the containers of pods started; NULL: none seen yet */
 
 	TimestampTz next_tick;
 	TimestampTz next_recheck;
@@ -151,5 +153,9 @@ extern void leader_watch_owner(Leader *leader, void *answer);
 
 /* leader_reconcile.c */
 extern void leader_reconcile(Leader *leader, void *answer);
+
+/* leader_useless.c */
+extern const char *leader_useless_pod(Leader *leader, const WorkerInfo *worker,
+									  const CloudPod *pod, TimestampTz now);
 
 #endif

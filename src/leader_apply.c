@@ -33,6 +33,7 @@ reason_name(CloudReason reason)
 		[CR_NONE] = NULL,
 		[CR_CAPACITY] = "capacity",
 		[CR_INVALID] = "invalid",
+		[CR_IMAGE] = "image",
 		[CR_AUTH] = "auth",
 		[CR_FORBIDDEN] = "forbidden",
 		[CR_BALANCE] = "balance",
@@ -105,7 +106,7 @@ create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow 
 	store_spend_close(worker->no, 0);
 	if (store_worker_move(worker->no, "create_refused", answer->message, now) == NULL)
 		(void) store_worker_move(worker->no, "never_created", answer->message, now);
-	if (!concerns_account(answer))
+	if (!concerns_account(answer) && answer->reason != CR_IMAGE)
 		store_offer_refused(op->offer,
 							now + 1000 * backoff_ms(store_offer_refusals(op->offer) + 1,
 													OFFER_BASE_MS, OFFER_CAP_MS,

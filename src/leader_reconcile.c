@@ -57,6 +57,7 @@ typedef struct Round
 	int			n_orphans;
 	bool		sign;			/* what the list does not show may be taken for gone */
 	bool		doubted;		/* too many pods are missing from it */
+	const char *useless;		/* why the pod in hand will do no work */
 	ReconcileSummary summary;
 } Round;
 
@@ -343,11 +344,22 @@ end_failed(Round *round, int index, const CloudPod *pod)
 		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
 }
 
+/* The provider shows that a pod will do no work; round->useless says how. */
+static void
+end_useless(Round *round, int index, const CloudPod *pod)
+{
+	const WorkerInfo *worker = &round->workers[index];
+
+	if (store_worker_is_free(worker->no))
+		(void) store_worker_move(worker->no, round->useless, NULL, round->now);
+}
+
 /* A pod that a worker has: is it as it should be? */
 static void
 claimed_pod(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
+	const char *useless = leader_useless_pod(round->leader, worker, pod, round->now);
 
 	round->seen[index] = true;
 	if (pod->price_micros > 0 && pod->price_micros != worker->price_micros &&
@@ -356,6 +368,11 @@ claimed_pod(Round *round, int index, const CloudPod *pod)
 	if (worker->state == WS_INITIALIZING && pod->status != NULL &&
 		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0))
 		(void) alone(round, end_failed, index, pod);
+	else if (useless != NULL)
+	{
+		round->useless = useless;
+		(void) alone(round, end_useless, index, pod);
+	}
 }
 
 static void

@@ -17,10 +17,13 @@
 #include "guc.h"
 #include "leader.h"
 #include "miscadmin.h"
+#include "store_breaker.h"
 #include "store_event.h"
 #include "store_fleet.h"
 #include "store_lease.h"
+#include "store_offer_stats.h"
 #include "store_op.h"
+#include "store_passed.h"
 #include "store_task.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -210,7 +213,7 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 		if (rule->to == WS_TERMINATING || rule->to == WS_TERMINATED)
 		{
 			leader->actions.workers_terminated++;
-			if (action->kind == PLAN_LOST || strcmp(action->cause, "spawn_timeout") == 0)
+			if (plan_offer_blame(action->cause) != BLAME_NOBODY)
 				leader->actions.workers_failed++;
 		}
 	}
@@ -274,6 +277,18 @@ decide_external(Leader *leader, void *arg)
 
 	if (store_fleet_plan(&fleet, now))
 		(void) act(leader, &fleet.external_plan, now);
+}
+
+/* What pods taught of their offers and images, and whom the tasks pass over. */
+static void
+learn(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+
+	store_offer_learn(now);
+	store_offer_watch(now);
+	store_breaker_watch(now);
+	store_passed_watch(now);
 }
 
 /* Creates that were never sent, of workers that were ended meanwhile: there is no pod. */
@@ -360,6 +375,7 @@ leader_tick(Leader *leader)
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
 		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);
+		good &= leader_step(leader, "learning from pods", learn, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
 			for (int i = 0; pools[i].name != NULL; i++)
 				good &= leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);

@@ -22,10 +22,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "plan_offer.h"
 #include "plan_scale.h"
 
 /* Workers leave for their age while at most one in so many ready ones drains. */
 #define EXPIRE_SHARE 5
+
+/* More registrations than this are a loop if each took less than so many seconds. */
+#define MOST_REGISTRATIONS 5
+#define REGISTRATION_PACE 120.0
+
+/* A worker that has never claimed is of no use once tasks for it have waited so many seconds. */
+#define NEVER_CLAIMED_AFTER 600.0
 
 /* One evaluation: the pool's workers as they will be once all verdicts are carried out. */
 typedef struct Plan
@@ -64,6 +72,8 @@ const PlanOption plan_options[] = {
 	"what policy fixed wants"},
 	{"max_create_per_cycle", "workers", true, offsetof(PlanPool, max_create_per_cycle), 0, 0, 100000,
 	"most creates in one evaluation; 0 sets no limit"},
+	{"offers_by_price", "flag", true, offsetof(PlanPool, offers_by_price), 0, 0, 1,
+	"1: the cheapest offer goes first; 0: the preferred one"},
 };
 
 const int	n_plan_options = sizeof(plan_options) / sizeof(plan_options[0]);
@@ -290,10 +300,15 @@ is_idle(const Plan *plan, const PlanWorker *worker)
 	return worker->state == WS_ACTIVE && worker->held == 0;
 }
 
+/*
+ * Idle for long, and ready for as long as it took to boot: what was dear to get is not
+ * given up at once. A boot counts as no longer than the spawn timeout.
+ */
 static bool
 is_idle_for_long(const Plan *plan, const PlanWorker *worker)
 {
-	return is_idle(plan, worker) && worker->idle > plan->in->pool.idle_timeout;
+	return is_idle(plan, worker) && worker->idle > plan->in->pool.idle_timeout &&
+		worker->state_age >= fmin(worker->booted_in, plan->in->pool.spawn_timeout);
 }
 
 static bool
@@ -349,7 +364,21 @@ count(Plan *plan)
 	plan->draining = out->n_draining;
 }
 
-/* End what is silent, what never spoke, and what does not finish. */
+/* The cause for which an active worker is of no use; NULL: it may be of some. */
+static const char *
+useless_for(const PlanWorker *worker)
+{
+	if (worker->state != WS_ACTIVE || worker->held > 0)
+		return NULL;
+	if (worker->registrations > MOST_REGISTRATIONS &&
+		worker->state_age < worker->registrations * REGISTRATION_PACE)
+		return "restart_loop";
+	if (!worker->claimed && worker->passed_over > NEVER_CLAIMED_AFTER)
+		return "never_claimed";
+	return NULL;
+}
+
+/* End what is silent, what never spoke, what is of no use, and what does not finish. */
 static void
 end_failed(Plan *plan)
 {
@@ -369,8 +398,12 @@ end_failed(Plan *plan)
 		}
 		else if (!has_place(worker))
 			continue;
-		else if (worker->state == WS_INITIALIZING && worker->state_age > pool->spawn_timeout)
-			verdict(plan, i, PLAN_TERMINATE, "spawn_timeout");
+		else if (worker->state == WS_INITIALIZING &&
+				 worker->state_age > plan_offer_spawn_timeout(pool->spawn_timeout,
+															  worker->boot_expected))
+			verdict(plan, i, PLAN_TERMINATE, worker->no_runtime ? "no_runtime" : "spawn_timeout");
+		else if (useless_for(worker) != NULL)
+			verdict(plan, i, PLAN_TERMINATE, useless_for(worker));
 		else if (worker->state == WS_DRAINING && worker->held > 0 &&
 				 worker->state_age > pool->drain_timeout)
 			verdict(plan, i, PLAN_TERMINATE, "drain_timeout");
@@ -566,6 +599,9 @@ decide_creates(Plan *plan)
 	gate(plan, "hold", in->hold, &creates);
 	gate(plan, "paused", in->paused, &creates);
 	gate(plan, "first_look_owed", !in->first_look_done, &creates);
+	if (in->request_refused)
+		gate(plan, "request_refused", true, &creates);
+	limit(plan, "image_breaker", in->image_room, &creates);
 	limit(plan, "places_left", most(0, in->pool.max_workers - out->n_total), &creates);
 	limit(plan, "budget_room", in->budget_room, &creates);
 	limit(plan, "rate_room", in->rate_room, &creates);

@@ -45,6 +45,7 @@ typedef struct PlanPool
 	double		drain_settle;
 	int			fixed_workers;
 	int			max_create_per_cycle;	/* 0: no limit */
+	int			offers_by_price;	/* 1: the cheapest offer first, else the preferred one */
 } PlanPool;
 
 /* A policy option: a number that a pool's policy_options may set by name. */
@@ -72,6 +73,12 @@ typedef struct PlanWorker
 	double		silence;		/* since its last heartbeat; negative: never */
 	bool		create_open;	/* its create is not answered, or its outcome unknown */
 	bool		recallable;		/* draining for "idle" or "surplus": demand may take it back */
+	double		boot_expected;	/* what nearly all pods of its offer took to boot; 0: not known */
+	double		booted_in;		/* from its intent to its first word; 0: not known */
+	bool		no_runtime;		/* the provider shows it running, and nothing in it */
+	bool		claimed;		/* it has held a lease, ever */
+	int			registrations;	/* since the last of which it has not answered for a task, or 0 */
+	double		passed_over;	/* since tasks wait that it could claim; negative: none does */
 } PlanWorker;
 
 typedef struct PlanInput
@@ -84,6 +91,8 @@ typedef struct PlanInput
 	bool		first_look_done;	/* a complete reconcile since the leader began */
 	int			budget_room;	/* creates that every budget still allows */
 	int			rate_room;		/* creates that the rate limit still allows */
+	int			image_room;		/* creates that the breaker of the image still allows */
+	bool		request_refused;	/* every offer says that the request is wrong: no creates */
 	int			lost_room;		/* workers that may be declared lost now; 0 just after a start or a
 								 * step of the clock, when silence proves nothing */
 	double		since_last_scale_in;	/* negative: never */

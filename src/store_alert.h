@@ -19,6 +19,9 @@
 #define ALERT_KEY_REFUSED "key_refused"
 #define ALERT_NO_MONEY "no_money"
 #define ALERT_RATE_LIMITED "rate_limited"
+#define ALERT_IMAGE_BROKEN "image_broken"
+#define ALERT_REQUEST_REFUSED "request_refused"
+#define ALERT_NO_CAPACITY "no_capacity"
 
 extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
 

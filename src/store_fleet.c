@@ -12,7 +12,9 @@
 #include "guc.h"
 #include "match.h"
 #include "plan_place.h"
+#include "store_breaker.h"
 #include "store_fleet.h"
+#include "store_offer_stats.h"
 #include "store_op.h"
 #include "store_queue.h"
 #include "store_task.h"
@@ -41,7 +43,13 @@ plan_worker(const WorkerInfo *worker, TimestampTz now)
 		.state_age = seconds_since(worker->state_since, now),
 		.silence = seconds_since(worker->last_heartbeat, now),
 		.create_open = worker->create_open,
-		.recallable = worker->recallable
+		.recallable = worker->recallable,
+		.boot_expected = worker->boot_expected,
+		.booted_in = worker->booted_in,
+		.no_runtime = worker->no_runtime,
+		.claimed = worker->claimed,
+		.registrations = worker->registrations,
+		.passed_over = seconds_since(worker->passed_since, now)
 	};
 
 	plan.idle = seconds_since(Max(worker->busy_at, worker->state_since), now);
@@ -185,6 +193,8 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		pool->input.first_look_done = first_look_done;
 		pool->input.budget_room = store_fleet_room(&pool->row);
 		pool->input.rate_room = rate_room;
+		pool->input.image_room = store_breaker_room(pool->row.image, now);
+		pool->input.request_refused = store_offer_all_refuse(pool->row.id);
 		pool->input.lost_room = lost_room;
 		pool->input.since_last_scale_in = seconds_since(pools[p].last_scale_in, now);
 		for (int w = 0; w < n_workers; w++)
@@ -244,7 +254,9 @@ choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 {
 	OfferRow   *offers;
 	PlaceOffer *places;
-	PlaceInput	place = {.mode = PLACE_PREFERENCE, .max_price_micros = pool->max_price_micros};
+	PlaceInput	place = {.mode = pool->plan.offers_by_price ? PLACE_CHEAPEST : PLACE_PREFERENCE,
+		.max_price_micros = pool->max_price_micros
+	};
 	OfferRow   *chosen;
 	int			n = store_offer_list(pool->id, &offers);
 	int			best;
@@ -293,14 +305,28 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	char		random[TOKEN_LENGTH + 1];
 	char	   *id;
 	int64		worker;
+	bool		canary;
 
 	if (chosen == NULL)
 		return NULL;
+	if (store_offer_all_refuse(pool->id))
+	{
+		*refused = "every offer says that the request is wrong; alter the pool";
+		return NULL;
+	}
+	if (!store_breaker_admits(pool->image, &canary, now))
+	{
+		*refused = "pods of its image failed in a row, and it is not time for the next one";
+		return NULL;
+	}
 	worker_token_make(random);
 	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
 	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center,
 						 chosen->price_micros);
+	store_offer_expect(worker, pool->image, chosen);
+	if (canary)
+		store_breaker_send_canary(pool->image, worker);
 	store_op_plan_create(worker, pool->id, chosen->id, installation, chosen->gpu_type,
 						 chosen->data_center, Max(chosen->price_micros, (int64) 0), decision, now);
 	return id;

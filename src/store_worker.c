@@ -589,7 +589,10 @@ store_worker_list(WorkerInfo **workers)
 		" w.last_heartbeat, w.busy_at, coalesce(l.held, 0),"
 		" EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no AND o.kind = 'create'"
 		"         AND o.state IN ('planned', 'sent', 'unknown')),"
-		" p.pod_id, p.price_micros, coalesce(p.draining_for IN ('idle', 'surplus'), false) "
+		" p.pod_id, p.price_micros, coalesce(p.draining_for IN ('idle', 'surplus'), false),"
+		" coalesce(p.boot_expected, 0), coalesce(p.booted_in, 0), p.no_runtime,"
+		" p.learned >= 2 OR coalesce(w.busy_at > p.registered_at, false),"
+		" CASE WHEN w.busy_at > p.registered_at THEN 0 ELSE w.epoch END, p.passed_since "
 		"FROM gpu_orch.worker w JOIN gpu_orch.worker_profile p ON p.worker = w.no "
 		"LEFT JOIN (SELECT worker, count(*) AS held FROM gpu_orch.lease GROUP BY worker) l"
 		" ON l.worker = w.no "
@@ -604,6 +607,7 @@ store_worker_list(WorkerInfo **workers)
 	for (int i = 0; i < n; i++)
 	{
 		WorkerInfo *worker = &(*workers)[i];
+		bool		isnull;
 
 		worker->no = spi_int8(i, 1);
 		worker->id = spi_text(i, 2);
@@ -619,7 +623,29 @@ store_worker_list(WorkerInfo **workers)
 		worker->pod_id = spi_text(i, 12);
 		worker->price_micros = spi_int8(i, 13);
 		worker->recallable = spi_bool(i, 14);
+		worker->boot_expected = DatumGetFloat8(spi_datum(i, 15, &isnull));
+		worker->booted_in = DatumGetFloat8(spi_datum(i, 16, &isnull));
+		worker->no_runtime = spi_bool(i, 17);
+		worker->claimed = spi_bool(i, 18);
+		worker->registrations = spi_int4(i, 19);
+		worker->passed_since = spi_time(i, 20);
 	}
 	spi_end();
 	return n;
+}
+
+/* Note whether the provider shows a worker's pod running with nothing in it. */
+void
+store_worker_set_runtime(int64 no, bool missing)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET no_runtime = $2 WHERE worker = $1", 2, {INT8OID, BOOLOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_bool(&args, missing);
+	spi_run_one(&query, &args, "noting a pod's runtime");
+	spi_end();
 }

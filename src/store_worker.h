@@ -67,6 +67,12 @@ typedef struct WorkerInfo
 	char	   *pod_id;			/* NULL: not known */
 	int64		price_micros;
 	bool		recallable;		/* if it drains, it does so for want of demand */
+	double		boot_expected;	/* s; 0: not known */
+	double		booted_in;		/* s; 0: not known */
+	bool		no_runtime;		/* the provider shows its pod running, and nothing in it */
+	bool		claimed;		/* it has held a lease, ever */
+	int32		registrations;	/* since the last of which it has not answered for a task, or 0 */
+	TimestampTz passed_since;	/* since when tasks wait that it could claim; 0: none does */
 } WorkerInfo;
 
 extern void worker_token_make(char token[TOKEN_LENGTH + 1]);
@@ -93,5 +99,6 @@ extern void store_worker_rebind(int64 no, const char *pod_id);
 extern const WorkerRule *store_worker_move(int64 no, const char *cause, const char *why,
 										   TimestampTz now);
 extern int	store_worker_list(WorkerInfo **workers);
+extern void store_worker_set_runtime(int64 no, bool missing);
 
 #endif

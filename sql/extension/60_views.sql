@@ -85,10 +85,23 @@ COMMENT ON VIEW gpu_orch.pools IS 'The pools, their rules, and how many workers 
 
 CREATE VIEW gpu_orch.offers AS
 SELECT p.name AS pool, o.ordinal, o.gpu_type, o.data_center, p.cloud_type, round(o.price_micros / 1000000.0, 6) AS price_per_hour,
-       o.price_at, o.refusals, o.backoff_until, coalesce(o.backoff_until > gpu_orch.clock(), false) AS passed_over
+       o.price_at, o.refusals, o.backoff_until, coalesce(o.backoff_until > gpu_orch.clock(), false) AS passed_over,
+       round((s.no_capacity * d.rest)::numeric, 2) AS no_capacity, round((s.ready * d.rest)::numeric, 2) AS ready,
+       round((s.failed * d.rest)::numeric, 2) AS failed, round((s.failed / nullif(s.ready + s.failed, 0))::numeric, 4) AS failure_share,
+       make_interval(secs => s.boot_p95) AS boot_p95, s.refused_for, s.refused_at, s.refusal
 FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool
+LEFT JOIN gpu_orch.offer_stats s ON s.pool = o.pool AND s.gpu_type = o.gpu_type AND s.data_center = coalesce(o.data_center, '')
+LEFT JOIN LATERAL (SELECT 0.5 ^ greatest(extract(epoch FROM gpu_orch.clock() - s.stats_at)::float8 / 7200, 0) AS rest) d ON true
 WHERE p.dropped_at IS NULL;
-COMMENT ON VIEW gpu_orch.offers IS 'Where each pool rents, in order of preference, at what price, and what is passed over for now';
+COMMENT ON VIEW gpu_orch.offers IS
+    'Where each pool rents, in order of preference, at what price, what is passed over for now, and what was learned of each';
+
+CREATE VIEW gpu_orch.image_breakers AS
+SELECT b.image, b.state, b.failures, b.last_cause, b.canaries, b.opened_at, b.retry_at, w.id AS canary,
+       ARRAY(SELECT p.name FROM gpu_orch.pool p WHERE p.image = b.image AND p.dropped_at IS NULL ORDER BY p.id) AS pools
+FROM gpu_orch.image_breaker b LEFT JOIN gpu_orch.worker w ON w.no = b.canary;
+COMMENT ON VIEW gpu_orch.image_breakers IS
+    'Images whose last pods failed; while the state is not closed, only one pod at a time is created of an image, from retry_at on';
 
 CREATE VIEW gpu_orch.queue_depth AS
 SELECT t.kind, q.state, coalesce(n.name, 'default') AS tenant, q.reason, count(*) AS tasks,

@@ -39,7 +39,7 @@ GRANT EXECUTE ON FUNCTION
     TO gpu_orch_worker, gpu_orch_operator;
 
 GRANT SELECT ON
-    gpu_orch.tasks, gpu_orch.attempts, gpu_orch.workers, gpu_orch.pools, gpu_orch.offers, gpu_orch.queue_depth,
+    gpu_orch.tasks, gpu_orch.attempts, gpu_orch.workers, gpu_orch.pools, gpu_orch.offers, gpu_orch.image_breakers, gpu_orch.queue_depth,
     gpu_orch.task_queue_analysis, gpu_orch.orchestrator_status, gpu_orch.active_workers_health,
     gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
     gpu_orch.events, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.cost_estimate, gpu_orch.spend_by_pool, gpu_orch.tenant_usage, gpu_orch.config,

@@ -58,6 +58,7 @@ input_init(PlanInput *input, PlanWorker *workers, int n_workers)
 	input->first_look_done = true;
 	input->budget_room = PLAN_NO_LIMIT;
 	input->rate_room = PLAN_NO_LIMIT;
+	input->image_room = PLAN_NO_LIMIT;
 	input->lost_room = PLAN_NO_LIMIT;
 	input->since_last_scale_in = -1;
 	input->workers = workers;
@@ -91,6 +92,7 @@ main(void)
 	test_backoff();
 	test_fsm_task();
 	test_fsm_worker();
+	test_offer();
 	test_place();
 	test_pod_name();
 	test_scale_cases();

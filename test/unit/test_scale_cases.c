@@ -517,9 +517,80 @@ test_options(void)
 	   same(plan_policy_name(policy), "fixed"), "options: policies by name");
 }
 
+/* Ready workers that are of no use, boots that take too long, and what boots cost. */
+static void
+test_useless(void)
+{
+	PlanWorker *worker;
+
+	begin(POLICY_FIXED, 0, 10, 5);
+	workers(1, WS_INITIALIZING, 0)->state_age = 601;
+	worker = workers(1, WS_INITIALIZING, 0);
+	worker->state_age = 601;
+	worker->no_runtime = true;
+	workers(1, WS_INITIALIZING, 0)->state_age = 599;
+	expect("a boot without end is named after what the provider shows", 0, 0, "fixed",
+		   "terminate 1 spawn_timeout, terminate 2 no_runtime");
+
+	begin(POLICY_FIXED, 3, 10, 5);
+	worker = workers(3, WS_INITIALIZING, 0);
+	for (int i = 0; i < 3; i++)
+		worker[i].state_age = 200 + i;
+	worker[0].boot_expected = 100;
+	worker[1].boot_expected = 200;
+	expect("what its offer's pods take sets the time of a boot", 3, 1, "min_workers",
+		   "terminate 1 spawn_timeout");
+
+	begin(POLICY_FIXED, 3, 10, 5);
+	worker = workers(3, WS_ACTIVE, 0);
+	for (int i = 0; i < 3; i++)
+	{
+		worker[i].passed_over = 601;
+		worker[i].state_age = 3000;
+	}
+	worker[1].claimed = true;
+	worker[2].passed_over = 599;
+	expect("who never claims what waits is of no use", 3, 1, "min_workers", "terminate 1 never_claimed");
+
+	begin(POLICY_FIXED, 4, 10, 5);
+	worker = workers(4, WS_ACTIVE, 0);
+	for (int i = 0; i < 4; i++)
+		worker[i].registrations = 6;
+	worker[0].registrations = 5;
+	worker[1].state_age = 6 * 120;
+	worker[3].held = 1;
+	expect("nor is one that registers again and again", 4, 1, "min_workers", "terminate 3 restart_loop");
+
+	begin(POLICY_QUEUE_RATIO, 0, 10, 0);
+	worker = workers(3, WS_ACTIVE, 0);
+	for (int i = 0; i < 3; i++)
+	{
+		worker[i].idle = 400;
+		worker[i].state_age = 400;
+	}
+	worker[0].booted_in = 500;
+	worker[1].booted_in = 5000;
+	worker[2].booted_in = 300;
+	expect("one that was ready for less than it took to boot is not idle yet", 0, 0, "queue_ratio",
+		   "drain 3 idle");
+	worker[0].state_age = 500;
+	worker[1].state_age = 600;
+	expect("then it is, and no boot counts for more than the spawn timeout", 0, 0, "queue_ratio",
+		   "drain 1 idle, drain 2 idle, drain 3 idle");
+
+	begin(POLICY_ONE_TO_ONE, 0, 10, 5);
+	in.image_room = 1;
+	expect("of a broken image there is one pod at a time", 5, 1, "image_breaker", "");
+	in.image_room = 0;
+	expect("or none", 5, 0, "image_breaker", "");
+	in.request_refused = true;
+	expect("a request that is wrong is not repeated", 5, 0, "request_refused", "");
+}
+
 void
 test_scale_cases(void)
 {
+	test_useless();
 	test_queue_ratio();
 	test_other_policies();
 	test_limits();

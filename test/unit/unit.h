@@ -28,6 +28,7 @@ extern int	n_bound(const PlanResult *result);
 extern void test_backoff(void);
 extern void test_fsm_task(void);
 extern void test_fsm_worker(void);
+extern void test_offer(void);
 extern void test_place(void);
 extern void test_pod_name(void);
 extern void test_scale_cases(void);
