@@ -6,16 +6,19 @@ package Wire;
 use strict;
 use warnings;
 use IO::Socket::UNIX;
-use PostgreSQL::Test::Utils;
 
-# new(NODE, DATABASE): connect to a node of PostgreSQL::Test::Cluster, which trusts its own user.
+# The usual limit, in seconds.
+my $limit = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
+
+# new(NODE, DATABASE, USER): connect to a node, an object with the methods host and port, that trusts who
+# connects: as that user, or as our own. Dies where it cannot.
 sub new
 {
-	my ($class, $node, $database) = @_;
+	my ($class, $node, $database, $user) = @_;
 	my $path = $node->host . '/.s.PGSQL.' . $node->port;
 	my $socket = IO::Socket::UNIX->new(Peer => $path) or die "no connection to $path: $!";
 	my $self = bless { socket => $socket, buffer => '' }, $class;
-	my $startup = pack('N', 3 << 16) . join("\0", user => scalar getpwuid($>), database => $database) . "\0\0";
+	my $startup = pack('N', 3 << 16) . join("\0", user => $user // scalar getpwuid($>), database => $database) . "\0\0";
 
 	$self->_write(pack('N', 4 + length $startup) . $startup);
 	my $answer = $self->answer;
@@ -78,7 +81,7 @@ sub answer
 
 		if (length $self->{buffer} < 5 || length $self->{buffer} < 1 + $length)
 		{
-			$self->_wait($PostgreSQL::Test::Utils::timeout_default) or die "no answer\n";
+			$self->_wait($limit) or die "no answer\n";
 			sysread $self->{socket}, $self->{buffer}, 65536, length $self->{buffer} or die "the server has gone\n";
 			next;
 		}

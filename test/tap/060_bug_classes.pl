@@ -1,0 +1,219 @@
+# The bug classes that recur in systems of this kind, each with the test that kills it, named after its class: those
+# that need no worker in the pods. 061_bug_classes_workers.pl has the others.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::Bin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Provider;
+use Test::More;
+use Wire;
+
+my $provider = Provider->start('--boot-seconds', '0');
+my $node = $provider->new_node('classes', "max_connections = 100\ngpu_orch.settle_time = '90s'\n");
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub until_true { return $node->poll_query_until('postgres', $_[0]); }
+sub creates { return $provider->ledger->{totals}{creates}; }
+
+# pool(NAME, MAX, OPTIONS): a pool that creates nothing by itself, unless the options say so.
+sub pool
+{
+	my ($name, $max, $options, @types) = @_;
+	my $types = join ', ', map { "'$_'" } @types ? @types : 'NVIDIA GeForce RTX 4090';
+
+	sql(qq{SELECT gpu_orch.create_pool('$name', 'image:1', ARRAY[$types], max_workers => $max,
+		options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "2 days"}'::jsonb
+			|| '$options'::jsonb)});
+	ok(until_true(q{SELECT bool_and(price_per_hour > 0) FROM gpu_orch.offers}), 'the offers have prices');
+	return;
+}
+
+# End what there is of a pool, and look whether all agree. The clock goes ahead, as deletes may wait to be repeated.
+sub end_pool
+{
+	my ($name) = @_;
+
+	$provider->no_faults;
+	sql("SELECT gpu_orch.drop_pool('$name')");
+	ok($provider->wait_until(sub {
+		sql(q{SELECT gpu_orch.advance_clock('10 seconds')});
+		return sql(q{SELECT NOT EXISTS (SELECT FROM gpu_orch.workers WHERE origin = 'cloud' AND state <> 'terminated')
+			AND NOT EXISTS (SELECT FROM gpu_orch.cloud_ops WHERE state IN ('planned', 'sent', 'unknown'))}) eq 't';
+	}, 'all ends'), 'all ends');
+	is(scalar(my @alive = $provider->pods(1)), 0, 'no pod is left');
+	my @names = map { $_->{name} } $provider->pods;
+	my %names = map { $_ => 1 } @names;
+	is(scalar @names, scalar keys %names, 'no intent has two pods');
+	is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
+	return;
+}
+
+sub pods_made_by
+{
+	my ($id) = @_;
+	my $name = sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'");
+
+	return scalar grep { $_->{name} eq $name } $provider->pods;
+}
+
+sub kill_leader
+{
+	my $leader = sql('SELECT pid FROM gpu_orch.leader_status()');
+
+	kill 'KILL', $leader;
+	ok($provider->wait_until(sub {
+		my ($rc, $out) = $node->psql('postgres', 'SELECT pid FROM gpu_orch.leader_status()');
+		return ($rc // 1) == 0 && ($out // '') =~ /^\d+$/ && $out != $leader }, 'a new leader comes'), 'a new leader comes');
+	return;
+}
+
+subtest 'leader dies between create and record' => sub {
+	pool('died', 10, '{}');
+	for my $case (
+		[ 'the pod is made before the kill', {call => 'create', action => 'delay', seconds => 1.5, count => 1} ],
+		[ 'the pod is made after the kill', {call => 'create', action => 'later', seconds => 1.5, count => 1},
+			{call => 'create', action => 'delay', seconds => 1.5, count => 1} ],
+		[ 'the answer is lost and then the leader', {call => 'create', action => 'drop_after', count => 1} ])
+	{
+		my ($name, @rules) = @$case;
+
+		$provider->fault(@rules);
+		my $id = sql(q{SELECT gpu_orch.spawn_worker('died')});
+		ok(until_true("SELECT state NOT IN ('planned') FROM gpu_orch.cloud_ops WHERE worker = '$id'"), "$name: it is on its way");
+		kill_leader();
+		ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'its pod is adopted');
+		is(pods_made_by($id), 1, 'one pod was made for the intent');
+	}
+	end_pool('died');
+};
+
+subtest 'lost reply (request executed, response never arrives)' => sub {
+	pool('lost', 12, '{}');
+	my $before = creates();
+	$provider->fault({call => 'create', action => 'drop_after', probability => 0.3, seed => 11},
+		{call => 'delete', action => 'drop_after', probability => 0.3, seed => 12});
+	sql(q{SELECT gpu_orch.spawn_worker('lost', 12)});
+	ok(until_true(q{SELECT count(*) = 12 FROM gpu_orch.workers WHERE pool = 'lost' AND state = 'initializing'}), 'the fleet converges');
+	is(creates() - $before, 12, 'the ledger is exact');
+	is(scalar(my @alive = $provider->pods(1)), 12, 'every pod lives once');
+	sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE pool = 'lost'});
+	ok($provider->wait_until(sub { sql(q{SELECT gpu_orch.advance_clock('2 seconds')});
+		return sql(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers WHERE pool = 'lost'}) eq 't' }, 'all end'),
+		'it ends, though every third answer to a delete is lost');
+	end_pool('lost');
+};
+
+subtest 'record deleted before the cloud confirms' => sub {
+	pool('kept', 1, '{}');
+	my $id = sql(q{SELECT gpu_orch.spawn_worker('kept')});
+	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'a pod is there');
+	$provider->fault({call => 'delete', action => 'keep_pod', count => 3});
+	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	my $early = 0;
+	ok($provider->wait_until(sub {
+		my $alive = () = $provider->pods(1);
+		my $ended = sql(qq{SELECT gpu_orch.advance_clock('10 seconds'); SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'}) =~ /t$/m;
+
+		# The pod was seen alive before the row was read: it may have ended in between.
+		$early++ if $ended && $alive && $provider->pods(1);
+		return $ended;
+	}, 'the pod ends'), 'the worker ends');
+	is($early, 0, 'not while its pod lives');
+	is(scalar(my @answers = grep { $_->{op} eq 'delete' && $_->{status} == 204 && $_->{name} eq
+		sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'") } @{$provider->ledger->{entries}}), 4,
+		'it took four deletes that were answered');
+	end_pool('kept');
+};
+
+subtest 'eventual consistency: just-created pod not listed' => sub {
+	my $before = creates();
+	pool('hidden', 2, '{"policy_options": {"fixed_workers": 1}}');
+	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'hidden' AND state = 'initializing'}), 'a pod is there');
+	$provider->fault({call => 'list', action => 'hide_new', seconds => 60});
+	for (1 .. 5)
+	{
+		sql(q{SELECT gpu_orch.advance_clock('8 seconds')});
+		sql('SELECT gpu_orch.reconcile_now()');
+		sql('SELECT gpu_orch.run_cycle()');
+	}
+	is(sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'hidden' AND state = 'initializing'}), 1, 'nothing is said to have vanished');
+	$provider->fault({call => 'create', action => 'drop_after', count => 1});
+	my $id = sql(q{SELECT gpu_orch.spawn_worker('hidden')});
+	ok(until_true("SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"), 'one whose answer is lost is in doubt');
+	sql('SELECT gpu_orch.reconcile_now(); SELECT gpu_orch.run_cycle()') for 1 .. 5;
+	is(creates() - $before, 2, 'nothing is created twice');
+	$provider->control(POST => 'clock', {advance => 60});
+	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'it is adopted when it is shown');
+	is(creates() - $before, 2, 'and there are two pods');
+	end_pool('hidden');
+};
+
+subtest 'pending capacity miscounted' => sub {
+	my $submitted = 0;
+	my $over = 0;
+
+	srand 7;
+	sql(q{SELECT gpu_orch.create_pool('pending', 'image:1', ARRAY['NVIDIA L4'], min_workers => 2, max_workers => 50,
+		options => '{"policy": "one_to_one", "idle_buffer": 1, "spawn_timeout": "2 days"}')});
+	my $before = creates();
+	$provider->fault({call => 'create', action => 'drop_after', probability => 0.2, seed => 3},
+		{call => 'create', action => 'delay', seconds => 0.3, probability => 0.5, seed => 4});
+	for (1 .. 15)
+	{
+		if (rand() < 0.5)
+		{
+			sql(q{SELECT gpu_orch.submit_task('pending')});
+			$submitted++;
+		}
+		sql('SELECT gpu_orch.run_cycle()');
+		$over++ if creates() - $before > $submitted + 2 + 1;
+	}
+	ok(until_true(qq{SELECT count(*) >= $submitted FROM gpu_orch.workers WHERE pool = 'pending' AND state = 'initializing'}), 'each task gets its pod');
+	sql('SELECT gpu_orch.run_cycle()') for 1 .. 5;
+	$over++ if creates() - $before > $submitted + 2 + 1;
+	is($over, 0, 'never more pods than tasks, the minimum and the buffer');
+	sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'pending'});
+	end_pool('pending');
+};
+
+subtest 'permanent DOWN after transient stockout' => sub {
+	$provider->fault({call => 'create', action => 'no_capacity', for => 600});
+	pool('stock', 1, '{"policy_options": {"fixed_workers": 1}}', 'NVIDIA L4', 'NVIDIA A40');
+	ok(until_true(q{SELECT bool_and(passed_over) FROM gpu_orch.offers WHERE pool = 'stock'}), 'nothing is to be had');
+	$provider->control(POST => 'clock', {advance => 600});
+	ok($provider->wait_until(sub {
+		sql(q{SELECT gpu_orch.advance_clock('1 minute')});
+		return sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'stock' AND state = 'initializing'}) == 1;
+	}, 'a pod comes'), 'ten minutes later there is, and a pod comes without an operator');
+	end_pool('stock');
+};
+
+subtest 'failover silently not happening' => sub {
+	$provider->fault({call => 'create', action => 'no_capacity', data_center => 'EU-RO-1'});
+	pool('failover', 1, '{"policy_options": {"fixed_workers": 1}, "data_centers": ["EU-RO-1", "US-TX-3"]}');
+	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'failover' AND state = 'initializing'}), 'a pod comes');
+	is(sql(q{SELECT string_agg(DISTINCT o.data_center || ' ' || o.state, ', ' ORDER BY o.data_center || ' ' || o.state)
+		FROM gpu_orch.cloud_ops o JOIN gpu_orch.decisions d USING (decision) WHERE o.pool = 'failover'}),
+		'EU-RO-1 refused, US-TX-3 done', 'from the second region, and the decisions tell');
+	end_pool('failover');
+};
+
+subtest 'budget missing' => sub {
+	pool('budget', 100, '{}');
+	my $price = sql(q{SELECT price_per_hour FROM gpu_orch.offers WHERE pool = 'budget'});
+	sql(sprintf q{SELECT gpu_orch.alter_pool('budget', '{"budget_per_hour": %f}')}, 3.5 * $price);
+	my $before = creates();
+	my @sessions = map { Wire->new($node, 'postgres') } 1 .. 50;
+	$_->send_query(q{SELECT gpu_orch.spawn_worker('budget')}) for @sessions;
+	my @answers = map { $_->answer } @sessions;
+	is(scalar(grep { !defined $_->{state} } @answers), 3, 'of fifty sessions at once three get a pod');
+	is(scalar(grep { ($_->{state} // '') eq 'GO006' } @answers), 47, 'and the others are told of the limit');
+	ok(until_true(q{SELECT count(*) = 3 FROM gpu_orch.workers WHERE pool = 'budget' AND state = 'initializing'}), 'three come up');
+	is(creates() - $before, 3, 'and no more, as the provider says');
+	end_pool('budget');
+};
+
+$node->stop;
+done_testing();
