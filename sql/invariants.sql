@@ -71,10 +71,31 @@ BEGIN;
 SELECT pg_temp.pod('terminated', null, true) IS NOT NULL AS broken;
 SELECT * FROM pg_temp.broken;
 ROLLBACK;
+-- I5: a pod that no worker has
+BEGIN;
+INSERT INTO gpu_orch.cloud_op (kind, state, nonce, pod_name, pod_id, planned_at) VALUES ('delete', 'planned', 'n', 'double', 'p2', clock());
+SELECT * FROM pg_temp.broken;
+INSERT INTO gpu_orch.spend (pod_id, price_micros, started_at) VALUES ('p2', 1, clock());
+SELECT * FROM pg_temp.broken;
+ROLLBACK;
 -- I6
 BEGIN;
-SELECT pg_temp.pod('active', 'p1', true) IS NOT NULL AS made;
-UPDATE gpu_orch.spend SET price_micros = 1100000 WHERE ended_at IS NULL;
+UPDATE gpu_orch.offer SET price_micros = 500000;
+SELECT count(*) FROM spawn_worker('inv', 2);
+SELECT * FROM pg_temp.broken;
+UPDATE gpu_orch.cloud_op SET price_micros = 500001 WHERE kind = 'create';
+UPDATE gpu_orch.cloud_op SET price_micros = 500011 WHERE kind = 'create';
+SELECT * FROM pg_temp.broken;
+ROLLBACK;
+BEGIN;
+UPDATE gpu_orch.offer SET price_micros = 500000;
+SELECT count(*) FROM spawn_worker('inv', 2);
+SELECT set_budget(null, 'month', 0.7);
+SELECT * FROM pg_temp.broken;
+UPDATE gpu_orch.budget SET set_at = clock() - interval '1 minute';
+UPDATE gpu_orch.pool SET max_workers = 1 WHERE name = 'inv';
+SELECT * FROM pg_temp.broken;
+SELECT alter_pool('inv', '{}');
 SELECT * FROM pg_temp.broken;
 ROLLBACK;
 -- I7

@@ -13,25 +13,25 @@ SELECT p.image, p.gpu_types, p.min_workers, p.max_workers, p.policy, p.policy_op
 FROM pools p JOIN gpu_orch.pool b ON b.name = p.pool WHERE p.pool = 'pools-a';
 -- Every option, at once and one by one.
 SELECT create_pool('pools-b', 'me/image:2', ARRAY['NVIDIA L4', 'NVIDIA L40S'], 1, 5, '{
-    "args": "--lowvram", "budget_per_hour": 7.25, "capabilities": {"services": ["pools"]}, "cloud_type": "COMMUNITY",
+    "args": "--lowvram", "budget_per_day": 100, "budget_per_hour": 7.25, "capabilities": {"services": ["pools"]}, "cloud_type": "COMMUNITY",
     "container_disk_gb": 50, "data_centers": ["EU-RO-1", "EU-SE-1"], "drain_timeout": "20 minutes",
     "env": {"HF_HOME": "/cache", "_x1": ""}, "gpu_count": 2, "heartbeat_timeout": 45, "idle_buffer": 1,
     "idle_timeout": 90.5, "max_price_per_hour": 2, "max_worker_age": "1 day", "min_cuda_version": "12.4",
     "policy": "one_to_one", "policy_options": {"scale_down_grace": 10}, "ports": ["22/tcp"], "provider": "runpod",
     "registry_id": "r1", "spawn_timeout": "15 minutes", "template_id": "t1", "volume_id": "v1", "volume_mount_path": "/data"}');
-SELECT image, gpu_types, min_workers, max_workers, args, budget_per_hour, capabilities, cloud_type, container_disk_gb, data_centers,
+SELECT image, gpu_types, min_workers, max_workers, args, budget_per_hour, budget_per_day, capabilities, cloud_type, container_disk_gb, data_centers,
        drain_timeout, env, gpu_count, heartbeat_timeout, idle_buffer, idle_timeout, max_price_per_hour, max_worker_age,
        min_cuda_version, policy, policy_options, ports, provider, registry_id, spawn_timeout, template_id, volume_id,
        volume_mount_path FROM gpu_orch.pool WHERE name = 'pools-b';
 CREATE TEMP TABLE option AS SELECT * FROM jsonb_each('{
-    "args": null, "budget_per_hour": null, "capabilities": null, "cloud_type": "SECURE", "container_disk_gb": null,
+    "args": null, "budget_per_day": null, "budget_per_hour": null, "capabilities": null, "cloud_type": "SECURE", "container_disk_gb": null,
     "data_centers": [], "drain_timeout": 60, "env": {}, "gpu_count": 1, "gpu_types": ["NVIDIA L40S", "NVIDIA A40"],
     "heartbeat_timeout": null, "idle_buffer": 0, "idle_timeout": "1 minute", "image": "me/image:3",
     "max_price_per_hour": null, "max_worker_age": null, "max_workers": 4, "min_cuda_version": null, "min_workers": 0,
     "policy": "fixed", "policy_options": {"fixed_workers": 1}, "ports": [], "registry_id": null, "spawn_timeout": 60,
     "template_id": null, "volume_id": null, "volume_mount_path": null}');
 SELECT count(*) FROM (SELECT alter_pool('pools-b', jsonb_build_object(key, value)) FROM option) x;
-SELECT image, gpu_types, min_workers, max_workers, args, budget_per_hour, capabilities, cloud_type, container_disk_gb, data_centers,
+SELECT image, gpu_types, min_workers, max_workers, args, budget_per_hour, budget_per_day, capabilities, cloud_type, container_disk_gb, data_centers,
        drain_timeout, env, gpu_count, heartbeat_timeout, idle_buffer, idle_timeout, max_price_per_hour, max_worker_age,
        min_cuda_version, policy, policy_options, ports, provider, registry_id, spawn_timeout, template_id, volume_id,
        volume_mount_path FROM gpu_orch.pool WHERE name = 'pools-b';
@@ -171,12 +171,14 @@ SELECT pause(), pause();
 CALL pg_temp.refusals($$spawn_worker('pools-a')$$);
 SELECT resume(), resume();
 SELECT kind, subject FROM events WHERE subject = 'installation' ORDER BY event;
--- The price limit: an unknown price does not pass, nor a higher one; and the budget, which counts what is announced.
+-- The price limit: an unknown price does not pass, nor a higher one; and the budget, which counts what is announced:
+-- what had no price before as the dearest that was known.
+SELECT price_per_hour, count(*) FROM cloud_ops WHERE kind = 'create' AND pool = 'pools-a' GROUP BY 1;
 SELECT alter_pool('pools-a', '{"max_price_per_hour": 0.5}');
 CALL pg_temp.refusals($$spawn_worker('pools-a')$$);
 UPDATE gpu_orch.offer SET price_micros = 600000 WHERE pool = (SELECT id FROM gpu_orch.pool WHERE name = 'pools-a');
 CALL pg_temp.refusals($$spawn_worker('pools-a')$$);
-SELECT alter_pool('pools-a', '{"max_price_per_hour": 0.6, "budget_per_hour": 1.3}');
+SELECT alter_pool('pools-a', '{"max_price_per_hour": 0.6, "budget_per_hour": 2.2}');
 CALL pg_temp.refusals($$spawn_worker('pools-a', 3)$$);
 SELECT count(*) FROM spawn_worker('pools-a', 2);
 CALL pg_temp.refusals($$spawn_worker('pools-a')$$);

@@ -77,7 +77,15 @@ SELECT worker_id, pool, pod_id, price_per_hour, seconds, cost FROM cost_estimate
 SELECT pool, pods, seconds, cost, price_per_hour FROM spend_by_pool WHERE pool = 'views-pool';
 UPDATE gpu_orch.attempt SET worker = (SELECT no FROM gpu_orch.worker WHERE id = 'views-pod1'), ended_at = claimed_at + interval '50 seconds'
 WHERE task_id = (SELECT task_id FROM tasks WHERE kind = 'views' AND payload = '1');
+-- By the price that held then, and pods that had nothing to do in a row of their own.
+INSERT INTO gpu_orch.spend (worker, pool, pod_id, price_micros, started_at, ended_at)
+SELECT w.no, w.pool, 'p-views-pod1', x.price, a.claimed_at + x.starts, a.claimed_at + x.ends
+FROM gpu_orch.worker w JOIN gpu_orch.attempt a ON a.worker = w.no,
+     (VALUES (360000, interval '-10 seconds', interval '25 seconds'), (720000, '25 seconds', '60 seconds')) x(price, starts, ends)
+WHERE w.id = 'views-pod1';
 SELECT payload, worker, cost FROM tasks WHERE kind = 'views' AND payload = '1';
+SELECT tenant, seconds, cost FROM spend_by_tenant ORDER BY 1;
+SELECT sum(t.cost) = (SELECT sum(c.cost) FROM cost_estimate c) AS all_spent FROM spend_by_tenant t;
 SELECT dollars(340000, '2026-01-01 10:00+00', '2026-01-01 11:30+00'), dollars(null, clock(), clock());
 
 -- The settings, with their defaults. Where the workers connect to is not shown.

@@ -333,8 +333,9 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 	if (count < 1 || count > MAX_SPAWN)
 		api_refuse("count", psprintf("%d is out of range.", count),
 				   psprintf("Use a value from 1 to %d.", MAX_SPAWN));
-	pool = lock_pool(name);
 	store_installation_ensure(&installation, now);
+	(void) store_installation_lock(true);
+	pool = lock_pool(name);
 	if (installation.hold || installation.paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),

@@ -23,6 +23,7 @@
 #include "store_event.h"
 #include "store_lease.h"
 #include "store_op.h"
+#include "store_spend.h"
 #include "store_pool.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -87,13 +88,13 @@ admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, Tim
 		/* Two pods for one create: the one that speaks stays. */
 		store_op_rebind(op.id, pod_id);
 		store_worker_set_pod(worker->no, pod_id, NULL, NULL, -1);
-		store_spend_update(worker->no, pod_id, -1);
+		store_spend_pod(worker->no, pod_id, -1, now);
 	}
 	else if (op.state == OP_SENT || op.state == OP_UNKNOWN)
 	{
 		store_op_answer(op.id, OP_DONE, 0, "registered", NULL, pod_id, 0, now);
 		store_worker_set_pod(worker->no, pod_id, op.gpu_type, op.data_center, -1);
-		store_spend_update(worker->no, pod_id, -1);
+		store_spend_pod(worker->no, pod_id, -1, now);
 	}
 }
 

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "clock.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -34,6 +36,72 @@ clock_now(void)
 	return now;
 }
 
+/* A difference between two clocks that only a step makes in one of them, in microseconds. */
+#define LEAST_STEP (USECS_PER_SEC / 2)
+
+/* The time since the machine's start, in microseconds: nobody sets it. */
+static int64
+time_passed(void)
+{
+	struct timespec passed;
+
+#ifdef CLOCK_BOOTTIME
+	clock_gettime(CLOCK_BOOTTIME, &passed);
+#else
+	clock_gettime(CLOCK_MONOTONIC, &passed);
+#endif
+	return passed.tv_sec * USECS_PER_SEC + passed.tv_nsec / 1000;
+}
+
+/* How often two clocks are read, until nothing came between. */
+#define MAX_READINGS 10
+
+/*
+ * How far the server's clock is ahead of the time that passed, in microseconds. False
+ * if the two could not be read at the same moment, since the machine is too busy.
+ */
+static bool
+read_clocks(int64 *ahead)
+{
+	for (int i = 0; i < MAX_READINGS; i++)
+	{
+		int64		before = time_passed();
+		TimestampTz now = GetCurrentTimestamp();
+
+		*ahead = now - before;
+		if (time_passed() - before < LEAST_STEP / 10)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * By how many microseconds the server's clock was set forward, or back, since this
+ * process called last; 0 if it was not. *since is what clock_now() was then, 0 at the
+ * first call. Time that advance_clock() lets pass is no step.
+ */
+int64
+clock_step(TimestampTz *since)
+{
+	static TimestampTz last = 0;
+	static int64 ahead = 0;
+	int64		ahead_now;
+	int64		step;
+
+	*since = last;
+	if (!read_clocks(&ahead_now))
+		return 0;
+	if (shmem_available())
+		ahead_now += (int64) pg_atomic_read_u64(&shmem_state()->clock_stepped);
+	step = last == 0 ? 0 : ahead_now - ahead;
+	if (step > -LEAST_STEP && step < LEAST_STEP)
+		step = 0;
+	if (last == 0 || step != 0)
+		ahead = ahead_now;
+	last = clock_now();
+	return step;
+}
+
 /* SQL: clock() -> timestamptz */
 Datum
 gpu_orch_clock(PG_FUNCTION_ARGS)
@@ -42,8 +110,9 @@ gpu_orch_clock(PG_FUNCTION_ARGS)
 }
 
 /*
- * SQL: advance_clock(by interval) -> timestamptz. Moves the clock of the whole
- * server and wakes the leader. Raises 55000 unless gpu_orch.test_clock is on.
+ * SQL: advance_clock(by interval, passed boolean) -> timestamptz. Moves the clock of
+ * the whole server and wakes the leader: as if the time had passed, or as if somebody
+ * had set the clock. Raises 55000 unless gpu_orch.test_clock is on.
  */
 Datum
 gpu_orch_advance_clock(PG_FUNCTION_ARGS)
@@ -64,6 +133,8 @@ gpu_orch_advance_clock(PG_FUNCTION_ARGS)
 													TimestampTzGetDatum(before),
 													IntervalPGetDatum(by)));
 	pg_atomic_fetch_add_u64(&shmem_state()->clock_offset, after - before);
+	if (!PG_GETARG_BOOL(1))
+		pg_atomic_fetch_add_u64(&shmem_state()->clock_stepped, after - before);
 	shmem_set_leader_latch();
 	PG_RETURN_TIMESTAMPTZ(clock_now());
 }

@@ -8,5 +8,6 @@
 #include "datatype/timestamp.h"
 
 extern TimestampTz clock_now(void);
+extern int64 clock_step(TimestampTz *since);
 
 #endif

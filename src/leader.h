@@ -96,6 +96,10 @@ typedef struct Leader
 	int64		unpriced;		/* offers whose price was not known at the last tick */
 	TimestampTz list_started;	/* 0: none in flight */
 	bool		catalog_in_flight;
+	int64		stepped;		/* by our clock, and not yet made up for */
+	TimestampTz stepped_since;	/* our clock when it had not been yet */
+	bool		clocks_compared;	/* provider_epoch is known */
+	int64		provider_epoch; /* added to a time of the provider: ours, at most a little early */
 	uint64		reconcile_answering;
 	CycleSummary actions;		/* since the last cycle was reported */
 } Leader;
@@ -135,6 +139,7 @@ extern void leader_tick(Leader *leader);
 extern void leader_send(Leader *leader);
 
 /* leader_apply.c */
+extern TimestampTz leader_when(const Leader *leader, TimestampTz provider_time, TimestampTz known);
 extern void leader_apply(Leader *leader, CloudAnswer *answer);
 
 /* leader_look.c */

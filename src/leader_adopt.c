@@ -21,6 +21,7 @@
 #include "store_op.h"
 #include "store_pool.h"
 #include "store_secret.h"
+#include "store_spend.h"
 #include "utils/timestamp.h"
 
 /* The longest name of a worker. */
@@ -50,7 +51,7 @@ take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 	char		token[TOKEN_LENGTH + 1];
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	int64		worker = store_worker_create(pod->env_worker, WO_CLOUD, pool, WS_INITIALIZING, now);
-	int64		price = Max(pod->price_micros, (int64) 0);
+	int64		price = pod->price_micros > 0 ? pod->price_micros : store_offer_ceiling(pool);
 
 	store_secret_token(nonce, token);
 	worker_token_digest(token, digest);
@@ -58,8 +59,8 @@ take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 	store_worker_set_registration(worker, digest);
 	store_worker_set_pod(worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
 	store_op_restore(worker, pool, nonce, pod->name, pod->id, price, made, now);
-	store_spend_open(worker, pool, price, made);
-	store_spend_update(worker, pod->id, -1);
+	store_spend_open(worker, pool, price, pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED, made);
+	store_spend_pod(worker, pod->id, -1, now);
 	store_event("restored_pod", pod->env_worker, store_detail("pod_id", pod->id), now);
 }
 

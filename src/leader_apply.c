@@ -17,6 +17,7 @@
 #include "store_event.h"
 #include "store_op.h"
 #include "store_pool.h"
+#include "store_spend.h"
 #include "store_worker.h"
 #include "utils/timestamp.h"
 
@@ -55,6 +56,28 @@ concerns_account(const CloudAnswer *answer)
 	return answer->reason == CR_AUTH || answer->reason == CR_BALANCE || answer->reason == CR_RATE;
 }
 
+/*
+ * What our clock showed at the least when the provider's showed zero: a list was
+ * answered after it was asked for, and its date leaves out less than a second.
+ */
+static void
+compare_clocks(Leader *leader, const CloudAnswer *list)
+{
+	leader->clocks_compared = list->provider_time != 0 && list->started_at != 0;
+	leader->provider_epoch = list->started_at - list->provider_time - USECS_PER_SEC;
+}
+
+/*
+ * The time by our clock, never too late, of something that the provider dates; the
+ * time that is known without it where it cannot be told.
+ */
+TimestampTz
+leader_when(const Leader *leader, TimestampTz provider_time, TimestampTz known)
+{
+	return leader->clocks_compared && provider_time != 0 ?
+		leader->provider_epoch + provider_time : known;
+}
+
 static void
 look_soon(Leader *leader)
 {
@@ -83,6 +106,10 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 	if (op->state == OP_DONE && op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0)
 	{
 		/* Another pod of this name spoke first: this one is a double. */
+		store_spend_open_pod(pod->id, op->pool,
+							 pod->price_micros > 0 ? pod->price_micros : op->price_micros,
+							 pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED,
+							 Max(op->sent_at, leader_when(leader, pod->created_at, op->sent_at)));
 		store_op_plan_delete(0, op->pool, op->pod_name, pod->id, now);
 		store_event("double_pod", op->pod_name, store_detail("pod_id", pod->id), now);
 		return;
@@ -90,7 +117,8 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 	store_op_answer(op->id, OP_DONE, answer->http_status, NULL, NULL, pod->id, 0, now);
 	store_op_verify(op->id);
 	store_worker_set_pod(worker->no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
-	store_spend_update(worker->no, pod->id, pod->price_micros);
+	store_spend_pod(worker->no, pod->id, pod->price_micros, now);
+	store_spend_since(worker->no, leader_when(leader, pod->created_at, op->sent_at), now);
 	store_offer_accepted(op->offer, pod->price_micros, now);
 	if (store_worker_move(worker->no, "pod_created", NULL, now) != NULL)
 		leader->actions.workers_promoted++;
@@ -225,10 +253,13 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 	/* Before the rows are looked at, so that they may ask for an earlier look. */
 	leader->next_reconcile = clock_now() + (int64) guc_reconcile_interval * 1000;
 	if (complete)
+	{
+		compare_clocks(leader, answer);
 		complete = leader_step(leader, "looking for a second owner", leader_watch_owner,
 							   unconstify(CloudAnswer *, answer)) &&
 			leader_step(leader, "comparing pods with workers",
 							   leader_reconcile, unconstify(CloudAnswer *, answer));
+	}
 	finish_list(leader, complete);
 }
 

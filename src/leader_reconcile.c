@@ -23,6 +23,7 @@
 #include "store_alert.h"
 #include "store_event.h"
 #include "store_op.h"
+#include "store_spend.h"
 #include "store_worker.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -58,6 +59,7 @@ typedef struct Round
 	bool		sign;			/* what the list does not show may be taken for gone */
 	bool		doubted;		/* too many pods are missing from it */
 	const char *useless;		/* why the pod in hand will do no work */
+	bool		unsaid;			/* a pod counts at a price that the provider has not said of it */
 	ReconcileSummary summary;
 } Round;
 
@@ -101,6 +103,7 @@ read_rows(Round *round)
 {
 	round->n_workers = store_worker_list(&round->workers);
 	round->n_ops = store_op_open(&round->ops);
+	round->unsaid = store_spend_any_unsaid();
 	round->seen = palloc0((round->n_workers + 1) * sizeof(bool));
 	round->op_seen = palloc0((round->n_ops + 1) * sizeof(bool));
 	round->by_pod = make_index("workers by pod");
@@ -201,13 +204,14 @@ adopt(Round *round, int index, const CloudPod *pod)
 		(locked.state != OP_PLANNED && locked.state != OP_SENT && locked.state != OP_UNKNOWN))
 		return;
 	if (locked.state == OP_PLANNED)
-		store_spend_open(worker.no, op->pool, Max(pod->price_micros, op->price_micros),
+		store_spend_open(worker.no, op->pool, op->price_micros,
+						 op->price_assumed ? PRICE_ASSUMED : PRICE_CATALOG,
 						 pod->created_at == 0 ? op->planned_at :
 						 round->now - Max(provider_now(round) - pod->created_at, 0));
 	store_op_answer(op->id, OP_DONE, 0, "adopted", NULL, pod->id, 0, round->now);
 	store_op_verify(op->id);
 	store_worker_set_pod(worker.no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
-	store_spend_update(worker.no, pod->id, pod->price_micros);
+	store_spend_pod(worker.no, pod->id, pod->price_micros, round->now);
 	(void) store_worker_move(worker.no, "pod_adopted", NULL, round->now);
 	round->op_seen[index] = true;
 	/* Creates do work, though their answers may be lost. */
@@ -229,8 +233,24 @@ rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	store_op_rebind(op->id, pod->id);
 	store_op_verify(op->id);
 	store_worker_rebind(op->worker, pod->id);
-	store_spend_update(op->worker, pod->id, pod->price_micros);
+	store_spend_pod(op->worker, pod->id, pod->price_micros, round->now);
 	store_event("pod_rebound", op->pod_name, store_detail("pod_id", pod->id), round->now);
+}
+
+/*
+ * Count what a pod costs that no worker has, from when it came to be as far as that
+ * can be told; op is the create that it came from, NULL if no row knows it.
+ */
+static void
+count_pod(Round *round, const CloudPod *pod, const CloudOpRow *op)
+{
+	bool		said = pod->price_micros > 0;
+	TimestampTz known = op && op->sent_at ? op->sent_at : round->now;
+	TimestampTz from = leader_when(round->leader, pod->created_at, known);
+	int64		price = said ? pod->price_micros : op ? op->price_micros : store_offer_ceiling(0);
+
+	store_spend_open_pod(pod->id, op ? op->pool : 0, price, said ? PRICE_PROVIDER : PRICE_ASSUMED,
+						 Min(op ? Max(from, known) : from, round->now));
 }
 
 static void
@@ -271,9 +291,13 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 		return;
 	}
 	if (late)
-		store_spend_open(op->worker, op->pool, Max(pod->price_micros, op->price_micros),
+		store_spend_open(op->worker, op->pool,
+						 pod->price_micros > 0 ? pod->price_micros : op->price_micros,
+						 pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_CATALOG,
 						 op->sent_at ? op->sent_at : round->now);
-	else if (!second)
+	else if (second)
+		count_pod(round, pod, op);
+	else
 		store_spend_reopen(op->worker);
 	/* The worker's own pod is another one than a double. */
 	plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod",
@@ -288,6 +312,14 @@ is_old(const Round *round, const CloudPod *pod, const Absence *absence)
 		round->now - absence->since;
 
 	return age >= (int64) guc_orphan_grace * 1000;
+}
+
+/* A pod of ours that no row wants is deleted. */
+static void
+end_orphan(Round *round, int index, const CloudPod *pod)
+{
+	count_pod(round, pod, NULL);
+	plan_delete(round, "orphan_pod", 0, 0, pod);
 }
 
 /* A pod of ours that no live worker has. */
@@ -308,17 +340,10 @@ unclaimed_pod(Round *round, int index, const CloudPod *pod)
 			settled_pod(round, &op, pod);
 	}
 	else if (round->leader->installation.killing)
-		plan_delete(round, "orphan_pod", 0, 0, pod);
+		end_orphan(round, index, pod);
 	else if (!leader_adopt_pod(round->leader, pod, provider_now(round), round->now, &round->summary) &&
 			 confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
 		round->orphans[round->n_orphans++] = pod;
-}
-
-/* A pod of ours that no row wants is deleted. */
-static void
-end_orphan(Round *round, int index, const CloudPod *pod)
-{
-	plan_delete(round, "orphan_pod", 0, 0, pod);
 }
 
 /* The provider's price of a worker's pod is another one than we have. */
@@ -327,11 +352,9 @@ change_price(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
-	/* What was paid until now stays as it was. */
-	store_spend_close(worker->no, round->now);
-	store_spend_open(worker->no, worker->pool, pod->price_micros, round->now);
-	store_spend_update(worker->no, pod->id, -1);
+	if (pod->price_micros != worker->price_micros)
+		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
+	store_spend_pod(worker->no, pod->id, pod->price_micros, round->now);
 }
 
 /* The provider shows a pod failed before its worker spoke. */
@@ -362,8 +385,8 @@ claimed_pod(Round *round, int index, const CloudPod *pod)
 	const char *useless = leader_useless_pod(round->leader, worker, pod, round->now);
 
 	round->seen[index] = true;
-	if (pod->price_micros > 0 && pod->price_micros != worker->price_micros &&
-		worker->state != WS_TERMINATING)
+	if (pod->price_micros > 0 && worker->state != WS_TERMINATING &&
+		(pod->price_micros != worker->price_micros || round->unsaid))
 		(void) alone(round, change_price, index, pod);
 	if (worker->state == WS_INITIALIZING && pod->status != NULL &&
 		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0))
@@ -414,14 +437,19 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 	const CloudOpRow *op = &round->ops[index];
 	WorkerRow	worker;
 	CloudOpRow	locked;
+	TimestampTz ended;
 
 	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
 		!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
 		return;
+	ended = op->http_status == 204 ? op->answered_at : op->absent_since;
 	store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
 	if (op->worker == 0)
+	{
+		store_spend_close_pod(op->pod_id, ended);
 		return;
-	store_spend_close(op->worker, op->http_status == 204 ? op->answered_at : op->absent_since);
+	}
+	store_spend_close(op->worker, ended);
 	(void) store_worker_move(op->worker, "pod_absent_proved", NULL, round->now);
 }
 

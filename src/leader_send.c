@@ -14,6 +14,7 @@
 #include "store_fleet.h"
 #include "store_op.h"
 #include "store_secret.h"
+#include "store_spend.h"
 #include "store_wanted.h"
 #include "utils/timestamp.h"
 
@@ -162,7 +163,8 @@ mark_sent(Leader *leader, void *arg)
 		store_secret_token(sending->op.nonce, sending->token);
 		worker_token_digest(sending->token, digest);
 		store_worker_set_registration(worker.no, digest);
-		store_spend_open(worker.no, sending->op.pool, sending->op.price_micros, now);
+		store_spend_open(worker.no, sending->op.pool, sending->op.price_micros,
+						 sending->op.price_assumed ? PRICE_ASSUMED : PRICE_CATALOG, now);
 		sending->worker_id = worker.id;
 	}
 	store_op_sent(sending->op.id, leader->epoch, now);
@@ -231,8 +233,8 @@ call_create(Leader *leader, const Sending *sending, char **error)
 	spec.name = sending->op.pod_name;
 	spec.image = pool->image;
 	spec.gpu_type = sending->op.gpu_type;
-	spec.gpu_count = pool->gpu_count;
-	spec.cloud_type = pool->cloud_type;
+	spec.gpu_count = sending->op.gpu_count;
+	spec.cloud_type = sending->op.cloud_type;
 	if (sending->op.data_center != NULL)
 	{
 		data_centers[0] = sending->op.data_center;

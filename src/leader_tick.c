@@ -24,6 +24,7 @@
 #include "store_offer_stats.h"
 #include "store_op.h"
 #include "store_passed.h"
+#include "store_spend.h"
 #include "store_task.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -230,6 +231,7 @@ decide_pool(Leader *leader, void *arg)
 	FleetPool  *pool = NULL;
 	const char *refused = NULL;
 	int64		decision;
+	bool		alone = store_installation_lock(false);
 	int			ended;
 	int			room;
 
@@ -243,6 +245,8 @@ decide_pool(Leader *leader, void *arg)
 	room = leader_gate_room(leader, CLOUD_CREATE, now);
 	if (room == 0)
 		refused = "the provider cannot be used now";
+	else if (!alone)
+		refused = "a session is creating pods or changing a budget";
 	else
 		refused = leader_look_refuses(leader, now);
 	pool->plan.create = Min(pool->plan.create, Max(room, 1));
@@ -312,6 +316,35 @@ abandon_planned(TimestampTz now)
 	}
 }
 
+/* The server's clock was set: no pod costs more or less for that. */
+static void
+follow_clock(Leader *leader, void *arg)
+{
+	leader->clocks_compared = false;
+	store_spend_shift(leader->stepped, leader->stepped_since);
+	store_event("clock_step", "installation",
+				store_detail("seconds", psprintf("%.3f", (double) leader->stepped / USECS_PER_SEC)),
+				clock_now());
+}
+
+/* Look whether the server's clock was set, and make up for it. */
+static bool
+watch_clock(Leader *leader)
+{
+	TimestampTz since;
+	int64		step = clock_step(&since);
+
+	if (leader->stepped == 0)
+		leader->stepped_since = since;
+	leader->stepped += step;
+	if (leader->stepped == 0)
+		return true;
+	if (!leader_step(leader, "following the clock", follow_clock, NULL))
+		return false;
+	leader->stepped = 0;
+	return true;
+}
+
 /* Read the pools' names, and make sure that every owed delete is announced. */
 static void
 prepare(Leader *leader, void *arg)
@@ -339,8 +372,12 @@ summarise(Leader *leader, void *arg)
 {
 	FleetPlan	fleet;
 
-	if (store_fleet_plan(&fleet, clock_now()))
-		*(CycleSummary *) arg = fleet.summary;
+	TimestampTz now = clock_now();
+
+	if (!store_fleet_plan(&fleet, now))
+		return;
+	*(CycleSummary *) arg = fleet.summary;
+	store_fleet_watch(&fleet, now);
 }
 
 /* One whole cycle. */
@@ -372,6 +409,7 @@ leader_tick(Leader *leader)
 	}
 	if (good && leader->epoch != 0)
 	{
+		good &= watch_clock(leader);
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
 		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);

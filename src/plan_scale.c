@@ -456,11 +456,18 @@ policy_wants(const Plan *plan)
 	return wants > now ? wants : least(now, whole_above(plan->waiting / fmin(up, down)));
 }
 
+/* The idle workers that are wanted beside the busy ones: none once a soft budget is used up. */
+static int
+buffer(const Plan *plan)
+{
+	return plan->in->soft_budget != NULL ? 0 : plan->in->pool.idle_buffer;
+}
+
 /* The workers that the busy ones and the buffer come to; policy fixed has no buffer. */
 static int
 busy_plus_buffer(const Plan *plan)
 {
-	return plan->in->pool.policy == POLICY_FIXED ? 0 : add(plan->busy, plan->in->pool.idle_buffer);
+	return plan->in->pool.policy == POLICY_FIXED ? 0 : add(plan->busy, buffer(plan));
 }
 
 /* How many workers there should be: the largest of what is wanted, within max_workers. */
@@ -539,7 +546,9 @@ term_desired(Plan *plan)
 	term(plan, "min_workers", plan->min, "of %d asked for", pool->min_workers);
 	if (pool->policy != POLICY_FIXED)
 		term(plan, "busy_plus_buffer", busy_plus_buffer(plan), "%d busy + idle_buffer %d", plan->busy,
-			 pool->idle_buffer);
+			 buffer(plan));
+	if (plan->in->soft_budget != NULL)
+		term(plan, "soft_budget", 1, "%s is used up: no idle buffer", plan->in->soft_budget);
 	term(plan, "replacement", plan->replacement, "for a worker older than max_worker_age");
 	term(plan, "max_workers", pool->max_workers, "%s",
 		 pool->max_workers == 0 ? "emergency stop" : "places at most");
@@ -561,12 +570,12 @@ shed_excess(Plan *plan)
 		verdict(plan, i, PLAN_DRAIN, "surplus");
 }
 
-/* Lower *creates to what one limit leaves; the limit that lowered it last decided. */
+/* Lower *creates to what one limit leaves, which `by`, where not NULL, tells more of; the limit that lowered it last decided. */
 static void
-limit(Plan *plan, const char *name, int room, int *creates)
+limit(Plan *plan, const char *name, int room, const char *by, int *creates)
 {
 	if (room != PLAN_NO_LIMIT)
-		term(plan, name, room, "creates allowed");
+		term(plan, name, room, "creates allowed%s%s", by != NULL ? " by " : "", by != NULL ? by : "");
 	if (*creates > most(room, 0))
 	{
 		*creates = most(room, 0);
@@ -601,11 +610,11 @@ decide_creates(Plan *plan)
 	gate(plan, "first_look_owed", !in->first_look_done, &creates);
 	if (in->request_refused)
 		gate(plan, "request_refused", true, &creates);
-	limit(plan, "image_breaker", in->image_room, &creates);
-	limit(plan, "places_left", most(0, in->pool.max_workers - out->n_total), &creates);
-	limit(plan, "budget_room", in->budget_room, &creates);
-	limit(plan, "rate_room", in->rate_room, &creates);
-	limit(plan, "max_create_per_cycle", step > 0 ? step : PLAN_NO_LIMIT, &creates);
+	limit(plan, "image_breaker", in->image_room, NULL, &creates);
+	limit(plan, "places_left", most(0, in->pool.max_workers - out->n_total), NULL, &creates);
+	limit(plan, "budget_room", in->budget_room, in->budget, &creates);
+	limit(plan, "rate_room", in->rate_room, NULL, &creates);
+	limit(plan, "max_create_per_cycle", step > 0 ? step : PLAN_NO_LIMIT, NULL, &creates);
 	out->create = creates;
 	term(plan, "create", creates, "intents to commit now");
 }

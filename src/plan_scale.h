@@ -89,7 +89,9 @@ typedef struct PlanInput
 	bool		hold;			/* the installation is not ours to act for: decide, do nothing */
 	bool		paused;			/* no creates */
 	bool		first_look_done;	/* a complete reconcile since the leader began */
-	int			budget_room;	/* creates that every budget still allows */
+	int			budget_room;	/* creates that every hard budget still allows */
+	const char *budget;			/* the one that allows the fewest; NULL: there is none */
+	const char *soft_budget;	/* one that is used up: no idle buffer; NULL: none is */
 	int			rate_room;		/* creates that the rate limit still allows */
 	int			image_room;		/* creates that the breaker of the image still allows */
 	bool		request_refused;	/* every offer says that the request is wrong: no creates */

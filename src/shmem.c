@@ -69,6 +69,7 @@ startup(void)
 		ConditionVariableInit(&state->answered);
 		pg_atomic_init_u32(&state->wake_flags, 0);
 		pg_atomic_init_u64(&state->clock_offset, 0);
+		pg_atomic_init_u64(&state->clock_stepped, 0);
 		pg_atomic_init_u64(&state->ticks, 0);
 		pg_atomic_init_u64(&state->tasks_reset, 0);
 		claim_stats_init(&state->claims);

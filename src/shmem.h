@@ -89,6 +89,7 @@ typedef struct ShmemState
 
 	pg_atomic_uint32 wake_flags;	/* WAKE_* not yet taken by the leader */
 	pg_atomic_uint64 clock_offset;	/* microseconds, two's complement */
+	pg_atomic_uint64 clock_stepped;	/* that part of it in which no time passed */
 	pg_atomic_uint64 ticks;
 	pg_atomic_uint64 tasks_reset;	/* leases ended by loss or deadline, ever */
 	ClaimStats	claims;

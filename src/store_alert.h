@@ -22,6 +22,11 @@
 #define ALERT_IMAGE_BROKEN "image_broken"
 #define ALERT_REQUEST_REFUSED "request_refused"
 #define ALERT_NO_CAPACITY "no_capacity"
+#define ALERT_BUDGET_HARD "budget_hard"
+#define ALERT_BUDGET_SOFT "budget_soft"
+#define ALERT_DELETE_OWED "delete_owed"
+#define ALERT_DELETE_OWED_LONG "delete_owed_long"
+#define ALERT_PRICE_UNKNOWN "price_unknown"
 
 extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
 

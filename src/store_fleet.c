@@ -12,11 +12,14 @@
 #include "guc.h"
 #include "match.h"
 #include "plan_place.h"
+#include "store_alert.h"
 #include "store_breaker.h"
+#include "store_budget.h"
 #include "store_fleet.h"
 #include "store_offer_stats.h"
 #include "store_op.h"
 #include "store_queue.h"
+#include "store_spend.h"
 #include "store_task.h"
 
 /* More claimable tasks of one shape than this make no difference to a decision. */
@@ -116,24 +119,47 @@ assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 	}
 }
 
-/* How many more pods a pool's hourly budget allows at the price of its dearest offer. */
-int
-store_fleet_room(const PoolRow *pool)
+/* Whether a budget is one that a pool's pods count in. */
+static bool
+counts_in(const BudgetRow *budget, const PoolRow *pool)
+{
+	return budget->pool == 0 || budget->pool == pool->id;
+}
+
+/*
+ * What the budgets leave to a pool at the price of its dearest offer: how many more
+ * pods, by which hard budget, and which soft one is used up.
+ */
+static void
+fill_budgets(FleetPool *pool, const BudgetRow *budgets, int n_budgets)
 {
 	OfferRow   *offers;
-	int			n;
 	int64		price = 0;
-	int64		left;
+	int			n = store_offer_list(pool->row.id, &offers);
 
-	if (pool->budget_micros < 0)
-		return PLAN_NO_LIMIT;
-	n = store_offer_list(pool->id, &offers);
 	for (int i = 0; i < n; i++)
 		price = Max(price, offers[i].price_micros);
-	left = pool->budget_micros - store_spend_rate(pool->id);
-	if (left <= 0 || price <= 0)
-		return 0;
-	return (int) Min(left / price, (int64) PLAN_NO_LIMIT);
+	pool->input.budget_room = PLAN_NO_LIMIT;
+	for (int i = 0; i < n_budgets; i++)
+	{
+		const BudgetRow *budget = &budgets[i];
+		int			room;
+
+		if (!counts_in(budget, &pool->row))
+			continue;
+		if (!budget->plan.hard)
+		{
+			if (plan_budget_left(&budget->plan) <= 0)
+				pool->input.soft_budget = budget->name;
+			continue;
+		}
+		room = plan_budget_room(&budget->plan, price);
+		if (room < pool->input.budget_room)
+		{
+			pool->input.budget_room = room;
+			pool->input.budget = budget->name;
+		}
+	}
 }
 
 static void
@@ -150,6 +176,14 @@ add_status(CycleSummary *summary, const PlanResult *plan)
 	summary->desired += plan->desired;
 }
 
+/* How many more creates the rate limit allows now. */
+static int
+rate_left(TimestampTz now)
+{
+	return (int) Max((int64) 0, guc_spawn_rate_limit -
+					 store_op_creates_since(now - USECS_PER_MINUTE));
+}
+
 /*
  * Read everything and plan all pools. Writes nothing. False when there is no
  * installation yet, which is to say that no leader has been here. Results are
@@ -162,6 +196,8 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	WorkerInfo *workers;
 	PoolRow    *pools;
 	PlanWorker *external;
+	BudgetRow  *budgets;
+	int			n_budgets;
 	int			n_workers;
 	int			rate_room;
 	int			lost_room;
@@ -175,8 +211,8 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	lost_room = now - shared->grace_since <
 		GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000 ? 0 : PLAN_NO_LIMIT;
 	LWLockRelease(shared->lock);
-	rate_room = (int) Max((int64) 0, guc_spawn_rate_limit -
-						  store_op_creates_since(now - USECS_PER_MINUTE));
+	rate_room = rate_left(now);
+	n_budgets = store_budget_list(&budgets);
 
 	n_workers = store_worker_list(&workers);
 	fleet->n_pools = store_pool_list(&pools);
@@ -191,7 +227,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		pool->input.hold = fleet->installation.hold;
 		pool->input.paused = fleet->installation.paused;
 		pool->input.first_look_done = first_look_done;
-		pool->input.budget_room = store_fleet_room(&pool->row);
+		fill_budgets(pool, budgets, n_budgets);
 		pool->input.rate_room = rate_room;
 		pool->input.image_room = store_breaker_room(pool->row.image, now);
 		pool->input.request_refused = store_offer_all_refuse(pool->row.id);
@@ -245,9 +281,26 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 }
 
 /*
+ * The hard budget that a pod of this price would break, as it is now; NULL if there
+ * is none. A price that is not known breaks each.
+ */
+static const char *
+budget_against(const PoolRow *pool, int64 price)
+{
+	BudgetRow  *budgets;
+	int			n = store_budget_list(&budgets);
+
+	for (int i = 0; i < n; i++)
+		if (counts_in(&budgets[i], pool) && budgets[i].plan.hard &&
+			plan_budget_room(&budgets[i].plan, price) == 0)
+			return budgets[i].name;
+	return NULL;
+}
+
+/*
  * Choose the offer of a pool's next pod. NULL, with what stands against it in
- * *refused, when there is none; the budget is checked against the price of the
- * very offer that was chosen.
+ * *refused, when there is none; budgets are checked against the price of the very
+ * offer that was chosen, and the rate limit with them.
  */
 static OfferRow *
 choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
@@ -258,6 +311,7 @@ choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 		.max_price_micros = pool->max_price_micros
 	};
 	OfferRow   *chosen;
+	const char *budget;
 	int			n = store_offer_list(pool->id, &offers);
 	int			best;
 
@@ -275,11 +329,15 @@ choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 	if (best < 0)
 		return NULL;
 	chosen = &offers[best];
-	if (pool->budget_micros >= 0 &&
-		(chosen->price_micros < 0 ||
-		 store_spend_rate(pool->id) + chosen->price_micros > pool->budget_micros))
+	budget = budget_against(pool, chosen->price_micros);
+	if (budget != NULL)
 	{
-		*refused = "the pool's budget_per_hour would be exceeded";
+		*refused = psprintf("%s would be exceeded", budget);
+		return NULL;
+	}
+	if (rate_left(now) == 0)
+	{
+		*refused = "the spawn rate limit is reached";
 		return NULL;
 	}
 	return chosen;
@@ -295,7 +353,8 @@ store_fleet_can_place(const PoolRow *pool, const char **refused, TimestampTz now
 /*
  * Announce one new pod of a pool: its worker, and the create. Returns the
  * worker's id, or NULL with what stands against it in *refused. The caller has
- * locked the pool and counted its places.
+ * locked the installation and the pool, and counted its places: so nobody else
+ * announces a pod meanwhile, and budgets and the rate limit hold.
  */
 const char *
 store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 decision,
@@ -305,6 +364,7 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	char		random[TOKEN_LENGTH + 1];
 	char	   *id;
 	int64		worker;
+	int64		price;
 	bool		canary;
 
 	if (chosen == NULL)
@@ -319,6 +379,7 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 		*refused = "pods of its image failed in a row, and it is not time for the next one";
 		return NULL;
 	}
+	price = chosen->price_micros > 0 ? chosen->price_micros : store_offer_ceiling(pool->id);
 	worker_token_make(random);
 	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
@@ -327,7 +388,34 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	store_offer_expect(worker, pool->image, chosen);
 	if (canary)
 		store_breaker_send_canary(pool->image, worker);
-	store_op_plan_create(worker, pool->id, chosen->id, installation, chosen->gpu_type,
-						 chosen->data_center, Max(chosen->price_micros, (int64) 0), decision, now);
+	store_op_plan_create(worker, chosen, installation, price, decision, now);
 	return id;
+}
+
+/* Raise or clear the alerts about money, for a fleet as it was planned just now. */
+void
+store_fleet_watch(const FleetPlan *fleet, TimestampTz now)
+{
+	StringInfoData hard;
+	StringInfoData soft;
+	BudgetRow  *budgets;
+	int			n = store_budget_list(&budgets);
+
+	initStringInfo(&hard);
+	initStringInfo(&soft);
+	for (int i = 0; i < fleet->n_pools; i++)
+	{
+		const FleetPool *pool = &fleet->pools[i];
+
+		if (strcmp(pool->plan.bound_by, "budget_room") == 0)
+			appendStringInfo(&hard, "%spool %s gets no more pods by %s", hard.len > 0 ? "; " : "",
+							 pool->row.name, pool->input.budget);
+	}
+	for (int i = 0; i < n; i++)
+		if (!budgets[i].plan.hard && plan_budget_left(&budgets[i].plan) <= 0)
+			appendStringInfo(&soft, "%s%s: %s", soft.len > 0 ? "; " : "", budgets[i].owner,
+							 budgets[i].name);
+	store_alert(ALERT_BUDGET_HARD, "fleet", hard.len > 0 ? hard.data : NULL, now);
+	store_alert(ALERT_BUDGET_SOFT, "fleet", soft.len > 0 ? soft.data : NULL, now);
+	store_spend_watch(now);
 }

@@ -34,6 +34,6 @@ extern bool store_fleet_plan(FleetPlan *fleet, TimestampTz now);
 extern const char *store_fleet_intend(const PoolRow *pool, const Installation *installation,
 									  int64 decision, const char **refused, TimestampTz now);
 extern bool store_fleet_can_place(const PoolRow *pool, const char **refused, TimestampTz now);
-extern int	store_fleet_room(const PoolRow *pool);
+extern void store_fleet_watch(const FleetPlan *fleet, TimestampTz now);
 
 #endif

@@ -289,6 +289,28 @@ store_installation_pin(const char *account)
 	spi_end();
 }
 
+/*
+ * Lock the row until the end of the transaction: one at a time creates pods, so that
+ * what all of them share, as a budget, is counted once. Before the lock of a pool.
+ * False if there is no row, or, without wait, if somebody else has it.
+ */
+bool
+store_installation_lock(bool wait)
+{
+	static SpiQuery waiting = {
+		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE", 0, {0}
+	};
+	static SpiQuery skipping = {
+		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE SKIP LOCKED", 0, {0}
+	};
+	bool		locked;
+
+	spi_begin();
+	locked = spi_run(wait ? &waiting : &skipping, NULL) == 1;
+	spi_end();
+	return locked;
+}
+
 /* Begin a leader's reign: the number that its outcomes are applied under. */
 int64
 store_installation_new_leader(void)

@@ -31,6 +31,7 @@ extern void store_installation_hold(Installation *installation, const char *aler
 extern void store_installation_saw_epoch(int64 epoch);
 extern void store_installation_ensure(Installation *installation, TimestampTz now);
 extern void store_installation_pin(const char *account);
+extern bool store_installation_lock(bool wait);
 extern int64 store_installation_new_leader(void);
 extern bool store_installation_share(Installation *installation);
 extern void store_installation_pause(bool paused, TimestampTz now);

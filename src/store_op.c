@@ -1,7 +1,6 @@
 /*
  * store_op.c
- *	  The journal of calls to the provider, and what the pods cost: all access to
- *	  cloud_op and spend.
+ *	  The journal of calls to the provider: all access to cloud_op.
  *
  * A create is planned, sent once, and settled once; nothing here ever sends it
  * again. A delete is a debt: it stays open, with tries and a due time, until the
@@ -44,7 +43,7 @@ store_op_pod_name(const Installation *installation, const char *nonce)
 #define OP_COLUMNS \
 	"id, kind, state::text, worker, pool, offer, nonce, pod_name, pod_id, gpu_type, data_center," \
 	" price_micros, epoch, tries, due_at, planned_at, sent_at, answered_at, absent_looks," \
-	" absent_since, http_status, verified"
+	" absent_since, http_status, verified, price_assumed, gpu_count, cloud_type"
 
 static void
 read_op(CloudOpRow *op, uint64 row)
@@ -76,6 +75,9 @@ read_op(CloudOpRow *op, uint64 row)
 	op->absent_since = spi_time(row, 20);
 	op->http_status = spi_int4(row, 21);
 	op->verified = spi_bool(row, 22);
+	op->price_assumed = spi_bool(row, 23);
+	op->gpu_count = spi_int4(row, 24);
+	op->cloud_type = spi_text(row, 25);
 }
 
 /* Run a query for one op; false if there is none. */
@@ -105,19 +107,20 @@ read_ops(CloudOpRow **ops)
 
 /*
  * Announce a create for a worker that was just added: by a decision, or, without
- * one, by the role that called in. Returns the op's id.
+ * one, by the role that called in. The price is what the pod counts for: the
+ * offer's, or an assumed one where that has none. Returns the op's id.
  */
 int64
-store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *installation,
-					 const char *gpu_type, const char *data_center, int64 price_micros,
-					 int64 decision, TimestampTz now)
+store_op_plan_create(int64 worker, const OfferRow *offer, const Installation *installation,
+					 int64 price_micros, int64 decision, TimestampTz now)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, offer, pod_name, gpu_type,"
-		" data_center, price_micros, decision, planned_at, requested_by) "
-		"VALUES ('create', 'planned', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
-		11, {TEXTOID, INT8OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID,
-			TIMESTAMPTZOID, TEXTOID}
+		" data_center, gpu_count, cloud_type, price_micros, price_assumed, decision, planned_at,"
+		" requested_by) VALUES ('create', 'planned', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
+		" $12, $13, $14) RETURNING id",
+		14, {TEXTOID, INT8OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT8OID,
+			BOOLOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	char		nonce[POD_NONCE_LENGTH + 1];
@@ -127,12 +130,15 @@ store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *
 	spi_begin();
 	spi_arg_text(&args, nonce);
 	spi_arg_int8(&args, worker);
-	spi_arg_int4(&args, pool);
-	spi_arg_int8(&args, offer);
+	spi_arg_int4(&args, offer->pool);
+	spi_arg_int8(&args, offer->id);
 	spi_arg_text(&args, store_op_pod_name(installation, nonce));
-	spi_arg_text(&args, gpu_type);
-	spi_arg_text(&args, data_center);
+	spi_arg_text(&args, offer->gpu_type);
+	spi_arg_text(&args, offer->data_center);
+	spi_arg_int4(&args, offer->gpu_count);
+	spi_arg_text(&args, offer->cloud_type);
 	spi_arg_int8(&args, price_micros);
+	spi_arg_bool(&args, offer->price_micros <= 0);
 	spi_arg(&args, Int64GetDatum(decision), decision == 0);
 	spi_arg_time(&args, now);
 	spi_arg_text(&args, decision == 0 ? GetUserNameFromId(GetOuterUserId(), true) : NULL);
@@ -634,104 +640,4 @@ store_op_rebind(int64 id, const char *pod_id)
 	spi_arg_text(&args, pod_id);
 	spi_run_one(&query, &args, "noting another pod");
 	spi_end();
-}
-
-/* Begin to count what a worker's pod costs, in doubt or not. */
-void
-store_spend_open(int64 worker, int32 pool, int64 price_micros, TimestampTz from)
-{
-	static SpiQuery query = {
-		"INSERT INTO gpu_orch.spend (worker, pool, price_micros, started_at) VALUES ($1, $2, $3, $4) "
-		"ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING",
-		4, {INT8OID, INT4OID, INT8OID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, worker);
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
-	spi_arg_int8(&args, price_micros);
-	spi_arg_time(&args, from);
-	spi_run(&query, &args);
-	spi_end();
-}
-
-/* The pod and the price that the provider named; a negative price is not known. */
-void
-store_spend_update(int64 worker, const char *pod_id, int64 price_micros)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.spend SET pod_id = coalesce($2, pod_id),"
-		" price_micros = coalesce($3, price_micros) WHERE worker = $1 AND ended_at IS NULL",
-		3, {INT8OID, TEXTOID, INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, worker);
-	spi_arg_text(&args, pod_id);
-	spi_arg(&args, Int64GetDatum(price_micros), price_micros < 0);
-	spi_run(&query, &args);
-	spi_end();
-}
-
-/* End the count, if one runs; 0 means that the pod never was, and costs nothing. */
-void
-store_spend_close(int64 worker, TimestampTz at)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.spend SET ended_at = greatest(started_at, coalesce($2, started_at))"
-		" WHERE worker = $1 AND ended_at IS NULL",
-		2, {INT8OID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, worker);
-	spi_arg_time(&args, at);
-	spi_run(&query, &args);
-	spi_end();
-}
-
-/* The pod that was taken for gone is there: it was paid for all the time. */
-void
-store_spend_reopen(int64 worker)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.spend SET ended_at = NULL WHERE id ="
-		" (SELECT id FROM gpu_orch.spend WHERE worker = $1 ORDER BY id DESC LIMIT 1)",
-		1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, worker);
-	spi_run(&query, &args);
-	spi_end();
-}
-
-/*
- * What a pool's pods cost now, in millionths of a dollar per hour: all that are
- * paid for or in doubt, and the creates that are only planned.
- */
-int64
-store_spend_rate(int32 pool)
-{
-	static SpiQuery query = {
-		"SELECT (SELECT coalesce(sum(price_micros), 0) FROM gpu_orch.spend"
-		"        WHERE pool = $1 AND ended_at IS NULL)::bigint"
-		" + (SELECT coalesce(sum(price_micros), 0) FROM gpu_orch.cloud_op WHERE pool = $1"
-		"    AND kind = 'create' AND state = 'planned'"
-		"    AND state IN ('planned', 'sent', 'unknown'))::bigint",
-		1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		rate;
-
-	spi_begin();
-	spi_arg_int4(&args, pool);
-	spi_read(&query, &args, 1);
-	rate = spi_int8(0, 1);
-	spi_end();
-	return rate;
 }

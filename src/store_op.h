@@ -1,12 +1,13 @@
 /*
  * store_op.h
- *	  The journal of calls to the provider, and what the pods cost.
+ *	  The journal of calls to the provider.
  */
 #ifndef GPU_ORCH_STORE_OP_H
 #define GPU_ORCH_STORE_OP_H
 
 #include "spi_util.h"
 #include "store_installation.h"
+#include "store_pool.h"
 
 typedef enum OpKind
 {
@@ -37,7 +38,10 @@ typedef struct CloudOpRow
 	char	   *pod_id;			/* NULL: not known */
 	char	   *gpu_type;
 	char	   *data_center;	/* NULL: any */
-	int64		price_micros;
+	int32		gpu_count;		/* 0: a delete */
+	char	   *cloud_type;
+	int64		price_micros;	/* what it counts for */
+	bool		price_assumed;	/* since the offer's price was not known */
 	int64		epoch;			/* leader that sent it */
 	int32		tries;
 	TimestampTz due_at;
@@ -52,9 +56,9 @@ typedef struct CloudOpRow
 
 extern char *store_op_pod_name(const Installation *installation, const char *nonce);
 
-extern int64 store_op_plan_create(int64 worker, int32 pool, int64 offer, const Installation *installation,
-								  const char *gpu_type, const char *data_center,
-								  int64 price_micros, int64 decision, TimestampTz now);
+extern int64 store_op_plan_create(int64 worker, const OfferRow *offer,
+								  const Installation *installation, int64 price_micros,
+								  int64 decision, TimestampTz now);
 extern void store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_name,
 							 const char *pod_id, int64 price_micros, TimestampTz sent_at,
 							 TimestampTz now);
@@ -82,11 +86,5 @@ extern void store_op_send_again(int64 id, TimestampTz now);
 extern void store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now);
 extern TimestampTz store_op_next_due(TimestampTz now);
 extern int64 store_op_creates_since(TimestampTz since);
-
-extern void store_spend_open(int64 worker, int32 pool, int64 price_micros, TimestampTz from);
-extern void store_spend_update(int64 worker, const char *pod_id, int64 price_micros);
-extern void store_spend_reopen(int64 worker);
-extern void store_spend_close(int64 worker, TimestampTz at);
-extern int64 store_spend_rate(int32 pool);
 
 #endif

@@ -14,6 +14,9 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+/* What a GPU is taken to cost per hour while no price at all is known: more than any does. */
+#define DEAREST_GPU_MICROS (10 * INT64CONST(1000000))
+
 typedef enum OptionType
 {
 	OPTION_TEXT,
@@ -33,6 +36,7 @@ typedef struct PoolOption
 
 static const PoolOption options[] = {
 	{"args", OPTION_TEXT, true},
+	{"budget_per_day", OPTION_NUMERIC, true},
 	{"budget_per_hour", OPTION_NUMERIC, true},
 	{"capabilities", OPTION_OBJECT, true},
 	{"cloud_type", OPTION_TEXT, false},
@@ -322,53 +326,43 @@ store_pool_create(const char *name, const char *image, Datum gpu_types, int32 mi
 
 /*
  * Make a pool's offers from its GPU types and data centres, in order of
- * preference: each type in each data centre before the next type. What is known
- * of an offer that stays is kept.
+ * preference: each type in each data centre before the next type, each once. An
+ * offer that stays keeps its id and all that is known of it, but not a price that
+ * was for another number of GPUs or another cloud.
  */
 void
 store_pool_make_offers(int32 pool)
 {
-	static SpiQuery query = {
-		"WITH wanted AS (SELECT p.id AS pool,"
-		"   pg_catalog.row_number() OVER (ORDER BY g.n, d.n)::int AS ordinal, g.gpu_type,"
-		"   d.data_center FROM gpu_orch.pool p,"
-		"   LATERAL unnest(p.gpu_types) WITH ORDINALITY AS g(gpu_type, n),"
-		"   LATERAL unnest(CASE WHEN p.data_centers = '{}' THEN ARRAY[NULL] ELSE p.data_centers END)"
-		"           WITH ORDINALITY AS d(data_center, n) WHERE p.id = $1),"
-		" kept AS (SELECT o.* FROM gpu_orch.offer o WHERE o.pool = $1),"
-		" gone AS (DELETE FROM gpu_orch.offer WHERE pool = $1) "
-		"SELECT w.ordinal, w.gpu_type, w.data_center, k.price_micros, k.price_at, k.backoff_until,"
-		" coalesce(k.refusals, 0) FROM wanted w LEFT JOIN kept k ON k.gpu_type = w.gpu_type"
-		" AND k.data_center IS NOT DISTINCT FROM w.data_center ORDER BY w.ordinal",
+#define WANTED \
+	"WITH wanted AS (SELECT p.id AS pool, p.gpu_count, p.cloud_type, g.gpu_type, d.data_center," \
+	"  (pg_catalog.row_number() OVER (ORDER BY min(g.n), min(d.n)))::int AS ordinal" \
+	" FROM gpu_orch.pool p, LATERAL unnest(p.gpu_types) WITH ORDINALITY AS g(gpu_type, n)," \
+	"  LATERAL unnest(CASE WHEN p.data_centers = '{}' THEN ARRAY[NULL] ELSE p.data_centers END)" \
+	"          WITH ORDINALITY AS d(data_center, n)" \
+	" WHERE p.id = $1 GROUP BY p.id, g.gpu_type, d.data_center) "
+	static SpiQuery drop = {
+		WANTED "DELETE FROM gpu_orch.offer o WHERE o.pool = $1 AND NOT EXISTS"
+		" (SELECT 1 FROM wanted w WHERE w.gpu_type = o.gpu_type"
+		"  AND w.data_center IS NOT DISTINCT FROM o.data_center)",
 		1, {INT4OID}
 	};
 	static SpiQuery add = {
-		"INSERT INTO gpu_orch.offer (pool, ordinal, gpu_type, data_center, price_micros, price_at,"
-		" backoff_until, refusals) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-		8, {INT4OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
+		WANTED "INSERT INTO gpu_orch.offer AS o (pool, ordinal, gpu_type, data_center, gpu_count, cloud_type)"
+		" SELECT pool, ordinal, gpu_type, data_center, gpu_count, cloud_type FROM wanted"
+		" ON CONFLICT (pool, gpu_type, data_center) DO UPDATE SET ordinal = excluded.ordinal,"
+		" gpu_count = excluded.gpu_count, cloud_type = excluded.cloud_type,"
+		" price_micros = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
+		"                     THEN o.price_micros END,"
+		" price_at = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
+		"                 THEN o.price_at END",
+		1, {INT4OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
-	SPITupleTable *wanted;
-	uint64		n;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
-	n = spi_run(&query, &args);
-	wanted = SPI_tuptable;
-	for (uint64 i = 0; i < n; i++)
-	{
-		SpiArgs		one = SPI_ARGS_INIT;
-
-		spi_arg_int4(&one, pool);
-		for (int column = 1; column <= 7; column++)
-		{
-			bool		isnull;
-			Datum		value = SPI_getbinval(wanted->vals[i], wanted->tupdesc, column, &isnull);
-
-			spi_arg(&one, value, isnull);
-		}
-		spi_run_one(&add, &one, "adding an offer");
-	}
+	spi_run(&drop, &args);
+	spi_run(&add, &args);
 	spi_end();
 }
 
@@ -481,7 +475,6 @@ store_pool_list(PoolRow **pools)
 		", coalesce(capabilities, (SELECT p.capabilities FROM gpu_orch.worker w"	/* 13 */
 		"   JOIN gpu_orch.worker_profile p ON p.worker = w.no WHERE w.pool = pool.id"
 		"   AND p.registered_at IS NOT NULL ORDER BY w.no DESC LIMIT 1)),"
-		" coalesce((budget_per_hour * 1000000)::bigint, -1),"
 		" coalesce((max_price_per_hour * 1000000)::bigint, -1), last_scale_in,"
 		" dropped_at IS NOT NULL, image, cloud_type, gpu_count, container_disk_gb, volume_id,"
 		" volume_mount_path, args, template_id, registry_id, min_cuda_version, ports, env "
@@ -517,22 +510,21 @@ store_pool_list(PoolRow **pools)
 		pool->plan.drain_timeout = read_seconds(i, 11);
 		pool->plan.max_worker_age = read_seconds(i, 12);
 		pool->capabilities = read_jsonb(i, 13);
-		pool->budget_micros = spi_int8(i, 14);
-		pool->max_price_micros = spi_int8(i, 15);
-		pool->last_scale_in = spi_time(i, 16);
-		pool->dropped = spi_bool(i, 17);
-		pool->image = spi_text(i, 18);
-		pool->cloud_type = spi_text(i, 19);
-		pool->gpu_count = spi_int4(i, 20);
-		pool->container_disk_gb = spi_int4(i, 21);
-		pool->volume_id = spi_text(i, 22);
-		pool->volume_mount_path = spi_text(i, 23);
-		pool->args = spi_text(i, 24);
-		pool->template_id = spi_text(i, 25);
-		pool->registry_id = spi_text(i, 26);
-		pool->min_cuda_version = spi_text(i, 27);
-		pool->ports = read_texts(i, 28, &pool->n_ports);
-		pool->env = read_jsonb(i, 29);
+		pool->max_price_micros = spi_int8(i, 14);
+		pool->last_scale_in = spi_time(i, 15);
+		pool->dropped = spi_bool(i, 16);
+		pool->image = spi_text(i, 17);
+		pool->cloud_type = spi_text(i, 18);
+		pool->gpu_count = spi_int4(i, 19);
+		pool->container_disk_gb = spi_int4(i, 20);
+		pool->volume_id = spi_text(i, 21);
+		pool->volume_mount_path = spi_text(i, 22);
+		pool->args = spi_text(i, 23);
+		pool->template_id = spi_text(i, 24);
+		pool->registry_id = spi_text(i, 25);
+		pool->min_cuda_version = spi_text(i, 26);
+		pool->ports = read_texts(i, 27, &pool->n_ports);
+		pool->env = read_jsonb(i, 28);
 	}
 	spi_end();
 	return n;
@@ -560,7 +552,7 @@ store_offer_list(int32 pool, OfferRow **offers)
 {
 	static SpiQuery query = {
 		"SELECT id, pool, ordinal, gpu_type, data_center, coalesce(price_micros, -1), backoff_until,"
-		" refusals FROM gpu_orch.offer WHERE pool = $1 ORDER BY ordinal",
+		" refusals, gpu_count, cloud_type FROM gpu_orch.offer WHERE pool = $1 ORDER BY ordinal",
 		1, {INT4OID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -582,9 +574,42 @@ store_offer_list(int32 pool, OfferRow **offers)
 		offer->price_micros = spi_int8(i, 6);
 		offer->backoff_until = spi_time(i, 7);
 		offer->refusals = spi_int4(i, 8);
+		offer->gpu_count = spi_int4(i, 9);
+		offer->cloud_type = spi_text(i, 10);
 	}
 	spi_end();
 	return n;
+}
+
+/*
+ * The most that a pod of a pool may cost per hour, as far as anybody can tell while
+ * its offer has no price: what the pool may pay, else the dearest known price of a
+ * GPU. Pool 0: of any pod, with the dearest known price of a pod.
+ */
+int64
+store_offer_ceiling(int32 pool)
+{
+	static SpiQuery of_pool = {
+		"SELECT greatest(1, coalesce((p.max_price_per_hour * 1000000)::bigint,"
+		" (SELECT max(ceil(o.price_micros::numeric / o.gpu_count))::bigint FROM gpu_orch.offer o)"
+		"  * p.gpu_count, $2 * p.gpu_count)) FROM gpu_orch.pool p WHERE p.id = $1",
+		2, {INT4OID, INT8OID}
+	};
+	static SpiQuery of_any = {
+		"SELECT coalesce(max(price_micros), $1) FROM gpu_orch.offer WHERE price_micros > 0",
+		1, {INT8OID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int64		price = DEAREST_GPU_MICROS;
+
+	spi_begin();
+	if (pool != 0)
+		spi_arg_int4(&args, pool);
+	spi_arg_int8(&args, DEAREST_GPU_MICROS);
+	if (spi_read(pool != 0 ? &of_pool : &of_any, &args, 1) == 1)
+		price = spi_int8(0, 1);
+	spi_end();
+	return price;
 }
 
 /* How many offers of pools in use have no price that is known. */
@@ -654,7 +679,7 @@ store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now)
 
 	spi_begin();
 	spi_arg_int8(&args, offer);
-	spi_arg(&args, Int64GetDatum(price_micros), price_micros < 0);
+	spi_arg(&args, Int64GetDatum(price_micros), price_micros <= 0);
 	spi_arg_time(&args, now);
 	spi_run(&query, &args);
 	spi_end();

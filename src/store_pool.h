@@ -15,7 +15,6 @@ typedef struct PoolRow
 	char	   *policy;
 	PlanPool	plan;			/* what the planner wants to know */
 	Jsonb	   *capabilities;	/* what its workers offer: declared, else last registered, else NULL */
-	int64		budget_micros;	/* per hour; negative: none */
 	int64		max_price_micros;	/* per hour for one pod; negative: none */
 	TimestampTz last_scale_in;
 	bool		dropped;
@@ -45,6 +44,8 @@ typedef struct OfferRow
 	int64		price_micros;	/* of a whole pod per hour; negative: not known */
 	TimestampTz backoff_until;
 	int32		refusals;
+	int32		gpu_count;		/* of a pod of it */
+	char	   *cloud_type;
 } OfferRow;
 
 extern bool store_pool_find(const char *name, bool lock, int32 *pool);
@@ -60,6 +61,7 @@ extern void store_pool_drop(int32 pool, TimestampTz now);
 extern int	store_pool_list(PoolRow **pools);
 extern void store_pool_scaled_in(int32 pool, TimestampTz now);
 extern int	store_offer_list(int32 pool, OfferRow **offers);
+extern int64 store_offer_ceiling(int32 pool);
 extern int64 store_offer_count_unpriced(void);
 extern int32 store_offer_refusals(int64 offer);
 extern void store_offer_refused(int64 offer, TimestampTz backoff_until);

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "store_budget.h"
 #include "store_fleet.h"
 #include "store_wanted.h"
 
@@ -96,7 +97,7 @@ has_surplus(int32 pool, TimestampTz now)
 }
 
 /*
- * Why a planned create of a pool must not be sent any more, as a constant; NULL: it is
+ * Why a planned create of a pool must not be sent any more; NULL: it is
  * still wanted. The installation is the caller's to look at.
  */
 const char *
@@ -108,8 +109,9 @@ store_wanted_problem(const CloudOpRow *op, const PoolRow *pool, TimestampTz now)
 		return "its pool was dropped";
 	if (count_places(pool->id) > pool->plan.max_workers)
 		return "the pool may have fewer workers now";
-	if (pool->budget_micros >= 0 && store_spend_rate(pool->id) > pool->budget_micros)
-		return "the pool's budget_per_hour would be exceeded";
+	problem = store_budget_broken(pool->id);
+	if (problem != NULL)
+		return problem;
 	problem = offer_problem(op->offer, now);
 	if (problem == NULL && now - op->planned_at > FRESH && was_decided(op->id) &&
 		has_surplus(pool->id, now))

@@ -6,10 +6,10 @@ CREATE FUNCTION gpu_orch.clock() RETURNS timestamptz
 COMMENT ON FUNCTION gpu_orch.clock() IS
     'The time that gpu_orch decides by: the server''s clock, moved by advance_clock() on test servers';
 
-CREATE FUNCTION gpu_orch.advance_clock("by" interval) RETURNS timestamptz
+CREATE FUNCTION gpu_orch.advance_clock("by" interval, passed boolean DEFAULT true) RETURNS timestamptz
     LANGUAGE C VOLATILE STRICT
     AS 'MODULE_PATHNAME', 'gpu_orch_advance_clock';
-COMMENT ON FUNCTION gpu_orch.advance_clock(interval) IS
+COMMENT ON FUNCTION gpu_orch.advance_clock(interval, boolean) IS
     'Moves the clock of gpu_orch on a server started with gpu_orch.test_clock = on; returns the new time';
 
 -- Roles belong to the cluster, so an earlier installation may have left them. One that could be used

@@ -62,6 +62,12 @@ CREATE FUNCTION gpu_orch.revoke_tenant(tenant text, role name) RETURNS void
 COMMENT ON FUNCTION gpu_orch.revoke_tenant(text, name) IS
     'Takes back what grant_tenant() gave';
 
+CREATE FUNCTION gpu_orch.set_budget(pool text, per text, amount numeric, hard boolean DEFAULT true) RETURNS void
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'gpu_orch_set_budget';
+COMMENT ON FUNCTION gpu_orch.set_budget(text, text, numeric, boolean) IS
+    'Sets how many dollars a pool, or with null all pods together, may cost per hour, day or month; null removes the budget';
+
 CREATE FUNCTION gpu_orch.pause() RETURNS void
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_pause';

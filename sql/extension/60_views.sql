@@ -24,10 +24,12 @@ SELECT t.id AS task_id,
        coalesce(l.claimed_at, a.claimed_at) AS started_at,
        CASE WHEN l.task_id IS NULL AND w.task_id IS NULL AND r.task_id IS NULL THEN a.ended_at END AS ended_at,
        l.deadline, t.timeout,
-       (SELECT sum(gpu_orch.dollars(p.price_micros, x.claimed_at, x.ended_at))
+       (SELECT sum(gpu_orch.dollars(s.price_micros, greatest(s.started_at, x.claimed_at),
+                                    least(coalesce(s.ended_at, x.ended_at), x.ended_at)))
         FROM (SELECT e.worker, e.claimed_at, e.ended_at FROM gpu_orch.attempt e WHERE e.task_id = t.id
               UNION ALL SELECT l.worker, l.claimed_at, gpu_orch.clock() WHERE l.task_id IS NOT NULL) x
-        JOIN gpu_orch.worker_profile p ON p.worker = x.worker) AS cost,
+        JOIN gpu_orch.spend s ON s.worker = x.worker AND s.started_at < x.ended_at
+                             AND (s.ended_at IS NULL OR s.ended_at > x.claimed_at)) AS cost,
        t.idempotency_key, t.submitted_by, t.traceparent
 FROM gpu_orch.task t
 LEFT JOIN gpu_orch.lease l ON l.task_id = t.id
@@ -68,7 +70,7 @@ COMMENT ON VIEW gpu_orch.workers IS 'All workers that ever were, with their pods
 CREATE VIEW gpu_orch.pools AS
 SELECT p.name AS pool, p.image, p.gpu_types, p.gpu_count, p.cloud_type, p.data_centers, p.min_workers, p.max_workers,
        p.policy, p.policy_options, p.idle_timeout, p.spawn_timeout, p.drain_timeout, p.heartbeat_timeout,
-       p.max_worker_age, p.idle_buffer, p.max_price_per_hour, p.budget_per_hour,
+       p.max_worker_age, p.idle_buffer, p.max_price_per_hour, p.budget_per_hour, p.budget_per_day,
        s.spawning, s.initializing, s.active, s.draining, s.terminating,
        (SELECT round(coalesce(sum(x.price_micros), 0) / 1000000.0, 6) FROM gpu_orch.spend x
         WHERE x.pool = p.id AND x.ended_at IS NULL) AS spend_per_hour,
@@ -209,11 +211,12 @@ FROM gpu_orch.alert a JOIN gpu_orch.alert_rule r ON r.name = a.name;
 COMMENT ON VIEW gpu_orch.alerts IS 'What somebody should look at: open while cleared_at is null, with what to do about it';
 
 CREATE VIEW gpu_orch.cost_estimate AS
-SELECT w.id AS worker_id, p.name AS pool, s.pod_id, round(s.price_micros / 1000000.0, 6) AS price_per_hour, s.started_at, s.ended_at,
+SELECT w.id AS worker_id, p.name AS pool, s.pod_id, round(s.price_micros / 1000000.0, 6) AS price_per_hour, s.price_from,
+       s.started_at, s.ended_at,
        extract(epoch FROM coalesce(s.ended_at, gpu_orch.clock()) - s.started_at) AS seconds,
        gpu_orch.dollars(s.price_micros, s.started_at, coalesce(s.ended_at, gpu_orch.clock())) AS cost
 FROM gpu_orch.spend s
-JOIN gpu_orch.worker w ON w.no = s.worker
+LEFT JOIN gpu_orch.worker w ON w.no = s.worker
 LEFT JOIN gpu_orch.pool p ON p.id = s.pool;
 COMMENT ON VIEW gpu_orch.cost_estimate IS
     'What each pod has cost until now in dollars, counted from the moment its create was sent until its end was answered';
@@ -223,6 +226,67 @@ SELECT c.pool, count(*) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
        sum(c.price_per_hour) FILTER (WHERE c.ended_at IS NULL) AS price_per_hour
 FROM gpu_orch.cost_estimate c GROUP BY c.pool;
 COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, and what it costs per hour at present';
+
+CREATE VIEW gpu_orch.spend_by_tenant AS
+WITH clock AS (SELECT gpu_orch.clock() AS now),
+     paid AS (SELECT s.id, s.worker, s.price_micros, s.started_at, coalesce(s.ended_at, greatest(c.now, s.started_at)) AS ended_at
+              FROM gpu_orch.spend s, clock c),
+     used AS (SELECT a.worker, t.tenant, a.claimed_at, a.ended_at
+              FROM gpu_orch.attempt a JOIN gpu_orch.task t ON t.id = a.task_id WHERE a.worker IS NOT NULL
+              UNION ALL SELECT l.worker, l.tenant, l.claimed_at, c.now FROM gpu_orch.lease l, clock c),
+     part AS (SELECT p.id, p.price_micros, u.tenant,
+                     extract(epoch FROM least(u.ended_at, p.ended_at) - greatest(u.claimed_at, p.started_at)) AS seconds,
+                     extract(epoch FROM p.ended_at - p.started_at) AS paid
+              FROM paid p JOIN used u ON u.worker = p.worker AND u.claimed_at < p.ended_at AND u.ended_at > p.started_at),
+     -- Attempts at the same time share what the pod costs.
+     share AS (SELECT x.id, x.price_micros, x.tenant,
+                      x.seconds * least(1, x.paid / sum(x.seconds) OVER (PARTITION BY x.id)) AS seconds FROM part x),
+     line AS (SELECT s.tenant, s.seconds, s.price_micros FROM share s
+              UNION ALL
+              SELECT NULL, extract(epoch FROM p.ended_at - p.started_at)
+                           - coalesce((SELECT sum(s.seconds) FROM share s WHERE s.id = p.id), 0), p.price_micros
+              FROM paid p)
+SELECT CASE WHEN l.tenant IS NOT NULL THEN coalesce(n.name, 'default') END AS tenant, round(sum(l.seconds), 6) AS seconds,
+       round(sum(l.seconds * l.price_micros) / 3600 / 1000000, 6) AS cost
+FROM line l LEFT JOIN gpu_orch.tenant n ON n.id = l.tenant
+GROUP BY 1;
+COMMENT ON VIEW gpu_orch.spend_by_tenant IS
+    'What each tenant''s tasks have cost until now, by the price of their workers'' pods; the row without a tenant is the time in which pods had nothing to do';
+
+CREATE VIEW gpu_orch.budget_state AS
+SELECT l.pool, l.per, l.hard, l.amount_micros, l.set_at, c.at, w.starts_at, w.ends_at,
+       (SELECT coalesce(ceil(sum(s.price_micros * extract(epoch FROM least(s.ended_at, c.at) - greatest(s.started_at, w.starts_at))) / 3600), 0)::bigint
+        FROM gpu_orch.spend s
+        WHERE (l.pool IS NULL OR s.pool = l.pool) AND s.started_at < c.at AND (s.ended_at IS NULL OR s.ended_at > w.starts_at)) AS spent_micros,
+       ((SELECT coalesce(sum(s.price_micros), 0) FROM gpu_orch.spend s
+         WHERE (l.pool IS NULL OR s.pool = l.pool) AND s.ended_at IS NULL)
+        + (SELECT coalesce(sum(o.price_micros), 0) FROM gpu_orch.cloud_op o
+           WHERE (l.pool IS NULL OR o.pool = l.pool) AND o.kind = 'create' AND o.state = 'planned'
+             AND o.state IN ('planned', 'sent', 'unknown')))::bigint AS rate_micros
+FROM (SELECT b.pool, b.per, b.hard, b.amount_micros, b.set_at
+      FROM gpu_orch.budget b LEFT JOIN gpu_orch.pool p ON p.id = b.pool WHERE p.dropped_at IS NULL
+      UNION ALL
+      SELECT p.id, x.per, true, (x.amount * 1000000)::bigint, p.created_at
+      FROM gpu_orch.pool p, LATERAL (VALUES ('hour', p.budget_per_hour), ('day', p.budget_per_day)) AS x(per, amount)
+      WHERE p.dropped_at IS NULL AND x.amount IS NOT NULL) l,
+     (SELECT gpu_orch.clock() AS at) c,
+     LATERAL (SELECT CASE l.per WHEN 'hour' THEN c.at ELSE date_trunc(l.per, c.at, 'UTC') END AS starts_at,
+                     CASE l.per WHEN 'hour' THEN c.at + interval '1 hour'
+                                ELSE (date_trunc(l.per, c.at AT TIME ZONE 'UTC') + ('1 ' || l.per)::interval) AT TIME ZONE 'UTC'
+                     END AS ends_at) w;
+COMMENT ON VIEW gpu_orch.budget_state IS
+    'Each budget with its window, what was spent in it, and the price per hour of all that bills, may bill or is announced; an hour is the one that begins now';
+
+CREATE VIEW gpu_orch.budgets AS
+SELECT p.name AS pool, b.per, b.hard, b.amount, b.spent, b.committed, b.amount - b.spent - b.committed AS left,
+       b.price_per_hour, b.starts_at, b.ends_at
+FROM (SELECT s.pool, s.per, s.hard, round(s.amount_micros / 1000000.0, 6) AS amount, round(s.spent_micros / 1000000.0, 6) AS spent,
+             round(s.rate_micros * extract(epoch FROM s.ends_at - s.at) / 3600 / 1000000, 6) AS committed,
+             round(s.rate_micros / 1000000.0, 6) AS price_per_hour, s.starts_at, s.ends_at
+      FROM gpu_orch.budget_state s) b
+LEFT JOIN gpu_orch.pool p ON p.id = b.pool;
+COMMENT ON VIEW gpu_orch.budgets IS
+    'The budgets of pools and, without a pool, of the installation: spent in the window, committed until its end by what runs, and left';
 
 CREATE VIEW gpu_orch.tenant_usage AS
 SELECT n.name AS tenant, n.max_running,

@@ -46,10 +46,32 @@ CREATE FUNCTION gpu_orch.check_invariants(OUT name text, OUT holds boolean, OUT 
               AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no AND o.kind = 'delete'
                               AND o.state IN ('planned', 'sent', 'unknown'))
             UNION ALL
-            SELECT 'I6: committed prices stay within the hourly budget', 'pool ' || p.name
+            SELECT 'I5: what may bill is counted', 'pod ' || o.pod_id
+            FROM gpu_orch.cloud_op o
+            WHERE o.kind = 'delete' AND o.worker IS NULL AND o.state IN ('planned', 'sent', 'unknown')
+              AND NOT EXISTS (SELECT 1 FROM gpu_orch.spend s WHERE s.pod_id = o.pod_id AND s.ended_at IS NULL)
+            UNION ALL
+            -- A budget that was lowered, or a window that began, under a running fleet is no fault of a create.
+            SELECT 'I6: no create breaks a hard budget', coalesce('pool ' || p.name, 'installation') || ' per ' || b.per
+            FROM gpu_orch.budget_state b LEFT JOIN gpu_orch.pool p ON p.id = b.pool
+            WHERE b.hard
+              AND b.spent_micros + b.rate_micros * extract(epoch FROM b.ends_at - b.at) / 3600 > b.amount_micros + 10
+              AND EXISTS (SELECT 1 FROM gpu_orch.cloud_op o
+                          WHERE o.kind = 'create' AND (b.pool IS NULL OR o.pool = b.pool)
+                            AND o.state NOT IN ('refused', 'absent') AND o.planned_at >= b.set_at
+                            AND (b.per = 'hour' OR o.planned_at >= b.starts_at)
+                            AND NOT EXISTS (SELECT 1 FROM gpu_orch.event e WHERE e.kind = 'pool_altered'
+                                            AND e.subject = p.name AND e.at >= o.planned_at))
+            UNION ALL
+            SELECT 'I6: no create passes max_workers', 'pool ' || p.name
             FROM gpu_orch.pool p
-            WHERE p.budget_per_hour < (SELECT coalesce(sum(s.price_micros), 0) / 1000000.0 FROM gpu_orch.spend s
-                                       WHERE s.pool = p.id AND s.ended_at IS NULL)
+            WHERE p.dropped_at IS NULL
+              AND p.max_workers < (SELECT count(*) FROM gpu_orch.worker w WHERE w.pool = p.id AND w.origin = 'cloud'
+                                   AND w.state <> 'terminated')
+              AND EXISTS (SELECT 1 FROM gpu_orch.cloud_op o
+                          WHERE o.kind = 'create' AND o.pool = p.id AND o.state NOT IN ('refused', 'absent')
+                            AND NOT EXISTS (SELECT 1 FROM gpu_orch.event e WHERE e.kind = 'pool_altered'
+                                            AND e.subject = p.name AND e.at >= o.planned_at))
             UNION ALL
             SELECT 'I7: no delete is forgotten', 'worker ' || w.id
             FROM gpu_orch.worker w JOIN gpu_orch.worker_profile f ON f.worker = w.no
@@ -74,7 +96,8 @@ CREATE FUNCTION gpu_orch.check_invariants(OUT name text, OUT holds boolean, OUT 
             ('I4: a task succeeds once'),
             ('I5: what may bill is counted'),
             ('I5: nothing is counted that cannot bill'),
-            ('I6: committed prices stay within the hourly budget'),
+            ('I6: no create breaks a hard budget'),
+            ('I6: no create passes max_workers'),
             ('I7: no delete is forgotten'),
             ('I8: each create has its decision or its operator'),
             ('I10: the events tell each worker''s state'))

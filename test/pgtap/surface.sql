@@ -35,6 +35,7 @@ INSERT INTO surface VALUES
     ('spawn_worker', '{text,integer}', 'setof text', 'gpu_orch_operator'),
     ('drain_worker', '{text}', 'void', 'gpu_orch_operator'),
     ('terminate_worker', '{text,boolean}', 'void', 'gpu_orch_operator'),
+    ('set_budget', '{text,text,numeric,boolean}', 'void', 'gpu_orch_operator'),
     ('pause', '{}', 'void', 'gpu_orch_operator'),
     ('resume', '{}', 'void', 'gpu_orch_operator'),
     ('kill_fleet', '{}', 'bigint', 'gpu_orch_operator'),
@@ -56,11 +57,10 @@ SELECT volatility_is('gpu_orch', 'claim_tasks', ARRAY['text', 'text', 'integer']
 SELECT table_privs_are('gpu_orch', v, 'gpu_orch_monitor', ARRAY['SELECT'])
 FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'image_breakers', 'orchestrator_status', 'active_workers_health',
                   'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate',
-                  'spend_by_pool', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
+                  'spend_by_pool', 'spend_by_tenant', 'budgets', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
-FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'cloud_op', 'installation',
-                  'installation_secret']) t,
-FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'offer_stats', 'image_breaker', 'cloud_op', 'installation']) t,
+FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'offer_stats', 'image_breaker', 'cloud_op',
+                  'spend', 'budget', 'installation', 'installation_secret']) t,
      unnest(ARRAY['gpu_orch_operator', 'gpu_orch_submitter', 'gpu_orch_worker', 'gpu_orch_monitor']) role;
 
 SELECT * FROM finish();

@@ -90,6 +90,7 @@ main(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	test_backoff();
+	test_budget();
 	test_fsm_task();
 	test_fsm_worker();
 	test_offer();

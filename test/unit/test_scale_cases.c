@@ -237,6 +237,17 @@ test_limits(void)
 	in.budget_room = -1;
 	expect("a budget that is overdrawn allows none", 8, 0, "budget_room", "");
 
+	begin(POLICY_ONE_TO_ONE, 0, 10, 8);
+	in.budget_room = 3;
+	in.budget = "the day budget of the pool";
+	in.soft_budget = "the month budget of the installation";
+	in.pool.idle_buffer = 9;
+	expect("a soft budget that is used up takes the idle buffer, and no work", 8, 3, "budget_room", "");
+	ok(term_value(&plan, "busy_plus_buffer") == 0 && term_value(&plan, "soft_budget") == 1,
+	   "scale: and the terms say so");
+	in.soft_budget = NULL;
+	expect("the buffer beside it", 9, 3, "budget_room", "");
+
 	begin(POLICY_ONE_TO_ONE, 0, 10, 2);
 	in.budget_room = 2;
 	expect("a limit that takes nothing away did not decide", 2, 2, "one_to_one", "");

@@ -26,6 +26,7 @@ extern double term_value(const PlanResult *result, const char *name);
 extern int	n_bound(const PlanResult *result);
 
 extern void test_backoff(void);
+extern void test_budget(void);
 extern void test_fsm_task(void);
 extern void test_fsm_worker(void);
 extern void test_offer(void);
