@@ -16,8 +16,8 @@
 #define TAG_LIST (-1)
 #define TAG_CATALOG (-2)
 #define TAG_ACCOUNT (-3)
+#define TAG_TRY_KEY (-4)
 #define TAG_LOOK (-100)			/* and below: looks at single pods */
-#define TAG_TRY_KEY (-3)
 
 /* After a delete or an unknown outcome the list is read again this soon, in ms. */
 #define LOOK_SOON_MS 1000
