@@ -250,8 +250,11 @@ apply_account(Leader *leader, void *arg)
 
 	if (!store_installation_read(installation))
 		return;
-	if (installation->account[0] == '\0' && !installation->hold)
+	if (installation->account[0] == '\0')
 	{
+		/* A copy that may not act has no account to compare with. */
+		if (installation->hold)
+			return;
 		store_installation_pin(answer->account);
 		strlcpy(installation->account, answer->account, sizeof(installation->account));
 		store_event("account_pinned", "installation", store_detail("account", answer->account), now);
