@@ -16,6 +16,7 @@
 #include "guc.h"
 #include "leader.h"
 #include "miscadmin.h"
+#include "secret_file.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -26,20 +27,11 @@
 static const char *
 read_key(int fd, char key[MAX_KEY_BYTES + 1])
 {
-	struct stat status;
 	ssize_t		length;
+	const char *wrong = secret_file_read(fd, key, MAX_KEY_BYTES, &length);
 
-	if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
-		return "it is not a regular file";
-	if (status.st_uid != geteuid())
-		return "it is not owned by the server's user";
-	if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		return "others than its owner may use it; chmod it to 0600";
-	if (status.st_size > MAX_KEY_BYTES)
-		return "it is larger than a key can be";
-	length = read(fd, key, MAX_KEY_BYTES);
-	if (length < 0)
-		return "it cannot be read";
+	if (wrong != NULL)
+		return wrong;
 	while (length > 0 && (key[length - 1] == '\n' || key[length - 1] == '\r' ||
 						  key[length - 1] == ' '))
 		length--;

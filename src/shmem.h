@@ -71,7 +71,7 @@ typedef struct ShmemState
 	bool		api_ok;
 	bool		first_look_done;
 	TimestampTz api_last_success;
-	TimestampTz api_retry_at;	/* creates and lists wait until then */
+	TimestampTz api_retry_at;	/* when all that waits will have been tried again */
 	char		api_error[SHMEM_TEXT];
 	TimestampTz last_reconcile;
 

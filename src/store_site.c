@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -20,6 +19,7 @@
 #include "common/cryptohash.h"
 #include "guc.h"
 #include "miscadmin.h"
+#include "secret_file.h"
 #include "storage/fd.h"
 #include "store_site.h"
 #include "utils/builtins.h"
@@ -74,21 +74,11 @@ host_digest(void)
 static const char *
 read_tokens(int fd, char text[MAX_FILE_BYTES + 1])
 {
-	struct stat status;
 	ssize_t		length;
+	const char *wrong = secret_file_read(fd, text, MAX_FILE_BYTES, &length);
 
-	if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
-		return "it is not a regular file";
-	if (status.st_uid != geteuid())
-		return "it is not owned by the server's user";
-	if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		return "others than its owner may use it; chmod it to 0600";
-	if (status.st_size > MAX_FILE_BYTES)
-		return "it is too large";
-	length = read(fd, text, MAX_FILE_BYTES);
-	if (length < 0)
-		return "it cannot be read";
-	text[length] = '\0';
+	if (wrong != NULL)
+		return wrong;
 	if (strlen(text) != length)
 		return "it holds other bytes than text";
 	return NULL;
