@@ -114,16 +114,34 @@ gpu_short_name(const char *name)
 }
 
 /*
+ * The memory that a device is sold with, in GB: the library leaves out what the
+ * device keeps for itself, up to a sixteenth of it where that corrects errors
+ * (an L4 of 24 GB says 22.5 GiB).  A size that is not sold, as of a slice of a
+ * device, is rounded to the nearest.
+ */
+static long
+gpu_named_memory(unsigned long long bytes)
+{
+	static const long named[] = {4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 141, 180, 192, 288};
+	double		gib = bytes / (1024.0 * 1024.0 * 1024.0);
+	size_t		i;
+
+	for (i = 0; i < sizeof(named) / sizeof(named[0]); i++)
+		if (gib <= named[i] && gib >= named[i] * 0.93)
+			return named[i];
+	return lround(gib);
+}
+
+/*
  * Add what the devices say to the hardware that was given; what was given
- * wins.  Memory is that of the smallest device, in GiB rounded to the nearest,
- * as devices are named.
+ * wins.  Memory is that of the smallest device.
  */
 static void
 gpu_hardware(json_t *hardware)
 {
 	char		name[128] = "";
 	NvmlMemory	memory;
-	double		smallest = 0;
+	unsigned long long smallest = 0;
 	json_t	   *found = json_object();
 	unsigned int i;
 
@@ -133,8 +151,7 @@ gpu_hardware(json_t *hardware)
 
 	json_object_set_new(found, "gpu_count", json_integer(device_count));
 	if (smallest > 0)
-		json_object_set_new(found, "gpu_memory_gb",
-							json_integer(lround(smallest / (1024.0 * 1024.0 * 1024.0))));
+		json_object_set_new(found, "gpu_memory_gb", json_integer(gpu_named_memory(smallest)));
 	if (nvml.name(devices[0], name, sizeof(name)) == 0)
 		json_object_set_new(found, "gpu_model", json_string(gpu_short_name(name)));
 	json_object_update_missing(hardware, found);
