@@ -58,9 +58,21 @@ sim_control_pods_get(SimRequest *request)
 	sim_reply(request, 200, json_pack("{s:o}", "pods", list));
 }
 
+/* Make a pod of someone else, if a name is given, and add its id to ids. */
+static void
+make_pod(json_t *wanted, const char *name, bool member, json_t *ids)
+{
+	SimPod *made = name == NULL ? NULL : sim_foreign_pod(wanted, name);
+
+	if (made == NULL)
+		return;
+	made->member = member;
+	json_array_append_new(ids, json_string(made->id));
+}
+
 /*
- * POST /_sim/pods: {"foreign": name} makes a pod of someone else, {"member": name} one that belongs
- * to a cluster; {"vanish": id}, {"exit": id} and {"fail": id} end or halt live pods without a call,
+ * POST /_sim/pods: {"foreign": name} makes a pod of someone else, {"foreign": [name, ...]} one of each
+ * name, {"member": name} one that belongs to a cluster; {"vanish": id}, {"exit": id} and {"fail": id} end or halt live pods without a call,
  * id being a pattern.
  */
 void
@@ -68,21 +80,19 @@ sim_control_pods_post(SimRequest *request)
 {
 	static const char *const verbs[] = { "vanish", "exit", "fail" };
 	const char *member = json_string_value(json_object_get(request->json, "member"));
-	const char *foreign = json_string_value(json_object_get(request->json, "foreign"));
+	json_t *foreign = json_object_get(request->json, "foreign");
 	const char *pattern = NULL;
 	size_t verb = 0;
 	double now = sim_now();
 	json_t *ids = json_array();
-	SimPod *made;
 
-	made = member != NULL || foreign != NULL ?
-		sim_foreign_pod(request->json, member != NULL ? member : foreign) :
-		NULL;
-	if (made != NULL)
-	{
-		made->member = member != NULL;
-		json_array_append_new(ids, json_string(made->id));
-	}
+	if (member != NULL)
+		make_pod(request->json, member, true, ids);
+	else if (json_is_array(foreign))
+		for (size_t i = 0; i < json_array_size(foreign); i++)
+			make_pod(request->json, json_string_value(json_array_get(foreign, i)), false, ids);
+	else
+		make_pod(request->json, json_string_value(foreign), false, ids);
 	while (verb < 3 &&
 		   (pattern = json_string_value(json_object_get(request->json, verbs[verb]))) == NULL)
 		verb++;

@@ -1,0 +1,63 @@
+# A fleet of 10,000 pods against 10,000 workers: a look at the provider's list finds each in its place, and writes
+# nothing about those that are as they were. How long it takes is measured by bench/run reconcile.
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib $FindBin::Bin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Provider;
+use Test::More;
+
+my $pods = 10000;
+my $provider = Provider->start('--boot-seconds', '0');
+my $node = $provider->new_node('large', q{
+gpu_orch.reconcile_interval = '1h'
+gpu_orch.http_timeout = '60s'
+gpu_orch.heartbeat_timeout = '1d'
+});
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sql(q{SELECT gpu_orch.pause(); SELECT gpu_orch.reconcile_now();
+	SELECT gpu_orch.create_pool('large', 'image:1', ARRAY['NVIDIA L4'], max_workers => 10000, min_workers => 10000)});
+
+# The pods, made by the provider's own hand under names of ours; then the rows that they would have.
+my ($id, $epoch) = split /\|/, sql('SELECT id, epoch FROM gpu_orch.installation');
+my @names = map { sprintf 'gpo-%s-%d-%026d', substr($id, 0, 8), $epoch, $_ } 1 .. $pods;
+my @ids;
+while (@ids < $pods)
+{
+	my @next = @names[ @ids .. @ids + 999 ];
+
+	push @ids, @{ $provider->control(POST => 'pods',
+			{foreign => \@next, gpu => 'NVIDIA L4', env => {GPU_ORCH_INSTALLATION => $id}})->{pods} };
+}
+my $file = PostgreSQL::Test::Utils::tempdir() . '/pods';
+append_to_file($file, join '', map { qq{$ids[$_]\t$names[$_]\n} } 0 .. $#names);
+sql("CREATE TEMPORARY TABLE pod (id text, name text); COPY pod FROM '$file';"
+	  . slurp_file("$FindBin::Bin/../../bench/large_fleet.sql"));
+sql('SELECT gpu_orch.resume()');
+
+# Where each row of the fleet stands, and which transaction wrote it.
+my $rows = join ' UNION ALL ', map {
+	"SELECT '$_', count(*), sum(hashtextextended(concat(ctid, xmin), 0)::numeric) FROM gpu_orch.$_"
+} qw(worker worker_profile cloud_op spend event decision alert offer pool);
+$rows .= q{ ORDER BY 1};
+my $look = q{SELECT concat_ws('|', r -> 'pods', r -> 'foreign', r -> 'adopted', r -> 'orphans', r -> 'missing')
+	FROM gpu_orch.reconcile_now() r};
+
+# The first looks may have something to note; from then on there is nothing.
+is(sql($look), "$pods|0|0|0|0", 'each pod is a worker\'s') for 1 .. 2;
+my $before = sql($rows);
+is(sql($look), "$pods|0|0|0|0", 'and stays so') for 1 .. 3;
+is(sql($rows), $before, 'three looks wrote no row');
+
+# A look that finds something does write: the comparison above can fail.
+$provider->control(POST => 'pods', {vanish => $ids[0]});
+is(sql($look), ($pods - 1) . '|0|0|0|1', 'one pod is gone');
+ok($node->poll_query_until('postgres', qq{SELECT state = 'terminated' FROM gpu_orch.worker WHERE id = '$names[0]'}), 'so is its worker');
+isnt(sql($rows), $before, 'and that is written');
+
+$node->stop;
+done_testing();
