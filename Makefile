@@ -1,6 +1,7 @@
 # Builds and installs the extension (PGXS), and names everything else that can be done here.
 #
 #   make, make install            the extension; needs the server's headers and libcurl
+#   make INJECT=1                 the same, with points at which a test can stop a process
 #   make programs                 gpu-orch-worker, runpod-sim and the other programs beside it
 #   make test, make demo          install what is missing (as root, on Debian), build, run
 #   make check                    the lint checks alone
@@ -25,6 +26,10 @@ PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wdeclaration-after-statement \
 	-Wshadow=compatible-local -Wimplicit-fallthrough \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 PG_CPPFLAGS = $(shell pkg-config --cflags libcurl) -DGPU_ORCH_VERSION='"$(EXTVERSION)"'
+# Points for tests to stop a process at; never in a release.
+ifdef INJECT
+PG_CPPFLAGS += -DGPU_ORCH_INJECT
+endif
 # What the server looks up by name is visible, nothing else.
 SHLIB_LINK = $(shell pkg-config --libs libcurl) -Wl,--version-script=gpu_orch.map
 

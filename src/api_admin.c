@@ -17,6 +17,7 @@
 #include "fsm_worker.h"
 #include "funcapi.h"
 #include "guc.h"
+#include "inject.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "store_fleet.h"
@@ -45,6 +46,7 @@ set_paused(bool paused)
 {
 	shmem_require();
 	store_installation_pause(paused, clock_now());
+	INJECT("pause");
 	if (!paused)
 		shmem_look_first();
 	ForceSyncCommit();
@@ -88,6 +90,7 @@ gpu_orch_kill_fleet(PG_FUNCTION_ARGS)
 				 errdetail("The pods may belong to another copy of this database."),
 				 errhint("If this copy is to act, call adopt_installation() first.")));
 	owed = store_kill_fleet(now);
+	INJECT("kill_fleet");
 	shmem_look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);

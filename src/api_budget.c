@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "errors.h"
 #include "fmgr.h"
+#include "inject.h"
 #include "shmem.h"
 #include "store_budget.h"
 #include "store_event.h"
@@ -83,6 +84,7 @@ gpu_orch_set_budget(PG_FUNCTION_ARGS)
 						DatumGetCString(DirectFunctionCall1(numeric_out, PG_GETARG_DATUM(2))), per,
 						hard ? "hard" : "soft");
 	}
+	INJECT("budget.set");
 	store_event("budget_set", name != NULL ? name : "installation", store_detail("budget", said),
 				now);
 	ForceSyncCommit();

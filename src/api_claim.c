@@ -18,6 +18,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
+#include "inject.h"
 #include "match.h"
 #include "store_lease.h"
 #include "store_task.h"
@@ -107,6 +108,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 			wake_at_commit(WAKE_DECIDE);
 			continue;
 		}
+		INJECT("claim.taken");
 		store_lease_create(&slot, worker->no, claimed_after, now, snapshot, &claimed);
 		tuplestore_putvalues(result->setResult, result->setDesc, claimed.values, claimed.nulls);
 		claimed_count++;
@@ -228,8 +230,10 @@ gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
 	claim_stats_begin(&meter, CALL_CLAIM);
 	authenticate(fcinfo, &worker);
 	InitMaterializedSRF(fcinfo, 0);
+	INJECT("claim.begin");
 	if (claim(result, &worker, n, NULL, clock_now()) > 0)
 		commit_claim();
+	INJECT("claim.leased");
 	spi_unpin();
 	claim_stats_count(&meter, END_NONE, tasks_claimed(result, n));
 	return (Datum) 0;
@@ -248,6 +252,7 @@ gpu_orch_complete_task(PG_FUNCTION_ARGS)
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
 	ended = end_attempt(&call, &end);
+	INJECT("complete.ended");
 	spi_unpin();
 	PG_RETURN_BOOL(ended);
 }
@@ -312,6 +317,7 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 		}
 		call.task_id = DatumGetInt64(values[0][i]);
 		call.lease = DatumGetUUIDP(values[1][i]);
+		INJECT("complete.batch");
 		if (end_attempt(&call, &end))
 			tuplestore_putvalues(returned->setResult, returned->setDesc, &values[0][i], &isnull);
 	}
@@ -340,7 +346,9 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 	ForceSyncCommit();
 	if (store_lease_end(call.worker.no, call.task_id, call.lease, &end, call.now))
 	{
+		INJECT("fused.completed");
 		claim(result, &call.worker, n, call.lease, call.now);
+		INJECT("fused.claimed");
 		claim_stats_count(&call.meter, END_ENDED, tasks_claimed(result, n));
 	}
 	else if (store_lease_was_ended(call.worker.no, call.task_id, call.lease, &end))
@@ -394,6 +402,7 @@ gpu_orch_fail_task(PG_FUNCTION_ARGS)
 		end.error = error;
 	}
 	begin_attempt_call(fcinfo, &call);
+	INJECT("fail");
 	PG_RETURN_BOOL(end_attempt(&call, &end));
 }
 
@@ -406,6 +415,7 @@ gpu_orch_release_task(PG_FUNCTION_ARGS)
 
 	claim_stats_begin(&call.meter, CALL_RELEASE);
 	begin_attempt_call(fcinfo, &call);
+	INJECT("release");
 	PG_RETURN_BOOL(end_attempt(&call, &end));
 }
 
@@ -425,6 +435,7 @@ gpu_orch_progress_task(PG_FUNCTION_ARGS)
 	}
 	stage = api_text_or_null(fcinfo, 5, "stage", MAX_NAME_LENGTH);
 	begin_attempt_call(fcinfo, &call);
+	INJECT("progress");
 	PG_RETURN_BOOL(store_lease_progress(call.worker.no, call.task_id, call.lease,
 										PG_ARGISNULL(4) ? NULL : &fraction, stage, call.now));
 }

@@ -15,6 +15,7 @@
 #include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "inject.h"
 #include "match.h"
 #include "plan_scale.h"
 #include "shmem.h"
@@ -289,6 +290,7 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 	changed = set_options(pool, options);
 	store_pool_make_offers(pool);
 	store_offer_pool_altered(pool, name, clock_now());
+	INJECT("pool.altered");
 	store_event("pool_altered", name, store_detail("options", changed), clock_now());
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
@@ -342,6 +344,7 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 				 errmsg("no pod can be created: gpu_orch is %s",
 						installation.hold ? "on hold" : "paused"),
 				 errhint("Call %s().", installation.hold ? "adopt_installation" : "resume")));
+	INJECT("spawn.locked");
 	store_fleet_plan(&fleet, now);
 	for (int i = 0; i < fleet.n_pools; i++)
 		if (fleet.pools[i].row.id == pool)

@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
+#include "inject.h"
 #include "match.h"
 #include "miscadmin.h"
 #include "shmem.h"
@@ -190,6 +191,7 @@ gpu_orch_submit_task(PG_FUNCTION_ARGS)
 	}
 	task.traceparent = api_text_or_null(fcinfo, 10, "traceparent", MAX_NAME_LENGTH);
 	check_task(&task);
+	INJECT("submit");
 	PG_RETURN_INT64(store_task_submit(&task, &memo, clock_now()));
 }
 
@@ -403,6 +405,7 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(scratch);
 		read_task(&task, &element);
 		id = Int64GetDatum(store_task_submit(&task, &memo, now));
+		INJECT("submit.batch");
 		tuplestore_putvalues(result->setResult, result->setDesc, &id, &isnull);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(scratch);
@@ -441,6 +444,7 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (store_task_unwait(task_id, true, &slot) || store_queue_remove(task_id, &slot))
 		{
+			INJECT("cancel");
 			store_lease_end_without(&slot, "cancelled by request", now);
 			PG_RETURN_BOOL(true);
 		}
@@ -479,6 +483,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	slot.priority = task.priority;
 	slot.attempt = attempt + 1;
 	begin_submit();
+	INJECT("retry");
 	store_task_place(&slot, 0, now);
 	PG_RETURN_BOOL(true);
 }

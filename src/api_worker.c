@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
+#include "inject.h"
 #include "match.h"
 #include "store_event.h"
 #include "store_lease.h"
@@ -160,6 +161,7 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	else
 		admit_external_worker(worker_id, token, exists, pool, &worker, now);
 
+	INJECT("register.begin");
 	store_lease_end_all(LEASES_OF_WORKER, worker.no, 0, (Datum) 0, &lost, now);
 	if (store_worker_move(worker.no, "registered", NULL, now) == NULL)
 		refuse_registration(worker_id);
@@ -167,9 +169,11 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	store_worker_register(&worker, capabilities,
 						  match_shape_id(match_capabilities_canonical(capabilities)), pool, pod_id,
 						  session, now);
+	INJECT("register.bound");
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 
+	INJECT("register.done");
 	interval.time = (int64) guc_heartbeat_interval * 1000;
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "gpu_orch: register_worker must return a row");
@@ -229,6 +233,7 @@ gpu_orch_heartbeat(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 		release_unnamed(&worker, PG_GETARG_ARRAYTYPE_P(3), now);
 
+	INJECT("heartbeat");
 	if (worker.state == WS_DRAINING)
 		directive = "drain";
 	else if (worker.state != WS_ACTIVE)

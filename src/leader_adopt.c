@@ -14,6 +14,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader.h"
 #include "pod_name.h"
 #include "store_alert.h"
@@ -58,6 +59,7 @@ take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 	explicit_bzero(token, sizeof(token));
 	store_worker_set_registration(worker, digest);
 	store_worker_set_pod(worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
+	INJECT("reconcile.restore");
 	store_op_restore(worker, pool, nonce, pod->name, pod->id, price, made, now);
 	store_spend_open(worker, pool, price, pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED, made);
 	store_spend_pod(worker, pod->id, -1, now);

@@ -13,6 +13,7 @@
 #include "backoff.h"
 #include "clock.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader.h"
 #include "store_event.h"
 #include "store_op.h"
@@ -114,12 +115,14 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 		store_event("double_pod", op->pod_name, store_detail("pod_id", pod->id), now);
 		return;
 	}
+	INJECT("create.made");
 	store_op_answer(op->id, OP_DONE, answer->http_status, NULL, NULL, pod->id, 0, now);
 	store_op_verify(op->id);
 	store_worker_set_pod(worker->no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
 	store_spend_pod(worker->no, pod->id, pod->price_micros, now);
 	store_spend_since(worker->no, leader_when(leader, pod->created_at, op->sent_at), now);
 	store_offer_accepted(op->offer, pod->price_micros, now);
+	INJECT("create.recorded");
 	if (store_worker_move(worker->no, "pod_created", NULL, now) != NULL)
 		leader->actions.workers_promoted++;
 }
@@ -134,6 +137,7 @@ create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow 
 	store_spend_close(worker->no, 0);
 	if (store_worker_move(worker->no, "create_refused", answer->message, now) == NULL)
 		(void) store_worker_move(worker->no, "never_created", answer->message, now);
+	INJECT("create.refused");
 	if (!concerns_account(answer) && answer->reason != CR_IMAGE)
 		store_offer_refused(op->offer,
 							now + 1000 * backoff_ms(store_offer_refusals(op->offer) + 1,
@@ -169,6 +173,7 @@ apply_create(Leader *leader, void *arg)
 		case CLOUD_UNKNOWN:
 			store_op_answer(op.id, OP_UNKNOWN, answer->http_status, reason_name(answer->reason),
 							answer->message, NULL, 0, now);
+			INJECT("create.unknown");
 			store_event("create_unknown", op.pod_name, store_detail("why", answer->message), now);
 			look_soon(leader);
 			break;
@@ -196,15 +201,19 @@ apply_delete(Leader *leader, void *arg)
 	{
 		store_op_answer(op.id, OP_SENT, answer->verdict == CLOUD_OK ? 204 : 404,
 						reason_name(answer->reason), NULL, NULL, 0, now);
+		INJECT("delete.recorded");
 		look_soon(leader);
 	}
 	else
+	{
+		INJECT("delete.failed");
 		store_op_answer(op.id, OP_PLANNED, answer->http_status, reason_name(answer->reason),
 						answer->message, NULL,
 						now + 1000 * Max(answer->retry_after_ms,
 										 backoff_ms(op.tries, DELETE_BASE_MS, DELETE_CAP_MS,
 													(uint64) op.id)),
 						now);
+	}
 }
 
 /* Take over the provider's prices. */
@@ -214,6 +223,7 @@ apply_catalog(Leader *leader, void *arg)
 	const CloudAnswer *answer = arg;
 	TimestampTz now = clock_now();
 
+	INJECT("catalog.apply");
 	for (int i = 0; i < answer->n_offers; i++)
 	{
 		const CloudOffer *offer = &answer->offers[i];
@@ -232,6 +242,7 @@ finish_list(Leader *leader, bool complete)
 {
 	ShmemState *state = shmem_state();
 
+	INJECT("list.finished");
 	leader->list_started = 0;
 	if (complete)
 	{
@@ -250,6 +261,7 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 	bool		complete = answer->verdict == CLOUD_OK && answer->complete &&
 		leader_look_list_holds(leader);
 
+	INJECT("list.answered");
 	/* Before the rows are looked at, so that they may ask for an earlier look. */
 	leader->next_reconcile = clock_now() + (int64) guc_reconcile_interval * 1000;
 	if (complete)
@@ -283,9 +295,12 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 	switch (answer->call)
 	{
 		case CLOUD_CREATE:
+			INJECT("create.answered");
 			(void) leader_step(leader, "applying the answer to a create", apply_create, answer);
+			INJECT("create.applied");
 			break;
 		case CLOUD_DELETE:
+			INJECT("delete.answered");
 			(void) leader_step(leader, "applying the answer to a delete", apply_delete, answer);
 			break;
 		case CLOUD_LIST:

@@ -11,6 +11,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader_look.h"
 #include "store_alert.h"
 #include "store_event.h"
@@ -259,6 +260,7 @@ apply_account(Leader *leader, void *arg)
 		strlcpy(installation->account, answer->account, sizeof(installation->account));
 		store_event("account_pinned", "installation", store_detail("account", answer->account), now);
 	}
+	INJECT("account.apply");
 	ours = strcmp(installation->account, answer->account) == 0;
 	look_of(leader)->account = ours ? ACCOUNT_OURS : ACCOUNT_OTHER;
 	store_alert(ALERT_WRONG_ACCOUNT, "installation",

@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "compat.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -398,6 +399,7 @@ turn(Leader *leader)
 		leader_tick(leader);
 		leader->decide_after = clock_now() + rest_after(start);
 	}
+	INJECT("leader.ticked");
 	leader_send(leader);
 	set_doing(ext_guard_explain(leader->verdict));
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
@@ -432,6 +434,7 @@ gpu_orch_leader_main(Datum arg)
 								   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	ereport(guc_log_level, (errmsg("gpu_orch: the leader works in database \"%s\"", guc_database)));
 
+	INJECT("leader.start");
 	/* The first cycle looks at everything anyway. */
 	(void) wake_take(~(uint32) 0);
 	for (;;)

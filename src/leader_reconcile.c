@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "clock.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader_look.h"
 #include "miscadmin.h"
 #include "pod_name.h"
@@ -214,6 +215,7 @@ adopt(Round *round, int index, const CloudPod *pod)
 	store_spend_pod(worker.no, pod->id, pod->price_micros, round->now);
 	(void) store_worker_move(worker.no, "pod_adopted", NULL, round->now);
 	round->op_seen[index] = true;
+	INJECT("reconcile.adopt");
 	/* Creates do work, though their answers may be lost. */
 	leader_gate_lift(round->leader, CLOUD_CREATE);
 	round->summary.adopted++;
@@ -291,14 +293,18 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 		return;
 	}
 	if (late)
+	{
 		store_spend_open(op->worker, op->pool,
 						 pod->price_micros > 0 ? pod->price_micros : op->price_micros,
 						 pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_CATALOG,
 						 op->sent_at ? op->sent_at : round->now);
+		store_spend_pod(op->worker, pod->id, -1, round->now);
+	}
 	else if (second)
 		count_pod(round, pod, op);
 	else
 		store_spend_reopen(op->worker);
+	INJECT("reconcile.settled");
 	/* The worker's own pod is another one than a double. */
 	plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod",
 				second ? 0 : op->worker, op->pool, pod);
@@ -319,6 +325,7 @@ static void
 end_orphan(Round *round, int index, const CloudPod *pod)
 {
 	count_pod(round, pod, NULL);
+	INJECT("reconcile.orphan");
 	plan_delete(round, "orphan_pod", 0, 0, pod);
 }
 
@@ -354,6 +361,7 @@ change_price(Round *round, int index, const CloudPod *pod)
 
 	if (pod->price_micros != worker->price_micros)
 		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
+	INJECT("reconcile.price");
 	store_spend_pod(worker->no, pod->id, pod->price_micros, round->now);
 }
 
@@ -364,7 +372,10 @@ end_failed(Round *round, int index, const CloudPod *pod)
 	const WorkerInfo *worker = &round->workers[index];
 
 	if (store_worker_is_free(worker->no))
+	{
+		INJECT("reconcile.failed");
 		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
+	}
 }
 
 /* The provider shows that a pod will do no work; round->useless says how. */
@@ -427,6 +438,7 @@ still_there(Round *round, int index)
 static void
 note_absent(Round *round, int index, const CloudPod *pod)
 {
+	INJECT("reconcile.absent");
 	store_op_absent_look(round->ops[index].id, round->now);
 }
 
@@ -449,6 +461,7 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 		store_spend_close_pod(op->pod_id, ended);
 		return;
 	}
+	INJECT("reconcile.proved");
 	store_spend_close(op->worker, ended);
 	(void) store_worker_move(op->worker, "pod_absent_proved", NULL, round->now);
 }
@@ -492,6 +505,7 @@ prove_create(Round *round, int index, const CloudPod *pod)
 		return;
 	store_op_answer(op->id, OP_ABSENT, 0, "absent",
 					"two complete lists did not show the pod", NULL, 0, round->now);
+	INJECT("reconcile.nothing");
 	store_spend_close(op->worker, 0);
 	if (store_worker_move(op->worker, "create_absent", NULL, round->now) == NULL)
 		(void) store_worker_move(op->worker, "never_created", NULL, round->now);
@@ -703,9 +717,11 @@ leader_reconcile(Leader *leader, void *arg)
 	round.number = ++rounds;
 	if (!store_installation_read(&leader->installation))
 		return;
+	INJECT("reconcile.begin");
 	find_ours(&round);
 	round.sign = leader_look_has_sign(leader, round.n_ours);
 	read_rows(&round);
+	INJECT("reconcile.rows");
 	leader->look->adoption_owed = false;
 	for (int i = 0; i < round.n_ours; i++)
 	{
@@ -723,6 +739,7 @@ leader_reconcile(Leader *leader, void *arg)
 	}
 	if (!leader->installation.hold)
 		conclude(&round);
+	INJECT("reconcile.end");
 	leader_look_forget_others(leader, round.number);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	state->reconcile = round.summary;

@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader.h"
 #include "store_fleet.h"
 #include "store_op.h"
@@ -53,6 +54,7 @@ start_list(Leader *leader, TimestampTz now)
 		return;
 	if (cloud_start_list(leader->cloud, TAG_LIST, &error))
 	{
+		INJECT("list.called");
 		leader->list_started = now;
 		leader_look_list_begins(leader);
 		leader_gate_started(leader, CLOUD_LIST);
@@ -165,9 +167,11 @@ mark_sent(Leader *leader, void *arg)
 		store_worker_set_registration(worker.no, digest);
 		store_spend_open(worker.no, sending->op.pool, sending->op.price_micros,
 						 sending->op.price_assumed ? PRICE_ASSUMED : PRICE_CATALOG, now);
+		INJECT("send.spend");
 		sending->worker_id = worker.id;
 	}
 	store_op_sent(sending->op.id, leader->epoch, now);
+	INJECT("send.marked");
 	sending->go = true;
 }
 
@@ -261,6 +265,8 @@ send_op(Leader *leader, const CloudOpRow *op)
 	Sending		sending = {.op = *op};
 	bool		started;
 
+	if (op->kind == OP_CREATE)
+		INJECT("intent.committed");
 	if (!leader_step(leader, "sending an op", mark_sent, &sending) || !sending.go)
 	{
 		if (sending.called_off)
@@ -269,12 +275,18 @@ send_op(Leader *leader, const CloudOpRow *op)
 	}
 	if (sending.op.kind == OP_CREATE)
 	{
+		INJECT("send.committed");
 		started = call_create(leader, &sending, &sending.error);
+		INJECT("send.called");
 		explicit_bzero(sending.token, sizeof(sending.token));
 	}
 	else
+	{
+		INJECT("delete.committed");
 		started = cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id,
 									 &sending.error);
+		INJECT("delete.called");
+	}
 	if (started)
 		leader_gate_started(leader, sending.op.kind == OP_CREATE ? CLOUD_CREATE : CLOUD_DELETE);
 	else

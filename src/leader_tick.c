@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "commands/async.h"
 #include "guc.h"
+#include "inject.h"
 #include "leader.h"
 #include "miscadmin.h"
 #include "store_breaker.h"
@@ -60,7 +61,9 @@ begin(Leader *leader, void *arg)
 	{
 		leader->epoch = store_installation_new_leader();
 		leader_look_first(leader);
+		INJECT("leader.reign");
 	}
+	INJECT("leader.begin");
 	store_op_unanswered(leader->epoch, now - ((int64) guc_http_timeout * 1000 + ANSWER_MARGIN),
 						now);
 }
@@ -73,6 +76,7 @@ admit(Leader *leader, void *arg)
 	TimestampTz now = clock_now();
 	bool		notify = (flags & WAKE_NOTIFY) != 0;
 
+	INJECT("leader.admit");
 	for (int pass = 0; pass < MAX_ADMIT_PASSES; pass++)
 	{
 		bool		made_ready;
@@ -98,6 +102,7 @@ end_overdue(Leader *leader, void *arg)
 		.error = "the task's timeout passed"
 	};
 
+	INJECT("leader.overdue");
 	store_lease_end_all(LEASES_PAST_DEADLINE, 0, now, (Datum) 0, &end, now);
 	leader->next_due = store_task_next_due();
 }
@@ -109,6 +114,7 @@ end_unheld(Leader *leader, void *arg)
 	TimestampTz now = clock_now();
 	LeaseEnd	end = {.outcome = OUTCOME_LOST, .error = "the worker had been ended"};
 
+	INJECT("leader.unheld");
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
 }
 
@@ -118,6 +124,7 @@ keep_queue(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
 
+	INJECT("leader.queue");
 	if (store_queue_age(now) > 0)
 		wake_at_commit(WAKE_DECIDE);
 	leader->next_recheck = Min(leader->next_recheck, now + RECHECK_INTERVAL);
@@ -174,6 +181,7 @@ try_move(const PlanAction *action, TimestampTz now)
 	PG_TRY();
 	{
 		rule = store_worker_move(action->worker, action->cause, NULL, now);
+		INJECT("leader.moved");
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -257,8 +265,10 @@ decide_pool(Leader *leader, void *arg)
 		pool->plan.bound_by = refused;
 	}
 
+	INJECT("leader.decide");
 	ended = act(leader, &pool->plan, now);
 	decision = store_decision(pool->row.id, pool->row.policy, &pool->plan, ended, now);
+	INJECT("leader.decided");
 	if (pool->plan.scaled_in)
 		store_pool_scaled_in(pool->row.id, now);
 	for (int i = 0; i < pool->plan.create; i++)
@@ -268,6 +278,7 @@ decide_pool(Leader *leader, void *arg)
 			ereport(DEBUG1, (errmsg("gpu_orch: pool \"%s\" gets no pod: %s", named->name, refused)));
 			break;
 		}
+		INJECT("intent.planned");
 		leader->actions.workers_spawned++;
 	}
 }
@@ -279,6 +290,7 @@ decide_external(Leader *leader, void *arg)
 	TimestampTz now = clock_now();
 	FleetPlan	fleet;
 
+	INJECT("leader.external");
 	if (store_fleet_plan(&fleet, now))
 		(void) act(leader, &fleet.external_plan, now);
 }
@@ -290,6 +302,7 @@ learn(Leader *leader, void *arg)
 	TimestampTz now = clock_now();
 
 	store_offer_learn(now);
+	INJECT("leader.learn");
 	store_offer_watch(now);
 	store_breaker_watch(now);
 	store_passed_watch(now);
@@ -363,6 +376,7 @@ prepare(Leader *leader, void *arg)
 		leader->next_catalog = Min(leader->next_catalog, leader->last_catalog + CATALOG_RETRY);
 	leader->unpriced = unpriced;
 	store_op_plan_owed_deletes(now);
+	INJECT("leader.owed");
 	store_op_watch_deletes(now);
 }
 
@@ -376,6 +390,7 @@ summarise(Leader *leader, void *arg)
 
 	if (!store_fleet_plan(&fleet, now))
 		return;
+	INJECT("leader.summed");
 	*(CycleSummary *) arg = fleet.summary;
 	store_fleet_watch(&fleet, now);
 }
@@ -389,6 +404,7 @@ leader_tick(Leader *leader)
 	PoolRow    *pools = NULL;
 	uint64		answering;
 	uint64		reset_before = pg_atomic_read_u64(&state->tasks_reset);
+	int64		epoch_before = leader->epoch;
 	bool		good;
 	TimestampTz now;
 
@@ -402,6 +418,9 @@ leader_tick(Leader *leader)
 	leader->decide_at = 0;
 
 	good = leader_step(leader, "beginning", begin, NULL);
+	/* An epoch that was not committed is nobody's. */
+	if (!good && leader->epoch != epoch_before)
+		leader->epoch = 0;
 	if (good)
 	{
 		leader_open_cloud(leader);

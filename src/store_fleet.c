@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "guc.h"
+#include "inject.h"
 #include "match.h"
 #include "plan_place.h"
 #include "store_alert.h"
@@ -383,6 +384,7 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	worker_token_make(random);
 	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
+	INJECT("intent.worker");
 	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center,
 						 chosen->price_micros);
 	store_offer_expect(worker, pool->image, chosen);

@@ -14,6 +14,7 @@
 #include "direct.h"
 #include "executor/tuptable.h"
 #include "guc.h"
+#include "inject.h"
 #include "shmem.h"
 #include "store_lease.h"
 #include "store_task.h"
@@ -185,6 +186,7 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	claimed->values[9] = body.traceparent;
 	claimed->nulls[9] = body.traceparent == (Datum) 0;
 
+	INJECT("claim.lease");
 	direct_insert(&lease_table, rel, row);
 	recent_lease(slot->task_id)->task_id = slot->task_id;
 	recent_lease(slot->task_id)->tid = row->tts_tid;
@@ -300,6 +302,7 @@ settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 		error = psprintf("quarantined after losing %d workers%s%s", verdict.losses,
 						 end->error ? ": " : "", end->error ? end->error : "");
 
+	INJECT("lease.settled");
 	record(slot, worker, lease, claimed_at, fsm_task_outcome_name(end->outcome),
 		   fsm_task_failure_name(end->failure), final_state, error, end->result, now);
 	store_queue_served(slot->tenant, Max(now - claimed_at, 0));

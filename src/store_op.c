@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "inject.h"
 #include "miscadmin.h"
 #include "pod_name.h"
 #include "store_alert.h"
@@ -209,6 +210,7 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 	spi_arg_text(&args, pod_id);
 	spi_arg_time(&args, now);
 	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	INJECT("delete.planned");
 	spi_run(&query, &args);
 	spi_end();
 }

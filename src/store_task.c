@@ -15,6 +15,7 @@
 #include "catalog/pg_type_d.h"
 #include "direct.h"
 #include "errors.h"
+#include "inject.h"
 #include "match.h"
 #include "storage/bufmgr.h"
 #include "store_lease.h"
@@ -322,6 +323,7 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 		spi_end();
 	}
 
+	INJECT("submit.stored");
 	slot.task_id = id;
 	slot.shape = shape;
 	slot.priority = task->priority;

@@ -12,6 +12,7 @@
 #include "common/cryptohash.h"
 #include "common/hashfn.h"
 #include "direct.h"
+#include "inject.h"
 #include "store_event.h"
 #include "store_lease.h"
 #include "store_worker.h"
@@ -539,6 +540,7 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 	if (rule->to == rule->from)
 		return rule;
 
+	INJECT("worker.move");
 	ends = rule->to == WS_TERMINATING || rule->to == WS_TERMINATED;
 	spi_begin();
 	{
@@ -567,11 +569,13 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 		spi_run_one(&drain_profile, &args, "noting why a worker drains");
 	}
 	spi_end();
+	INJECT("worker.moved");
 	store_event_move(worker.id, no, rule, why, now);
 	if (ends)
 	{
 		LeaseEnd	end = {.outcome = OUTCOME_LOST, .error = rule->comment};
 
+		INJECT("worker.ended");
 		store_lease_end_all(LEASES_OF_WORKER, no, 0, (Datum) 0, &end, now);
 	}
 	return rule;
