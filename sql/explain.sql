@@ -348,7 +348,7 @@ SELECT ago, tenant, seconds > 0 AS served, started, p95_wait, longest_wait FROM 
 
 SELECT terminate_worker('explain-4', true);
 SELECT count(cancel_task(task_id)) FROM tasks WHERE kind = 'explain' AND state IN ('ready', 'held', 'scheduled', 'blocked');
-SELECT name, detail FROM check_invariants() WHERE NOT holds;
 DELETE FROM gpu_orch.attempt WHERE task_id IN (SELECT id FROM gpu_orch.task WHERE shape = 1);
 DELETE FROM gpu_orch.task WHERE shape = 1;
+SELECT name, detail FROM check_invariants() WHERE NOT holds;
 DROP ROLE explain_app, explain_two;

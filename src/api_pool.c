@@ -349,6 +349,12 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 	for (int i = 0; i < fleet.n_pools; i++)
 		if (fleet.pools[i].row.id == pool)
 			found = &fleet.pools[i];
+	if (found != NULL && found->row.unreadable != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("no pod can be created for pool \"%s\": its row makes no sense", name),
+				 errdetail("In short: %s.", found->row.unreadable),
+				 errhint("Set what is wrong with alter_pool().")));
 	if (found == NULL || found->plan.n_total + count > found->row.plan.max_workers)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_LIMIT),

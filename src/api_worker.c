@@ -114,7 +114,8 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 	if (!exists)
 	{
 		store_worker_lock(store_worker_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now), worker);
-		store_event("registered", worker_id, store_detail("origin", "external"), now);
+		store_event_added("registered", worker_id, worker->no, WS_ACTIVE,
+						  store_detail("origin", "external"), now);
 	}
 }
 

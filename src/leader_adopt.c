@@ -63,7 +63,8 @@ take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 	store_op_restore(worker, pool, nonce, pod->name, pod->id, price, made, now);
 	store_spend_open(worker, pool, price, pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED, made);
 	store_spend_pod(worker, pod->id, -1, now);
-	store_event("restored_pod", pod->env_worker, store_detail("pod_id", pod->id), now);
+	store_event_added("restored_pod", pod->env_worker, worker, WS_INITIALIZING,
+					  store_detail("pod_id", pod->id), now);
 }
 
 /*

@@ -111,7 +111,7 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 							 pod->price_micros > 0 ? pod->price_micros : op->price_micros,
 							 pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED,
 							 Max(op->sent_at, leader_when(leader, pod->created_at, op->sent_at)));
-		store_op_plan_delete(0, op->pool, op->pod_name, pod->id, now);
+		store_op_plan_delete(0, op->pool, op->pod_name, pod->id, "double_pod", NULL, now);
 		store_event("double_pod", op->pod_name, store_detail("pod_id", pod->id), now);
 		return;
 	}

@@ -258,7 +258,7 @@ count_pod(Round *round, const CloudPod *pod, const CloudOpRow *op)
 static void
 plan_delete(Round *round, const char *kind, int64 worker, int32 pool, const CloudPod *pod)
 {
-	store_op_plan_delete(worker, pool, pod->name, pod->id, round->now);
+	store_op_plan_delete(worker, pool, pod->name, pod->id, kind, NULL, round->now);
 	store_event(kind, pod->name, store_detail("pod_id", pod->id), round->now);
 	round->summary.orphans++;
 }
@@ -456,14 +456,15 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 		return;
 	ended = op->http_status == 204 ? op->answered_at : op->absent_since;
 	store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
-	if (op->worker == 0)
-	{
-		store_spend_close_pod(op->pod_id, ended);
-		return;
-	}
 	INJECT("reconcile.proved");
-	store_spend_close(op->worker, ended);
-	(void) store_worker_move(op->worker, "pod_absent_proved", NULL, round->now);
+	if (op->worker == 0)
+		store_spend_close_pod(op->pod_id, ended);
+	else
+		store_spend_close(op->worker, ended);
+	/* A pod that no worker has, or whose worker was ended before, ends by itself. */
+	if (op->worker == 0 ||
+		store_worker_move(op->worker, "pod_absent_proved", NULL, round->now) == NULL)
+		store_event("pod_ended", op->pod_name, store_detail("pod_id", op->pod_id), round->now);
 }
 
 /* Delete debts whose pod this list does not show. */

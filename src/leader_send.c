@@ -19,7 +19,7 @@
 #include "store_wanted.h"
 #include "utils/timestamp.h"
 
-/* Delay before a delete whose call could not be made is tried again. */
+/* Delay before an op is looked at again that could not be sent. */
 #define START_RETRY (5 * USECS_PER_SEC)
 
 /* Of so many ops the one is chosen that shows whether calls work again. */
@@ -132,6 +132,11 @@ may_send_create(Sending *sending, const Installation *installation, TimestampTz 
 	for (int i = 0; i < n; i++)
 		if (pools[i].id == sending->op.pool)
 			sending->pool = &pools[i];
+	if (sending->pool != NULL && sending->pool->unreadable != NULL)
+	{
+		store_op_postpone(sending->op.id, now + START_RETRY);
+		return false;
+	}
 	problem = store_wanted_problem(&sending->op, sending->pool, now);
 	if (problem != NULL)
 		call_off(sending, problem, now);
@@ -154,7 +159,7 @@ mark_sent(Leader *leader, void *arg)
 		return;
 	if (sending->op.worker != 0 &&
 		(!store_worker_is_free(sending->op.worker) ||
-		 !store_worker_lock(sending->op.worker, &worker)))
+		 (sending->op.kind == OP_CREATE && !store_worker_lock(sending->op.worker, &worker))))
 		return;
 	if (!store_op_lock(sending->op.id, &sending->op) || sending->op.state != OP_PLANNED)
 		return;
@@ -196,6 +201,15 @@ take_back(Leader *leader, void *arg)
 	store_spend_close(op->worker, 0);
 	(void) store_worker_move(op->worker, "create_refused", sending->error, now);
 	store_offer_refused(op->offer, now + REFUSED_RETRY);
+}
+
+/* An error keeps an op from being sent, as of a row that makes no sense: others go first. */
+static void
+postpone(Leader *leader, void *arg)
+{
+	const Sending *sending = arg;
+
+	store_op_postpone(sending->op.id, clock_now() + START_RETRY);
 }
 
 static int
@@ -267,12 +281,16 @@ send_op(Leader *leader, const CloudOpRow *op)
 
 	if (op->kind == OP_CREATE)
 		INJECT("intent.committed");
-	if (!leader_step(leader, "sending an op", mark_sent, &sending) || !sending.go)
+	if (!leader_step(leader, "sending an op", mark_sent, &sending))
 	{
-		if (sending.called_off)
-			leader->decide_at = clock_now();
+		sending.op = *op;
+		(void) leader_step(leader, "postponing an op", postpone, &sending);
 		return;
 	}
+	if (sending.called_off)
+		leader->decide_at = clock_now();
+	if (!sending.go)
+		return;
 	if (sending.op.kind == OP_CREATE)
 	{
 		INJECT("send.committed");

@@ -476,6 +476,12 @@ decide_desired(Plan *plan)
 {
 	PlanResult *out = plan->out;
 
+	if (plan->in->unreadable)
+	{
+		plan->wants = out->desired = capacity(plan);
+		out->bound_by = "unreadable";
+		return;
+	}
 	plan->wants = policy_wants(plan);
 	out->desired = plan->wants;
 	out->bound_by = policy_names[plan->in->pool.policy];
@@ -547,6 +553,8 @@ term_desired(Plan *plan)
 	if (pool->policy != POLICY_FIXED)
 		term(plan, "busy_plus_buffer", busy_plus_buffer(plan), "%d busy + idle_buffer %d", plan->busy,
 			 buffer(plan));
+	if (plan->in->unreadable)
+		term(plan, "unreadable", 1, "the pool's row cannot be read: its fleet stays as it is");
 	if (plan->in->soft_budget != NULL)
 		term(plan, "soft_budget", 1, "%s is used up: no idle buffer", plan->in->soft_budget);
 	term(plan, "replacement", plan->replacement, "for a worker older than max_worker_age");
@@ -718,15 +726,19 @@ plan_scale(const PlanInput *input, PlanResult *result)
 	if (!input->hold)
 	{
 		end_failed(&plan);
-		shed_excess(&plan);
-		plan.replacement = retire_expired(&plan);
+		if (!input->unreadable)
+		{
+			shed_excess(&plan);
+			plan.replacement = retire_expired(&plan);
+		}
 	}
 	decide_and_recall(&plan);
 	term_desired(&plan);
 	decide_creates(&plan);
 	if (!input->hold)
 	{
-		scale_in(&plan);
+		if (!input->unreadable)
+			scale_in(&plan);
 		end_drained(&plan);
 	}
 

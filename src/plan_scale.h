@@ -87,6 +87,7 @@ typedef struct PlanInput
 	int			claimable;		/* tasks in ready that this pool's workers match */
 	int			matching_external;	/* idle external workers that could serve them */
 	bool		hold;			/* the installation is not ours to act for: decide, do nothing */
+	bool		unreadable;		/* what the pool should be is not known: nobody comes, or goes for that */
 	bool		paused;			/* no creates */
 	bool		first_look_done;	/* a complete reconcile since the leader began */
 	int			budget_room;	/* creates that every hard budget still allows */

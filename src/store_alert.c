@@ -67,3 +67,43 @@ store_alert(const char *name, const char *subject, const char *detail, Timestamp
 	}
 	spi_end();
 }
+
+/* The subjects for which an alert is open. Allocated in the current memory context. */
+static int
+list_subjects(const char *name, char ***subjects)
+{
+	static SpiQuery query = {
+		"SELECT subject FROM gpu_orch.alert WHERE name = $1 AND cleared_at IS NULL", 1, {TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	int			n;
+
+	spi_begin();
+	spi_arg_text(&args, name);
+	n = (int) spi_read(&query, &args, 0);
+	*subjects = SPI_palloc((n + 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		(*subjects)[i] = spi_text(i, 1);
+	spi_end();
+	return n;
+}
+
+/* Raise the alert of this name for each of n cases, and clear it for whatever else it is open. */
+void
+store_alert_all(const char *name, const AlertCase *cases, int n, TimestampTz now)
+{
+	char	  **subjects;
+	int			n_open = list_subjects(name, &subjects);
+
+	for (int i = 0; i < n; i++)
+		store_alert(name, cases[i].subject, cases[i].detail, now);
+	for (int i = 0; i < n_open; i++)
+	{
+		bool		holds = false;
+
+		for (int c = 0; c < n; c++)
+			holds = holds || strcmp(cases[c].subject, subjects[i]) == 0;
+		if (!holds)
+			store_alert(name, subjects[i], NULL, now);
+	}
+}

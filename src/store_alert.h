@@ -27,7 +27,16 @@
 #define ALERT_DELETE_OWED "delete_owed"
 #define ALERT_DELETE_OWED_LONG "delete_owed_long"
 #define ALERT_PRICE_UNKNOWN "price_unknown"
+#define ALERT_POISONED_ROW "poisoned_row"
+
+/* One alert of a name among others. */
+typedef struct AlertCase
+{
+	const char *subject;
+	const char *detail;
+} AlertCase;
 
 extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
+extern void store_alert_all(const char *name, const AlertCase *cases, int n, TimestampTz now);
 
 #endif

@@ -32,9 +32,10 @@ store_detail(const char *key, const char *value)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+/* Where there is a rule, the states are its; else to_state, which may be NULL, is all there is. */
 static void
 add_event(const char *kind, const char *subject, int64 worker, const WorkerRule *rule,
-		  Jsonb *detail, TimestampTz now)
+		  const char *to_state, Jsonb *detail, TimestampTz now)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.event (at, kind, subject, worker, rule, from_state, to_state, actor,"
@@ -50,7 +51,7 @@ add_event(const char *kind, const char *subject, int64 worker, const WorkerRule 
 	spi_arg(&args, Int64GetDatum(worker), worker == 0);
 	spi_arg(&args, Int32GetDatum(rule ? rule->rule : 0), rule == NULL);
 	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->from) : NULL);
-	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->to) : NULL);
+	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->to) : to_state);
 	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
 	spi_arg_jsonb(&args, detail);
 	spi_run_one(&query, &args, "recording an event");
@@ -61,7 +62,7 @@ add_event(const char *kind, const char *subject, int64 worker, const WorkerRule 
 void
 store_event(const char *kind, const char *subject, Jsonb *detail, TimestampTz now)
 {
-	add_event(kind, subject, 0, NULL, detail, now);
+	add_event(kind, subject, 0, NULL, NULL, detail, now);
 }
 
 /* Record a worker's move: the event is named after its cause and carries the rule. */
@@ -69,7 +70,15 @@ void
 store_event_move(const char *subject, int64 worker, const WorkerRule *rule, const char *detail,
 				 TimestampTz now)
 {
-	add_event(rule->cause, subject, worker, rule, store_detail("why", detail), now);
+	add_event(rule->cause, subject, worker, rule, NULL, store_detail("why", detail), now);
+}
+
+/* Record that a worker was added, in this state; detail may be NULL. */
+void
+store_event_added(const char *kind, const char *subject, int64 worker, WorkerState state,
+				  Jsonb *detail, TimestampTz now)
+{
+	add_event(kind, subject, worker, NULL, fsm_worker_state_name(state), detail, now);
 }
 
 static void

@@ -13,9 +13,9 @@
 #include "inject.h"
 #include "match.h"
 #include "plan_place.h"
-#include "store_alert.h"
 #include "store_breaker.h"
 #include "store_budget.h"
+#include "store_event.h"
 #include "store_fleet.h"
 #include "store_offer_stats.h"
 #include "store_op.h"
@@ -94,7 +94,8 @@ assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 		for (int p = 0; p < fleet->n_pools; p++)
 		{
 			FleetPool  *pool = &fleet->pools[p];
-			bool		full = live_workers(&pool->input) >= pool->row.plan.max_workers;
+			bool		full = pool->row.unreadable != NULL ||
+				live_workers(&pool->input) >= pool->row.plan.max_workers;
 
 			if (pool->row.dropped || pool->row.plan.max_workers == 0 ||
 				(pool->row.capabilities != NULL &&
@@ -185,6 +186,23 @@ rate_left(TimestampTz now)
 					 store_op_creates_since(now - USECS_PER_MINUTE));
 }
 
+/* Note the pools and workers whose rows make no sense. */
+static void
+note_unreadable(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
+{
+	AlertCase  *next = palloc((fleet->n_pools + n_workers + 1) * sizeof(AlertCase));
+
+	fleet->unreadable = next;
+	for (int p = 0; p < fleet->n_pools; p++)
+		if (fleet->pools[p].row.unreadable != NULL)
+			*next++ = (AlertCase) {fleet->pools[p].row.name, fleet->pools[p].row.unreadable};
+	for (int w = 0; w < n_workers; w++)
+		if (workers[w].unreadable != NULL)
+			*next++ = (AlertCase) {psprintf("worker %s", workers[w].id),
+				psprintf("its state \"%s\" is none", workers[w].unreadable)};
+	fleet->n_unreadable = next - fleet->unreadable;
+}
+
 /*
  * Read everything and plan all pools. Writes nothing. False when there is no
  * installation yet, which is to say that no leader has been here. Results are
@@ -226,6 +244,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		pool->row = pools[p];
 		pool->input.pool = pools[p].plan;
 		pool->input.hold = fleet->installation.hold;
+		pool->input.unreadable = pools[p].unreadable != NULL;
 		pool->input.paused = fleet->installation.paused;
 		pool->input.first_look_done = first_look_done;
 		fill_budgets(pool, budgets, n_budgets);
@@ -263,6 +282,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 			fleet->summary.idle++;
 	}
 
+	note_unreadable(fleet, workers, n_workers);
 	assign_demand(fleet, workers, n_workers);
 	for (int p = 0; p < fleet->n_pools; p++)
 	{
@@ -391,10 +411,11 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	if (canary)
 		store_breaker_send_canary(pool->image, worker);
 	store_op_plan_create(worker, chosen, installation, price, decision, now);
+	store_event_added("intent", id, worker, WS_SPAWNING, NULL, now);
 	return id;
 }
 
-/* Raise or clear the alerts about money, for a fleet as it was planned just now. */
+/* Raise or clear the alerts about money and about rows, for a fleet as it was planned just now. */
 void
 store_fleet_watch(const FleetPlan *fleet, TimestampTz now)
 {
@@ -417,6 +438,7 @@ store_fleet_watch(const FleetPlan *fleet, TimestampTz now)
 		if (!budgets[i].plan.hard && plan_budget_left(&budgets[i].plan) <= 0)
 			appendStringInfo(&soft, "%s%s: %s", soft.len > 0 ? "; " : "", budgets[i].owner,
 							 budgets[i].name);
+	store_alert_all(ALERT_POISONED_ROW, fleet->unreadable, fleet->n_unreadable, now);
 	store_alert(ALERT_BUDGET_HARD, "fleet", hard.len > 0 ? hard.data : NULL, now);
 	store_alert(ALERT_BUDGET_SOFT, "fleet", soft.len > 0 ? soft.data : NULL, now);
 	store_spend_watch(now);

@@ -8,6 +8,7 @@
 
 #include "plan_scale.h"
 #include "shmem.h"
+#include "store_alert.h"
 #include "store_installation.h"
 #include "store_pool.h"
 #include "store_worker.h"
@@ -27,6 +28,8 @@ typedef struct FleetPlan
 	int			n_pools;
 	PlanInput	external;		/* workers without a pool of ours */
 	PlanResult	external_plan;
+	AlertCase  *unreadable;		/* pools and workers whose rows make no sense */
+	int			n_unreadable;
 	CycleSummary summary;		/* status and, where planned, actions */
 } FleetPlan;
 

@@ -33,7 +33,8 @@ count_owed(void)
 /*
  * Stop creating, end every cloud worker, and announce a delete for each pod that is
  * known. Returns how many deletes are owed, older ones included. Locks the installation,
- * then the workers in the order of their numbers, and waits for who has them.
+ * then the workers in the order of their numbers, and waits for who has them. A worker
+ * whose row cannot be read has its alert, and is ended once that is mended.
  */
 int64
 store_kill_fleet(TimestampTz now)
@@ -44,7 +45,7 @@ store_kill_fleet(TimestampTz now)
 	store_installation_kill(now);
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
-		if (workers[i].origin == WO_CLOUD)
+		if (workers[i].origin == WO_CLOUD && workers[i].unreadable == NULL)
 			(void) store_worker_move(workers[i].no, "kill", NULL, now);
 	store_op_plan_owed_deletes(now);
 	return count_owed();

@@ -159,10 +159,9 @@ store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_na
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id,"
-		" price_micros, planned_at, sent_at, answered_at, settled_at, reason, requested_by) "
-		"VALUES ('create', 'done', $1, $2, $3, $4, $5, $6, $7, $7, $8, $8, 'restored', $9)",
-		9, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-			TEXTOID}
+		" price_micros, planned_at, sent_at, answered_at, settled_at, reason, cause) "
+		"VALUES ('create', 'done', $1, $2, $3, $4, $5, $6, $7, $7, $8, $8, 'restored', 'restored_pod')",
+		8, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 
@@ -175,28 +174,29 @@ store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_na
 	spi_arg_int8(&args, price_micros);
 	spi_arg_time(&args, sent_at);
 	spi_arg_time(&args, now);
-	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
 	spi_run_one(&query, &args, "restoring a create");
 	spi_end();
 }
 
 /*
  * Announce the delete of a pod, unless one is open already; worker 0 for a pod
- * that no row knows, but that the provider showed under our name.
+ * that no row knows, but that the provider showed under our name. The cause is that of
+ * the move that ended the worker, or the kind of the event that tells of the pod;
+ * requested_by the operator that ended it, NULL if none did.
  */
 void
 store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char *pod_id,
-					 TimestampTz now)
+					 const char *cause, const char *requested_by, TimestampTz now)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id, due_at,"
-		" planned_at, requested_by, verified) "
-		"SELECT 'delete', 'planned', $1, $2, $3, $4, $5, $6, $6, $7, $2 IS NULL OR EXISTS"
+		" planned_at, requested_by, cause, verified) "
+		"SELECT 'delete', 'planned', $1, $2, $3, $4, $5, $6, $6, $7, $8, $2 IS NULL OR EXISTS"
 		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'create' AND worker = $2 AND pod_id = $5"
 		"  AND verified) WHERE NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'delete' AND pod_id = $5"
 		"  AND state IN ('planned', 'sent', 'unknown'))",
-		7, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
+		8, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 	char		nonce[POD_NONCE_LENGTH + 1];
@@ -209,7 +209,8 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 	spi_arg_text(&args, pod_name);
 	spi_arg_text(&args, pod_id);
 	spi_arg_time(&args, now);
-	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	spi_arg_text(&args, requested_by);
+	spi_arg_text(&args, cause);
 	INJECT("delete.planned");
 	spi_run(&query, &args);
 	spi_end();
@@ -217,7 +218,7 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 
 /*
  * Announce a delete for each terminating worker whose pod is known and that has
- * none open. Returns how many.
+ * none open, for the cause of its move there. Returns how many.
  */
 int
 store_op_plan_owed_deletes(TimestampTz now)
@@ -225,8 +226,12 @@ store_op_plan_owed_deletes(TimestampTz now)
 	static SpiQuery query = {
 		"SELECT w.no, w.pool, p.pod_id,"
 		" coalesce((SELECT o.pod_name FROM gpu_orch.cloud_op o WHERE o.worker = w.no"
-		"           AND o.kind = 'create' ORDER BY o.id DESC LIMIT 1), w.id) "
+		"           AND o.kind = 'create' ORDER BY o.id DESC LIMIT 1), w.id), e.kind,"
+		" CASE WHEN e.kind IN ('terminate', 'kill') THEN e.actor END "
 		"FROM gpu_orch.worker w JOIN gpu_orch.worker_profile p ON p.worker = w.no "
+		"LEFT JOIN LATERAL (SELECT e.kind, e.actor FROM gpu_orch.event e WHERE e.worker = w.no"
+		"  AND e.to_state = 'terminating' AND e.from_state <> 'terminating'"
+		"  ORDER BY e.id DESC LIMIT 1) e ON true "
 		"WHERE w.state <> 'terminated' AND w.state = 'terminating' AND p.pod_id IS NOT NULL"
 		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no"
 		"                 AND o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown'))",
@@ -243,6 +248,8 @@ store_op_plan_owed_deletes(TimestampTz now)
 			int32		pool;
 			char	   *pod_id;
 			char	   *name;
+			char	   *cause;
+			char	   *operator;
 		}		   *owed = palloc((n + 1) * sizeof(*owed));
 
 		for (int i = 0; i < n; i++)
@@ -251,9 +258,12 @@ store_op_plan_owed_deletes(TimestampTz now)
 			owed[i].pool = spi_int4(i, 2);
 			owed[i].pod_id = spi_text(i, 3);
 			owed[i].name = spi_text(i, 4);
+			owed[i].cause = spi_text(i, 5);
+			owed[i].operator = spi_text(i, 6);
 		}
 		for (int i = 0; i < n; i++)
-			store_op_plan_delete(owed[i].worker, owed[i].pool, owed[i].name, owed[i].pod_id, now);
+			store_op_plan_delete(owed[i].worker, owed[i].pool, owed[i].name, owed[i].pod_id,
+								 owed[i].cause, owed[i].operator, now);
 	}
 	spi_end();
 	return n;
@@ -314,7 +324,7 @@ store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
 	return n;
 }
 
-/* Planned creates of workers that are not spawning any more. */
+/* Planned creates of workers that are not spawning any more, as far as their rows can be read. */
 int
 store_op_abandoned(CloudOpRow **ops)
 {
@@ -322,7 +332,8 @@ store_op_abandoned(CloudOpRow **ops)
 		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op o "
 		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = 'create'"
 		" AND EXISTS (SELECT 1 FROM gpu_orch.worker w WHERE w.no = o.worker"
-		"             AND w.state <> 'spawning') ORDER BY id",
+		"             AND w.state <> 'spawning' AND w.state::text IN"
+		"             (SELECT t.to_state::text FROM gpu_orch.worker_transition t)) ORDER BY id",
 		0, {0}
 	};
 	int			n;
@@ -406,6 +417,23 @@ store_op_latest(int64 worker, OpKind kind, CloudOpRow *op)
 	spi_arg_int8(&args, worker);
 	spi_arg_text(&args, kind == OP_CREATE ? "create" : "delete");
 	return read_one(&query, &args, op);
+}
+
+/* Let a planned op wait until then. */
+void
+store_op_postpone(int64 id, TimestampTz due_at)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET due_at = $2 WHERE id = $1 AND state = 'planned'",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	spi_arg_time(&args, due_at);
+	spi_run(&query, &args);
+	spi_end();
 }
 
 /* Mark an op as sent by the leader of this epoch; the commit comes before the call. */

@@ -63,7 +63,8 @@ extern void store_op_restore(int64 worker, int32 pool, const char *nonce, const 
 							 const char *pod_id, int64 price_micros, TimestampTz sent_at,
 							 TimestampTz now);
 extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,
-								 const char *pod_id, TimestampTz now);
+								 const char *pod_id, const char *cause, const char *requested_by,
+								 TimestampTz now);
 extern void store_op_watch_deletes(TimestampTz now);
 extern int	store_op_plan_owed_deletes(TimestampTz now);
 extern int	store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now);
@@ -73,6 +74,7 @@ extern bool store_op_lock(int64 id, CloudOpRow *op);
 extern int	store_op_open(CloudOpRow **ops);
 extern bool store_op_find_by_name(const char *pod_name, CloudOpRow *op);
 extern bool store_op_latest(int64 worker, OpKind kind, CloudOpRow *op);
+extern void store_op_postpone(int64 id, TimestampTz due_at);
 extern void store_op_sent(int64 id, int64 epoch, TimestampTz now);
 extern void store_op_answer(int64 id, OpState state, int http_status, const char *reason,
 							const char *message, const char *pod_id, TimestampTz due_at,

@@ -460,9 +460,46 @@ store_pool_read_policy_options(PlanPool *plan, Jsonb *policy_options)
 	return NULL;
 }
 
+/* Whether a value is an object, or there is none. */
+static bool
+is_object(Jsonb *value)
+{
+	return value == NULL || JB_ROOT_IS_OBJECT(value);
+}
+
+/*
+ * Look whether a pool's row says what the pool should be: it may come from an edit by
+ * hand, or from a later version. If not, what is wrong with it is noted, and what
+ * could not be read is as if it were not set. A dropped pool needs no more than is there.
+ */
+static void
+check_row(PoolRow *pool)
+{
+	const char *wrong = NULL;
+
+	if (pool->env == NULL || !is_object(pool->env))
+		pool->unreadable = "its env is not an object";
+	if (!is_object(pool->capabilities))
+	{
+		pool->capabilities = NULL;
+		pool->unreadable = "its capabilities are not an object";
+	}
+	if (pool->policy_options == NULL || !is_object(pool->policy_options))
+		pool->unreadable = "its policy_options are not an object";
+	else
+		wrong = store_pool_read_policy_options(&pool->plan, pool->policy_options);
+	if (wrong != NULL)
+		pool->unreadable = psprintf("its policy option %s", wrong);
+	if (!plan_policy_parse(pool->policy, &pool->plan.policy))
+		pool->unreadable = psprintf("its policy \"%s\" is not one of this version", pool->policy);
+	if (pool->dropped)
+		pool->unreadable = NULL;
+}
+
 /*
  * All pools that are not dropped, or dropped but with a worker left, in the order
- * in which demand is given to them. Allocated in the current memory context.
+ * in which demand is given to them. Allocated in the current memory context. One whose
+ * row makes no sense says so in unreadable, and nobody may come for it or go for that.
  */
 int
 store_pool_list(PoolRow **pools)
@@ -496,13 +533,10 @@ store_pool_list(PoolRow **pools)
 		pool->name = spi_text(i, 2);
 		plan_pool_init(&pool->plan);
 		pool->policy = spi_text(i, 3);
-		if (!plan_policy_parse(pool->policy, &pool->plan.policy))
-			elog(ERROR, "gpu_orch: pool \"%s\" has an unknown policy \"%s\"", pool->name,
-				 pool->policy);
 		pool->plan.min_workers = spi_int4(i, 4);
 		pool->plan.max_workers = spi_int4(i, 5);
 		pool->plan.idle_buffer = spi_int4(i, 6);
-		(void) store_pool_read_policy_options(&pool->plan, read_jsonb(i, 7));
+		pool->policy_options = read_jsonb(i, 7);
 		pool->plan.idle_timeout = read_seconds(i, 8);
 		pool->plan.heartbeat_timeout =
 			spi_null(i, 9) ? guc_heartbeat_timeout / 1000.0 : read_seconds(i, 9);
@@ -527,6 +561,8 @@ store_pool_list(PoolRow **pools)
 		pool->env = read_jsonb(i, 28);
 	}
 	spi_end();
+	for (int i = 0; i < n; i++)
+		check_row(&(*pools)[i]);
 	return n;
 }
 

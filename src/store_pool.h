@@ -13,6 +13,8 @@ typedef struct PoolRow
 	int32		id;
 	char	   *name;
 	char	   *policy;
+	Jsonb	   *policy_options;
+	const char *unreadable;		/* what is wrong with the row; NULL: nothing */
 	PlanPool	plan;			/* what the planner wants to know */
 	Jsonb	   *capabilities;	/* what its workers offer: declared, else last registered, else NULL */
 	int64		max_price_micros;	/* per hour for one pod; negative: none */

@@ -582,6 +582,19 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 }
 
 /*
+ * Take over a worker's state. One that is none is noted, and the worker is then as one
+ * that is being ended: it has a place, bills, is of no use, and nothing is done to it.
+ */
+static void
+read_state_if_any(WorkerInfo *worker, uint64 row, int column)
+{
+	worker->state = WS_TERMINATING;
+	worker->unreadable = NULL;
+	if (!fsm_worker_state_parse(spi_text(row, column), &worker->state))
+		worker->unreadable = spi_text(row, column);
+}
+
+/*
  * All workers that are not terminated, in the order of their numbers. Returns
  * how many; the array and its strings are allocated in the current context.
  */
@@ -617,7 +630,7 @@ store_worker_list(WorkerInfo **workers)
 		worker->id = spi_text(i, 2);
 		worker->origin = read_origin(i, 3);
 		worker->pool = spi_int4(i, 4);
-		worker->state = read_state(i, 5);
+		read_state_if_any(worker, i, 5);
 		worker->state_since = spi_time(i, 6);
 		worker->created_at = spi_time(i, 7);
 		worker->last_heartbeat = spi_time(i, 8);

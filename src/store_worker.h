@@ -73,6 +73,7 @@ typedef struct WorkerInfo
 	bool		claimed;		/* it has held a lease, ever */
 	int32		registrations;	/* since the last of which it has not answered for a task, or 0 */
 	TimestampTz passed_since;	/* since when tasks wait that it could claim; 0: none does */
+	char	   *unreadable;		/* what its row says, which is no state; NULL: it says one */
 } WorkerInfo;
 
 extern void worker_token_make(char token[TOKEN_LENGTH + 1]);

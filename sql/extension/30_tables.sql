@@ -160,7 +160,7 @@ CREATE TABLE gpu_orch.pool (
     registry_id        text,
     min_cuda_version   text,
     capabilities       jsonb,
-    policy             text NOT NULL DEFAULT 'queue_ratio',
+    policy             text NOT NULL DEFAULT 'queue_ratio' CHECK (policy IN ('queue_ratio', 'one_to_one', 'fixed')),
     policy_options     jsonb NOT NULL DEFAULT '{}',
     idle_timeout       interval NOT NULL DEFAULT '5 minutes' CHECK (idle_timeout >= '0'),
     heartbeat_timeout  interval CHECK (heartbeat_timeout > '0'),
@@ -324,6 +324,7 @@ CREATE TABLE gpu_orch.cloud_op (
     reason       text,
     message      text,
     requested_by name,
+    cause        text,
     verified     boolean NOT NULL DEFAULT false
 );
 CREATE INDEX cloud_op_open ON gpu_orch.cloud_op (state) WHERE state IN ('planned', 'sent', 'unknown');
@@ -331,6 +332,9 @@ CREATE INDEX cloud_op_worker ON gpu_orch.cloud_op (worker);
 CREATE INDEX cloud_op_pod_name ON gpu_orch.cloud_op (pod_name) WHERE kind = 'create';
 CREATE INDEX cloud_op_sent ON gpu_orch.cloud_op (sent_at) WHERE kind = 'create';
 CREATE INDEX cloud_op_unverified ON gpu_orch.cloud_op (pod_id) WHERE NOT verified AND pod_id IS NOT NULL;
+COMMENT ON COLUMN gpu_orch.cloud_op.cause IS
+    'Why, where no decision asked for it: of a delete the cause that ended the worker, or the kind of event that told of the pod; of a create only that its rows were restored';
+COMMENT ON COLUMN gpu_orch.cloud_op.requested_by IS 'The operator that asked for it; null: nobody did, it was decided or followed';
 COMMENT ON COLUMN gpu_orch.cloud_op.verified IS
     'The provider itself showed the pod_id under the op''s pod_name; without that no delete is sent';
 COMMENT ON TABLE gpu_orch.cloud_op IS
@@ -437,6 +441,8 @@ INSERT INTO gpu_orch.alert_rule (name, level, meaning, action) VALUES
      'Look at the logs of its pods. alter_pool() of a pool that uses it, with another image or with {}, has the next pod tried at once.'),
     ('request_refused', 'critical', 'Every offer of a pool says that the request itself is wrong; nothing is created for it any more',
      'Correct the pool''s options with alter_pool(), which also has it tried again.'),
+    ('poisoned_row', 'critical', 'The row of a pool or a worker makes no sense; nothing is created, or ended for want of demand, by that row, and all others go on',
+     'Set what is wrong with alter_pool(), or mend the row of the worker by hand. It may come from an edit by hand, or from a later version.'),
     ('no_capacity', 'warning', 'No offer of a pool has a machine',
      'Wait, or give the pool more GPU types or data centers with alter_pool().'),
     ('price_unknown', 'warning', 'The provider''s catalog names no price for pods that are announced or run; they count as the dearest that they may be',

@@ -188,7 +188,7 @@ COMMENT ON VIEW gpu_orch.worker_performance IS 'What each worker did within seve
 CREATE VIEW gpu_orch.cloud_ops AS
 SELECT o.id AS op_id, o.kind, o.state::text AS state, w.id AS worker, p.name AS pool, o.pod_name, o.pod_id, o.gpu_type,
        o.data_center, round(o.price_micros / 1000000.0, 6) AS price_per_hour, o.decision, o.tries, o.due_at, o.planned_at,
-       o.sent_at, o.answered_at, o.settled_at, o.http_status, o.reason, o.message, o.requested_by
+       o.sent_at, o.answered_at, o.settled_at, o.http_status, o.reason, o.message, o.requested_by, o.cause
 FROM gpu_orch.cloud_op o
 LEFT JOIN gpu_orch.worker w ON w.no = o.worker
 LEFT JOIN gpu_orch.pool p ON p.id = o.pool;

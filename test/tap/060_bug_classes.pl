@@ -215,5 +215,86 @@ subtest 'budget missing' => sub {
 	end_pool('budget');
 };
 
+# Raised for this subject and not cleared.
+sub alert_holds
+{
+	my ($alert, $subject) = @_;
+
+	return "SELECT count(*) = 1 FROM gpu_orch.alerts WHERE alert = '$alert' AND subject = '$subject' AND cleared_at IS NULL";
+}
+
+subtest 'one poisoned row stops the loop' => sub {
+	my $constraint = sql(q{SELECT conname FROM pg_constraint WHERE conrelid = 'gpu_orch.pool'::regclass
+		AND pg_get_constraintdef(oid) ~ 'policy'});
+
+	pool('poisoned', 14, '{}');
+	like((($node->psql('postgres', q{UPDATE gpu_orch.pool SET policy = 'nonsense' WHERE name = 'poisoned'}))[2]),
+		qr/violates check constraint "$constraint"/, 'a policy of another version is refused');
+	sql("ALTER TABLE gpu_orch.pool DROP CONSTRAINT $constraint");
+
+	# Poisoned together with the announcement of more creates than calls may be under way at once.
+	my ($kept, $ended) = split /\n/, sql(q{SELECT gpu_orch.spawn_worker('poisoned', 2)});
+	ok(until_true(q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE pool = 'poisoned' AND state = 'initializing'}), 'a pool has two pods');
+	my $before = creates();
+	sql(q{BEGIN;
+		SELECT gpu_orch.spawn_worker('poisoned', 12);
+		UPDATE gpu_orch.pool SET policy = 'nonsense', policy_options = '{"fixed_workers": 0, "spawning_grace": 0, "scale_down_grace": 0}'
+			WHERE name = 'poisoned';
+		COMMIT});
+	pool('sound', 1, '{"policy_options": {"fixed_workers": 1}}');
+	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'sound' AND state = 'initializing'}), 'the others go on');
+	ok(until_true(alert_holds('poisoned_row', 'poisoned')), 'an alert names the pool');
+	like(sql(q{SELECT detail FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), qr/policy "nonsense"/, 'and what is wrong');
+	is(sql(q{SELECT term FROM gpu_orch.explain_scaling('poisoned') WHERE bound}), 'unreadable', 'as does explain_scaling');
+	like((($node->psql('postgres', q{SELECT gpu_orch.spawn_worker('poisoned')}))[2]), qr/its row makes no sense/, 'nobody can spawn for it');
+	sql("SELECT gpu_orch.terminate_worker('$ended', true)");
+	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$ended'"), 'one that an operator ends is deleted');
+	ok(until_true("SELECT ended_at IS NOT NULL FROM gpu_orch.cost_estimate WHERE worker_id = '$ended'"), 'and paid for until then');
+	sql('SELECT gpu_orch.run_cycle()') for 1 .. 3;
+	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$kept'"), 'initializing', 'the other is not ended for want of demand');
+	is(creates() - $before, 1, 'nothing is created for the pool');
+	is(sql(q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE pool = 'poisoned' AND state = 'planned'}), 12, 'and what was announced is not called off');
+	sql(q{UPDATE gpu_orch.pool SET policy = 'fixed', policy_options = '{"fixed_workers": 13}' WHERE name = 'poisoned'});
+	ok(until_true(q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), 'mended, the alert is cleared');
+	ok(until_true(q{SELECT count(*) = 13 FROM gpu_orch.workers WHERE pool = 'poisoned' AND state = 'initializing'}), 'and what was announced is sent');
+	sql(q{UPDATE gpu_orch.pool SET policy_options = '{"no_such": 1}' WHERE name = 'poisoned'});
+	ok(until_true(alert_holds('poisoned_row', 'poisoned')), 'a policy option of another version is another reason');
+	sql(q{SELECT gpu_orch.drop_pool('poisoned')});
+	ok(until_true(q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), 'a dropped pool needs none');
+	sql("ALTER TABLE gpu_orch.pool ADD CONSTRAINT $constraint CHECK (policy IN ('queue_ratio', 'one_to_one', 'fixed'))");
+
+	# A worker in no state.
+	sql(q{ALTER DOMAIN gpu_orch.worker_state DROP CONSTRAINT worker_state_check});
+	my $limbo = sql(q{SELECT worker_id FROM gpu_orch.workers WHERE pool = 'sound'});
+	my $pod = sql("SELECT pod_id FROM gpu_orch.workers WHERE worker_id = '$limbo'");
+	sql("UPDATE gpu_orch.worker SET state = 'limbo' WHERE id = '$limbo'");
+	ok(until_true(alert_holds('poisoned_row', "worker $limbo")), 'an alert names the worker');
+	sql(q{SELECT gpu_orch.alter_pool('sound', '{"max_workers": 2}')});
+	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'sound' AND state = 'initializing'}), 'its pool goes on, and counts its place');
+	sql(q{SELECT gpu_orch.advance_clock('1 second'); SELECT gpu_orch.reconcile_now(); SELECT gpu_orch.run_cycle()}) for 1 .. 4;
+	is(scalar(grep { $_->{id} eq $pod } $provider->pods(1)), 1, 'its pod is left alone');
+	is(sql(q{SELECT count(*) FROM gpu_orch.spend WHERE ended_at IS NULL AND worker IN (SELECT no FROM gpu_orch.worker WHERE state = 'limbo')}), 1, 'and paid for');
+	sql("UPDATE gpu_orch.worker SET state = 'initializing' WHERE id = '$limbo'");
+	ok(until_true(q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), 'mended, the alert is cleared');
+	sql(q{ALTER DOMAIN gpu_orch.worker_state ADD CONSTRAINT worker_state_check
+		CHECK (VALUE IN ('spawning', 'initializing', 'active', 'draining', 'terminating', 'terminated'))});
+	end_pool('sound');
+};
+
+subtest 'stockout vs crash loop confused' => sub {
+	$provider->fault({call => 'create', action => 'no_capacity', gpu => 'NVIDIA A40'});
+	pool('stockout', 1, '{"policy_options": {"fixed_workers": 1}}', 'NVIDIA A40');
+	ok(until_true(alert_holds('no_capacity', 'stockout')), 'a stockout has its alert');
+	is(sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert IN ('image_broken', 'request_refused') AND cleared_at IS NULL}), 0, 'and no other');
+	is(sql(q{SELECT count(*) FROM gpu_orch.image_breakers}), 0, 'its image is not blamed');
+	end_pool('stockout');
+	pool('crash', 1, '{"image": "image:broken", "policy_options": {"fixed_workers": 1}, "spawn_timeout": "1 minute"}', 'NVIDIA L4');
+	ok($provider->wait_until(sub { sql(q{SELECT gpu_orch.advance_clock('30 seconds')});
+		return sql(alert_holds('image_broken', 'image:broken')) eq 't'; }, 'the alert comes'), 'a crash loop has its own');
+	is(sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert IN ('no_capacity', 'request_refused') AND cleared_at IS NULL}), 0, 'and no other');
+	is(sql(q{SELECT count(*) FROM gpu_orch.offers WHERE pool = 'crash' AND (refusals > 0 OR passed_over)}), 0, 'its offer is not blamed');
+	end_pool('crash');
+};
+
 $node->stop;
 done_testing();

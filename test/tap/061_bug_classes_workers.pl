@@ -15,7 +15,7 @@ use Wire;
 my $worker = $ENV{GPU_ORCH_WORKER} // "$FindBin::Bin/../../worker/gpu-orch-worker";
 my $dir = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir());
 my $provider = Provider->start('--boot-seconds', '0', '--launch',
-	"exec $worker --kind wait --poll 0.2 --handler 'cat > /dev/null; while ! [ -e $dir/go ]; do sleep 0.05; done; echo {}'");
+	"while [ \$GPU_ORCH_POOL = fresh ] && ! [ -e $dir/booted ]; do sleep 0.05; done; exec $worker --kind wait --poll 0.2 --handler 'cat > /dev/null; while ! [ -e $dir/go ]; do sleep 0.05; done; echo {}'");
 my $node = $provider->new_node('working', "max_connections = 100\ngpu_orch.heartbeat_timeout = '1d'\n");
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -50,6 +50,21 @@ subtest 'draining counted as capacity' => sub {
 	ok(until_true(q{SELECT bool_and(state = 'succeeded') FROM gpu_orch.tasks}), 'both tasks are done');
 	unlink "$dir/go";
 	end_pool('drain');
+};
+
+subtest 'fresh worker killed as idle before its first task' => sub {
+	sql(q{SELECT gpu_orch.create_pool('fresh', 'image:1', ARRAY['NVIDIA L4'], max_workers => 1,
+		options => '{"policy": "one_to_one", "idle_timeout": 0, "policy_options": {"scale_down_grace": 0, "drain_settle": 0}}')});
+	my $id = sql(q{SELECT gpu_orch.spawn_worker('fresh')});
+	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'a pod boots');
+	sql(q{SELECT gpu_orch.advance_clock('2 minutes')});
+	append_to_file("$dir/booted", '');
+	ok(until_true("SELECT state <> 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'for two minutes');
+	sql('SELECT gpu_orch.run_cycle()') for 1 .. 5;
+	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'active', 'it is given as long for a first task, whatever the idle timeout');
+	sql(q{SELECT gpu_orch.advance_clock('4 minutes'); SELECT gpu_orch.run_cycle()});
+	ok(until_true("SELECT state NOT IN ('initializing', 'active') FROM gpu_orch.workers WHERE worker_id = '$id'"), 'and no longer');
+	end_pool('fresh');
 };
 
 subtest 'minimum vs idle timeout recreate loop' => sub {
