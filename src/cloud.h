@@ -134,8 +134,8 @@ typedef struct CloudAnswer
 
 typedef struct CloudSession CloudSession;
 
-extern CloudSession *cloud_open(const char *api_url, const char *key, int connect_timeout_ms,
-								int timeout_ms, char **error);
+extern CloudSession *cloud_open(const char *api_url, const char *key, const char *ca_file,
+								int connect_timeout_ms, int timeout_ms, char **error);
 extern void cloud_set_key(CloudSession *session, const char *key);
 extern bool cloud_try_key(CloudSession *session, int64 tag, const char *key, char **error);
 extern void cloud_close(CloudSession *session);

@@ -39,6 +39,7 @@ struct CloudSession
 	HttpClient *client;
 	char *api_url; /* without a slash at the end */
 	char *key;
+	char *ca_file; /* NULL: the system's certificates */
 	int connect_timeout_ms;
 	int timeout_ms;
 	dlist_head calls;
@@ -92,10 +93,11 @@ forget(char *secret)
 /*
  * Open a session with the provider; nothing is sent. NULL with a reason palloc'd in
  * *error if the URL is refused or libcurl cannot be started. Lives until cloud_close().
+ * Servers are verified by the certificates in ca_file, NULL or empty: by the system's.
  */
 CloudSession *
-cloud_open(const char *api_url, const char *key, int connect_timeout_ms, int timeout_ms,
-		   char **error)
+cloud_open(const char *api_url, const char *key, const char *ca_file, int connect_timeout_ms,
+		   int timeout_ms, char **error)
 {
 	char *problem = http_client_url_problem(api_url);
 	CloudSession *session;
@@ -119,6 +121,7 @@ cloud_open(const char *api_url, const char *key, int connect_timeout_ms, int tim
 	session->api_url = MemoryContextStrdup(context, api_url);
 	session->api_url[len] = '\0';
 	session->key = MemoryContextStrdup(context, key);
+	session->ca_file = text_given(ca_file) ? MemoryContextStrdup(context, ca_file) : NULL;
 	session->connect_timeout_ms = connect_timeout_ms;
 	session->timeout_ms = timeout_ms;
 	dlist_init(&session->calls);
@@ -254,6 +257,7 @@ send_request(CloudSession *session, RunpodCall *call, HttpMethod method, const c
 		psprintf("%s%s", session->api_url, path);
 	request.body = body;
 	request.bearer = call->key;
+	request.ca_file = session->ca_file;
 	request.connect_timeout_ms = session->connect_timeout_ms;
 	request.timeout_ms = session->timeout_ms;
 	request.stall_timeout_s = call->call == CLOUD_CREATE ? 0 : STALL_TIMEOUT_S;
@@ -380,7 +384,7 @@ spec_problem(const CloudPodSpec *spec, const StringInfoData *body)
 	return json_read_text_problem(body->data, body->len);
 }
 
-/* Create a pod: one request, on a connection of its own, never repeated. */
+/* Create a pod: one request, on an HTTP/1.1 connection of its own, never repeated. */
 bool
 cloud_start_create(CloudSession *session, int64 tag, const CloudPodSpec *spec, char **error)
 {

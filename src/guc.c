@@ -25,6 +25,7 @@ bool		guc_enabled = true;
 int			guc_event_debounce = 50;
 int			guc_heartbeat_interval = 5000;
 int			guc_heartbeat_timeout = 30000;
+char	   *guc_http_ca_file = NULL;
 int			guc_http_connect_timeout = 10000;
 int			guc_http_timeout = 60000;
 int			guc_kill_cap_percent = 20;
@@ -102,6 +103,10 @@ guc_init(void)
 							"otherwise.",
 							NULL, &guc_heartbeat_timeout, 30000, 200, 86400000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("gpu_orch.http_ca_file",
+							   "File of the certificates that the provider's is verified by.",
+							   "Empty: those that the system trusts.", &guc_http_ca_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.http_connect_timeout",
 							"Time that a connection to the provider may take.",
 							NULL, &guc_http_connect_timeout, 10000, 100, 600000,

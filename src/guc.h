@@ -17,6 +17,7 @@ extern bool guc_enabled;
 extern int	guc_event_debounce;
 extern int	guc_heartbeat_interval;
 extern int	guc_heartbeat_timeout;
+extern char *guc_http_ca_file;
 extern int	guc_http_connect_timeout;
 extern int	guc_http_timeout;
 extern int	guc_kill_cap_percent;

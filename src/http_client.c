@@ -2,11 +2,14 @@
  * http_client.c
  *	  One HTTP request: how it is sent, how it ended.
  *
- * Each request is sent once. A POST gets a connection of its own, because libcurl
- * by itself sends a request again when a connection that it reused closes before
- * the answer, and a POST twice makes two pods. Redirects, proxies, cookies, netrc
- * and HTTP/2 (which has retries of its own) are off; TLS is always verified; plain
- * http is for loopback only.
+ * Each request is sent once. A POST gets an HTTP/1.1 connection of its own, because
+ * libcurl by itself sends a request again when a connection that it reused closes
+ * before the answer, or when an HTTP/2 server refuses the stream or goes away, and a
+ * POST twice makes two pods. What may be sent twice shares connections, by HTTP/2 where
+ * the server speaks it over TLS; after a request that ended without an answer, none that
+ * is older is used again, as it may be dead without anybody having been told. Redirects,
+ * proxies, cookies and netrc are off; TLS is always verified; plain http is for
+ * loopback only.
  *
  * Everything that lives while a request is under way is on malloc, since libcurl's
  * callbacks can neither raise nor palloc. Results are copied to the caller's context
@@ -70,6 +73,8 @@ struct HttpClient
 	dlist_head ended;
 	CURL *idle[MAX_IDLE_HANDLES];
 	int n_idle;
+	bool doubt;		  /* the request that ended last had no whole answer */
+	int64 trusted_ms; /* by http_mux_clock_ms(): older connections are not reused; 0: all are */
 };
 
 static const char *const method_names[] = {
@@ -233,9 +238,35 @@ take_header(char *line, size_t size, size_t n, void *arg)
 			return #option; \
 	} while (0)
 
+/*
+ * How a request gets its connection. A POST: HTTP/1.1, new, and used by nothing else.
+ * Others share, except with connections of before a request that went unanswered: libcurl
+ * keeps those of HTTP/2, and one that is dead would make everything on it wait for its
+ * time limit. A libcurl that cannot leave connections by their age speaks HTTP/1.1 alone.
+ */
+static const char *
+set_connection(const HttpClient *client, HttpCall *call)
+{
+	bool own = call->request.method == HTTP_POST;
+#if LIBCURL_VERSION_NUM >= 0x075000
+	int64 age_s = OLD_CONNECTION_S;
+
+	if (client->trusted_ms != 0)
+		age_s = Min(Max((http_mux_clock_ms() - client->trusted_ms) / 1000, 1), OLD_CONNECTION_S);
+	SET(CURLOPT_MAXLIFETIME_CONN, (long) age_s);
+	SET(CURLOPT_HTTP_VERSION, (long) (own ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2TLS));
+#else
+	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+#endif
+	SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_S);
+	SET(CURLOPT_FRESH_CONNECT, own || client->doubt ? 1L : 0L);
+	SET(CURLOPT_FORBID_REUSE, own ? 1L : 0L);
+	return NULL;
+}
+
 /* Tell libcurl all about a request. NULL, or the option that it refuses. */
 static const char *
-set_options(HttpCall *call)
+set_options(const HttpClient *client, HttpCall *call)
 {
 	const HttpRequest *request = &call->request;
 	bool tls = strncasecmp(call->url, "https:", 6) == 0;
@@ -252,13 +283,14 @@ set_options(HttpCall *call)
 	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) request->max_answer);
 	SET(CURLOPT_HTTP_CONTENT_DECODING, 0L);
 
-	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_PROXY, "");
 	SET(CURLOPT_NOPROXY, "*");
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	if (request->ca_file != NULL)
+		SET(CURLOPT_CAINFO, request->ca_file);
 	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 #if LIBCURL_VERSION_NUM >= 0x075500
 	SET(CURLOPT_PROTOCOLS_STR, tls ? "https" : "http");
@@ -272,9 +304,7 @@ set_options(HttpCall *call)
 	SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
 	SET(CURLOPT_LOW_SPEED_TIME, (long) request->stall_timeout_s);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
-	SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_S);
 #if LIBCURL_VERSION_NUM >= 0x075000
-	SET(CURLOPT_MAXLIFETIME_CONN, OLD_CONNECTION_S);
 	SET(CURLOPT_PREREQFUNCTION, note_sending);
 	SET(CURLOPT_PREREQDATA, call);
 #endif
@@ -290,10 +320,8 @@ set_options(HttpCall *call)
 		SET(CURLOPT_POST, 1L);
 		SET(CURLOPT_POSTFIELDS, call->request_body);
 		SET(CURLOPT_POSTFIELDSIZE, (long) strlen(call->request_body));
-		SET(CURLOPT_FRESH_CONNECT, 1L);
-		SET(CURLOPT_FORBID_REUSE, 1L);
 	}
-	return NULL;
+	return set_connection(client, call);
 }
 
 /* Append a header line. False without memory. */
@@ -394,6 +422,12 @@ end_call(HttpClient *client, HttpCall *call, CURLcode code)
 		call->phase = HTTP_COMPLETE;
 	else
 		call->phase = nothing_was_sent(call, code) ? HTTP_NOTHING_SENT : HTTP_SENT;
+	if (call->request.method != HTTP_POST)
+	{
+		client->doubt = code != CURLE_OK;
+		if (client->doubt)
+			client->trusted_ms = http_mux_clock_ms();
+	}
 	http_mux_remove(client->mux, call->easy);
 	release_transport(client, call);
 	dlist_delete(&call->node);
@@ -546,7 +580,8 @@ http_client_start(HttpClient *client, const HttpRequest *request, char **error)
 		!set_headers(call, request->bearer))
 		problem = "out of memory";
 	else
-		problem = set_options(call);
+		problem = set_options(client, call);
+	call->request.ca_file = NULL;
 	if (problem == NULL)
 		problem = http_mux_add(client->mux, call->easy);
 	if (problem != NULL)

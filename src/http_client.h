@@ -12,7 +12,7 @@ typedef struct HttpClient HttpClient;
 typedef enum HttpMethod
 {
 	HTTP_GET,
-	HTTP_POST, /* always on a connection of its own */
+	HTTP_POST, /* always on an HTTP/1.1 connection of its own */
 	HTTP_DELETE
 } HttpMethod;
 
@@ -31,6 +31,7 @@ typedef struct HttpRequest
 	const char *url;	/* passes http_client_url_problem() */
 	const char *body;	/* JSON, NULL for none; POST only */
 	const char *bearer; /* the key; NULL: none */
+	const char *ca_file; /* certificates to trust in place of the system's; NULL: those */
 	int connect_timeout_ms;
 	int timeout_ms;		 /* from the start to the last byte */
 	int stall_timeout_s; /* longest silence that is accepted; 0: timeout_ms alone */

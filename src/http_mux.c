@@ -35,9 +35,9 @@ struct HttpMux
 	int64 due_ms; /* libcurl's timer, by CLOCK_MONOTONIC; -1 none */
 };
 
-/* A clock that never steps, in milliseconds. */
-static int64
-monotonic_ms(void)
+/* A clock that never steps, in milliseconds; not 0. */
+int64
+http_mux_clock_ms(void)
 {
 	struct timespec now;
 
@@ -77,7 +77,7 @@ set_timer(CURLM *multi, long timeout_ms, void *arg)
 {
 	HttpMux *mux = arg;
 
-	mux->due_ms = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
+	mux->due_ms = timeout_ms < 0 ? -1 : http_mux_clock_ms() + timeout_ms;
 	return 0;
 }
 
@@ -143,7 +143,8 @@ http_mux_create(char **error)
 			 curl_multi_setopt(mux->multi, CURLMOPT_SOCKETDATA, mux) != CURLM_OK ||
 			 curl_multi_setopt(mux->multi, CURLMOPT_TIMERFUNCTION, set_timer) != CURLM_OK ||
 			 curl_multi_setopt(mux->multi, CURLMOPT_TIMERDATA, mux) != CURLM_OK ||
-			 curl_multi_setopt(mux->multi, CURLMOPT_MAXCONNECTS, MAX_IDLE_CONNECTIONS) != CURLM_OK)
+			 curl_multi_setopt(mux->multi, CURLMOPT_MAXCONNECTS, MAX_IDLE_CONNECTIONS) != CURLM_OK ||
+			 curl_multi_setopt(mux->multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX) != CURLM_OK)
 		*error = pstrdup("libcurl refused an option of its multi interface");
 	if (*error == NULL)
 		return mux;
@@ -178,7 +179,7 @@ http_mux_timeout_ms(const HttpMux *mux)
 
 	if (mux->due_ms < 0)
 		return -1;
-	now = monotonic_ms();
+	now = http_mux_clock_ms();
 	return mux->due_ms > now ? (long) (mux->due_ms - now) : 0;
 }
 
@@ -213,7 +214,7 @@ http_mux_drive(HttpMux *mux)
 			what |= CURL_CSELECT_ERR;
 		code = curl_multi_socket_action(mux->multi, events[i].data.fd, what, &running);
 	}
-	if (code == CURLM_OK && mux->due_ms >= 0 && mux->due_ms <= monotonic_ms())
+	if (code == CURLM_OK && mux->due_ms >= 0 && mux->due_ms <= http_mux_clock_ms())
 	{
 		mux->due_ms = -1;
 		code = curl_multi_socket_action(mux->multi, CURL_SOCKET_TIMEOUT, 0, &running);

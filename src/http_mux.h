@@ -11,6 +11,7 @@
 
 typedef struct HttpMux HttpMux;
 
+extern int64 http_mux_clock_ms(void);
 extern const char *http_mux_warning(void);
 extern HttpMux *http_mux_create(char **error);
 extern void http_mux_destroy(HttpMux *mux);

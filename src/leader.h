@@ -120,11 +120,18 @@ extern void leader_gate_started(Leader *leader, CloudCall call);
 extern void leader_gate_note(Leader *leader, const CloudAnswer *answer, const char *what);
 extern TimestampTz leader_gate_opens(const Leader *leader, CloudCall call);
 extern int	leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now);
-extern bool leader_gate_is_quiet(const Leader *leader, TimestampTz now);
+extern bool leader_gate_is_quiet(const Leader *leader, CloudCall call, TimestampTz now);
+extern bool leader_gate_is_shut(const Leader *leader, CloudCall call);
 extern void leader_gate_clip(Leader *leader, TimestampTz now);
 extern void leader_gate_begin_anew(Leader *leader);
 extern void leader_gate_tell(Leader *leader);
 extern void leader_gate_tell_anew(Leader *leader);
+
+/* leader_stats.c */
+extern void leader_stats_started(CloudCall call);
+extern void leader_stats_note(const CloudAnswer *answer, const char *what);
+extern void leader_stats_show_gates(const Leader *leader);
+extern void leader_stats_key(const char *key);
 
 /* leader_key.c */
 extern void leader_open_cloud(Leader *leader);

@@ -142,7 +142,8 @@ create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow 
 		store_offer_refused(op->offer,
 							now + 1000 * backoff_ms(store_offer_refusals(op->offer) + 1,
 													OFFER_BASE_MS, OFFER_CAP_MS,
-													(uint64) op->id));
+													(uint64) op->id),
+							now);
 }
 
 static void
@@ -228,6 +229,11 @@ apply_catalog(Leader *leader, void *arg)
 	{
 		const CloudOffer *offer = &answer->offers[i];
 
+		/* A type's prices are told anew for each of its data centres. */
+		if (i > 0 && strcmp(offer->gpu_type, offer[-1].gpu_type) == 0 &&
+			offer->price_secure_micros == offer[-1].price_secure_micros &&
+			offer->price_community_micros == offer[-1].price_community_micros)
+			continue;
 		if (offer->price_secure_micros > 0)
 			store_offer_price_by_type(offer->gpu_type, "SECURE", offer->price_secure_micros, now);
 		if (offer->price_community_micros > 0)
@@ -290,6 +296,7 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 		return;
 	}
 	leader_gate_note(leader, answer, what);
+	leader_stats_note(answer, what);
 	if (leader_look_answer(leader, answer))
 		return;
 	switch (answer->call)

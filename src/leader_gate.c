@@ -186,6 +186,7 @@ void
 leader_gate_started(Leader *leader, CloudCall call)
 {
 	leader->gates[call].in_flight++;
+	leader_stats_started(call);
 }
 
 /* What a success of this kind of call proves. */
@@ -265,17 +266,29 @@ leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now)
 {
 	if (leader_gate_opens(leader, call) > now)
 		return 0;
-	for (int i = 0; i < GATES; i++)
-		if ((rules[i].stops & CALL(call)) != 0 && is_shut(&leader->gates[i], i))
-			return leader->gates[call].in_flight == 0 ? 1 : 0;
+	if (leader_gate_is_shut(leader, call))
+		return leader->gates[call].in_flight == 0 ? 1 : 0;
 	return PG_INT32_MAX;
 }
 
-/* Whether the provider wants no calls at all now. */
+/*
+ * Whether the provider wants no calls of this kind now. What is only our own backoff of
+ * such calls does not count: a person who asks is the one call that goes to see.
+ */
 bool
-leader_gate_is_quiet(const Leader *leader, TimestampTz now)
+leader_gate_is_quiet(const Leader *leader, CloudCall call, TimestampTz now)
 {
-	return opens_at(&leader->gates[GATE_RATE]) > now;
+	return Max(opens_at(&leader->gates[GATE_RATE]), leader->gates[call].asked_until) > now;
+}
+
+/* Whether this kind of call has one to go first, which is to show that calls work again. */
+bool
+leader_gate_is_shut(const Leader *leader, CloudCall call)
+{
+	for (int i = 0; i < GATES; i++)
+		if ((rules[i].stops & CALL(call)) != 0 && is_shut(&leader->gates[i], i))
+			return true;
+	return false;
 }
 
 /* A clock that was set back must not put anything off: no wait is longer than it was. */

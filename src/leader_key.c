@@ -61,6 +61,7 @@ close_cloud(Leader *leader)
 	if (leader->cloud != NULL)
 		cloud_close(leader->cloud);
 	leader->cloud = NULL;
+	leader_stats_key(NULL);
 	leader->cloud_generation++;
 	leader->list_started = 0;
 	leader->catalog_in_flight = false;
@@ -118,8 +119,8 @@ open_cloud(Leader *leader, const char *key)
 	char	   *error = NULL;
 
 	close_cloud(leader);
-	leader->cloud = cloud_open(guc_runpod_api_url, key, guc_http_connect_timeout, guc_http_timeout,
-							   &error);
+	leader->cloud = cloud_open(guc_runpod_api_url, key, guc_http_ca_file, guc_http_connect_timeout,
+							   guc_http_timeout, &error);
 	leader->cloud_generation++;
 	if (cloud_warning() != NULL)
 		ereport(WARNING, (errmsg("gpu_orch: %s", cloud_warning())));
@@ -131,6 +132,7 @@ open_cloud(Leader *leader, const char *key)
 	if (leader->cloud_url != NULL)
 		pfree(leader->cloud_url);
 	leader->cloud_url = MemoryContextStrdup(leader->memory, guc_runpod_api_url);
+	leader_stats_key(key);
 	leader_look_new_key(leader);
 	leader_look_first(leader);
 }
@@ -145,7 +147,7 @@ try_new_key(Leader *leader)
 	TimestampTz now = clock_now();
 	char	   *error = NULL;
 
-	if (leader->new_key == NULL || leader->trying_key || leader_gate_is_quiet(leader, now) ||
+	if (leader->new_key == NULL || leader->trying_key || leader_gate_is_quiet(leader, CLOUD_LIST, now) ||
 		leader->gates[GATE_NEW_KEY].until > now)
 		return;
 	if (cloud_try_key(leader->cloud, TAG_TRY_KEY, leader->new_key, &error))
@@ -167,6 +169,7 @@ leader_key_tried(Leader *leader, const CloudAnswer *answer, const char *what)
 	if (answer->verdict == CLOUD_OK || (answer->http_status >= 200 && answer->http_status <= 299))
 	{
 		cloud_set_key(leader->cloud, leader->new_key);
+		leader_stats_key(leader->new_key);
 		forget_new_key(leader);
 		leader_gate_lift(leader, GATE_NEW_KEY);
 		leader_gate_lift(leader, GATE_KEY);

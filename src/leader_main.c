@@ -75,6 +75,8 @@ leave(int code, Datum arg)
 		state->leader_latch = NULL;
 		state->leader_doing[0] = '\0';
 		state->first_look_done = false;
+		state->provider.key[0] = '\0';
+		state->provider.key_since = 0;
 	}
 	LWLockRelease(state->lock);
 	ConditionVariableBroadcast(&state->answered);
@@ -156,6 +158,8 @@ override_site_defaults(void)
 	override("jit", "off");
 	override("row_security", "on");
 	override("search_path", "pg_catalog, pg_temp");
+	/* With less, what is to be called for could be lost by a failover. */
+	override("synchronous_commit", "on");
 	override("application_name", "gpu_orch leader");
 }
 

@@ -45,7 +45,7 @@ start_list(Leader *leader, TimestampTz now)
 		return;
 	if (asked)
 		leader->next_reconcile = now;
-	if (asked && leader_gate_is_quiet(leader, now))
+	if (asked && leader_gate_is_quiet(leader, CLOUD_LIST, now))
 	{
 		leader_answer_reconcile(leader->reconcile_answering, true);
 		return;
@@ -200,7 +200,7 @@ take_back(Leader *leader, void *arg)
 	store_op_answer(op->id, OP_REFUSED, 0, "not sent", sending->error, NULL, 0, now);
 	store_spend_close(op->worker, 0);
 	(void) store_worker_move(op->worker, "create_refused", sending->error, now);
-	store_offer_refused(op->offer, now + REFUSED_RETRY);
+	store_offer_refused(op->offer, now + REFUSED_RETRY, now);
 }
 
 /* An error keeps an op from being sent, as of a row that makes no sense: others go first. */
@@ -400,6 +400,7 @@ leader_send(Leader *leader)
 
 	if (leader->verdict != GUARD_GO || leader->epoch == 0)
 		return;
+	leader_stats_show_gates(leader);
 	leader_gate_tell(leader);
 	if (leader->cloud == NULL)
 		return;

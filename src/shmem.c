@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "errors.h"
 #include "guc.h"
 #include "miscadmin.h"
@@ -73,6 +74,7 @@ startup(void)
 		pg_atomic_init_u64(&state->ticks, 0);
 		pg_atomic_init_u64(&state->tasks_reset, 0);
 		claim_stats_init(&state->claims);
+		state->provider.since = clock_now();
 	}
 	queue_bound_startup(&locks[LOCK_PLACES].lock);
 	queue_ring_startup(&locks[LOCK_PLACES].lock, GetNamedLWLockTranche(FILL_LOCKS));

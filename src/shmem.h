@@ -8,6 +8,7 @@
 #include "claim_stats.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
+#include "provider_stats.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
@@ -74,6 +75,7 @@ typedef struct ShmemState
 	TimestampTz api_retry_at;	/* when all that waits will have been tried again */
 	char		api_error[SHMEM_TEXT];
 	TimestampTz last_reconcile;
+	ProviderStats provider;
 
 	CycleSummary cycle;
 	ReconcileSummary reconcile;

@@ -684,19 +684,24 @@ store_offer_refusals(int64 offer)
 	return refusals;
 }
 
-/* Note that an offer was refused, and until when it is passed over. */
+/*
+ * Note that an offer was refused, and until when it is passed over. While it is passed over
+ * this changes nothing: creates that were under way together are refused for one reason.
+ */
 void
-store_offer_refused(int64 offer, TimestampTz backoff_until)
+store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.offer SET refusals = refusals + 1, backoff_until = $2 WHERE id = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
+		"UPDATE gpu_orch.offer SET refusals = refusals + 1, backoff_until = $2"
+		" WHERE id = $1 AND (backoff_until IS NULL OR backoff_until <= $3)",
+		3, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, offer);
 	spi_arg_time(&args, backoff_until);
+	spi_arg_time(&args, now);
 	spi_run(&query, &args);
 	spi_end();
 }

@@ -66,7 +66,7 @@ extern int	store_offer_list(int32 pool, OfferRow **offers);
 extern int64 store_offer_ceiling(int32 pool);
 extern int64 store_offer_count_unpriced(void);
 extern int32 store_offer_refusals(int64 offer);
-extern void store_offer_refused(int64 offer, TimestampTz backoff_until);
+extern void store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now);
 extern void store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now);
 extern int64 store_offer_price_by_type(const char *gpu_type, const char *cloud_type,
 									   int64 price_micros, TimestampTz now);

@@ -6,11 +6,21 @@
  * says in pg_stat_activity what it does; the end undoes all of it and reports
  * table statistics, without which autovacuum would never come by.
  * Whoever waits for the network must be outside of any block.
+ *
+ * A commit is a promise about pods: what it announces is called for when it returns. It
+ * therefore returns only when it is flushed and, where synchronous standbys are
+ * configured, confirmed by them. A cancel request acts inside a block alone and not on
+ * its commit; a leader that is told to end while it waits for a standby ends there.
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
 #include "pgstat.h"
+#include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -26,6 +36,7 @@ xact_begin(const char *doing)
 {
 	MemoryContext context = CurrentMemoryContext;
 
+	pqsignal(SIGINT, StatementCancelHandler);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -34,17 +45,22 @@ xact_begin(const char *doing)
 }
 
 /*
- * Commit, flushed to disk whatever the site's default is: what the leader
- * records is a promise about pods. The caller's memory context stays current.
+ * Commit, flushed to disk and to the synchronous standbys, whatever the site's default
+ * is. The server would give the wait for a standby up on a cancel request, with a warning
+ * alone; here such requests are dropped. Does not return where the process was told to
+ * end during that wait. The caller's memory context stays current.
  */
 void
 xact_commit(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 
+	pqsignal(SIGINT, SIG_IGN);
+	QueryCancelPending = false;
 	ForceSyncCommit();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	CHECK_FOR_INTERRUPTS();
 	MemoryContextSwitchTo(context);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);

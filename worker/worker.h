@@ -34,11 +34,13 @@
 /* Exit codes, as in sysexits.h */
 #define EXIT_STOP_FORCED	1
 #define EXIT_BAD_USAGE		64
+#define EXIT_NOT_HEARD		69
 #define EXIT_INTERNAL		70
 #define EXIT_REFUSED		77
 #define EXIT_BAD_CONFIG		78
 
 /* Limits, seconds unless said otherwise */
+#define DEAD_MAN_DEFAULT	1800.0	/* without a database, on a pod of the leader's */
 #define CALL_TIMEOUT		30.0	/* one database call without an answer */
 #define BACKOFF_FIRST		0.2
 #define BACKOFF_CAP			10.0
@@ -124,6 +126,9 @@ typedef struct Options
 	const char *pool;
 	const char *worker_id;
 	const char *pod_id;
+	const char *installation;	/* whose leader made the pod; NULL: no leader did */
+	double		dead_man;		/* seconds, 0: off; negative until it is known */
+	const char *api_url;		/* the provider's */
 	char	   *dsn;			/* the next three are secrets */
 	char	   *password;
 	char	   *registration_token;
@@ -155,6 +160,7 @@ typedef struct Worker
 	bool		claim_open;		/* a call that claims has no answer yet */
 	bool		heartbeat_open; /* a heartbeat has no answer yet */
 	bool		once_claimed;
+	double		heard;			/* when the database last answered, or the start */
 
 	int			main_wake;		/* eventfd of each thread, written by others */
 	int			queue_wake;
@@ -197,6 +203,7 @@ extern bool state_identity(Identity *identity);
 extern void identity_free(Identity *identity);
 extern void state_session_start(const char *worker_id, const char *token, double interval);
 extern void state_session_lost(uint64_t generation);
+extern void state_heard(void);
 extern void state_exit(int code);
 extern int	state_free_slots(void);
 extern bool state_draining(void);
@@ -243,6 +250,11 @@ extern double task_next_due(void);
 extern void guard_start(void);
 extern void guard_stop(void);
 extern void guard_tell(pid_t message);
+
+/* worker_dead_man.c */
+extern const char *dead_man_init(void);
+extern double dead_man_due(void);
+extern bool dead_man_end_pod(void);
 
 /* worker_gpu.c */
 extern char *gpu_capabilities(json_t *given, json_t *kinds);

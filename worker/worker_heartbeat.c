@@ -176,6 +176,8 @@ heartbeat_turn(bool live, double interval, Backoff *backoff)
 	if (live)
 	{
 		status = heartbeat_send(backoff->last != 0);
+		if (status != DB_NO_ANSWER)
+			state_heard();
 		if (status == DB_NO_ANSWER || status == DB_INVALID)
 			return backoff_next(backoff, interval < BACKOFF_CAP ? interval : BACKOFF_CAP);
 		backoff->last = 0;
@@ -183,6 +185,8 @@ heartbeat_turn(bool live, double interval, Backoff *backoff)
 	}
 
 	status = heartbeat_register();
+	if (status != DB_NO_ANSWER)
+		state_heard();
 	if (status == DB_OK)
 	{
 		backoff->last = 0;

@@ -39,10 +39,15 @@ static const char usage_text[] =
 "  --poll SECONDS        time between claims while idle (default 2)\n"
 "  --max-output BYTES    largest result of a handler (default 1048576)\n"
 "  --no-listen           do not LISTEN for work, as behind a pooler\n"
+"  --dead-man SECONDS    without a database for so long, have the provider delete\n"
+"                        the pod that this runs on, and exit; 0: never (default\n"
+"                        1800 on a pod that the leader made, else 0)\n"
+"  --api-url URL         the provider's (default https://api.runpod.io/v2)\n"
 "  --help, --version     show this, or the version, and exit\n"
 "\n"
 "Environment: GPU_ORCH_DSN or PG* (connection), GPU_ORCH_WORKER_ID,\n"
-"GPU_ORCH_TOKEN (registration token), RUNPOD_POD_ID.\n"
+"GPU_ORCH_TOKEN (registration token), GPU_ORCH_INSTALLATION (who made the pod),\n"
+"RUNPOD_POD_ID, RUNPOD_API_KEY (the pod's own, to delete it).\n"
 "\n"
 "CMD reads the task as JSON from standard input, writes its result as JSON to\n"
 "standard output and progress lines like {\"fraction\": 0.4, \"stage\": \"x\"} to\n"
@@ -148,6 +153,8 @@ read_options(int argc, char **argv)
 		{"poll", required_argument, NULL, 'p'},
 		{"max-output", required_argument, NULL, 'm'},
 		{"no-listen", no_argument, NULL, 'n'},
+		{"dead-man", required_argument, NULL, 'd'},
+		{"api-url", required_argument, NULL, 'u'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{NULL, 0, NULL, 0}
@@ -161,6 +168,8 @@ read_options(int argc, char **argv)
 	opt->listen = true;
 	opt->poll = 2;
 	opt->max_output = 1024 * 1024;
+	opt->dead_man = -1;
+	opt->api_url = "https://api.runpod.io/v2";
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
 	{
@@ -195,6 +204,12 @@ read_options(int argc, char **argv)
 			case 'n':
 				opt->listen = false;
 				break;
+			case 'd':
+				opt->dead_man = number_option("--dead-man", optarg, 0, 7 * 86400);
+				break;
+			case 'u':
+				opt->api_url = optarg;
+				break;
 			case 'h':
 				fputs(usage_text, stdout);
 				exit(0);
@@ -228,6 +243,7 @@ read_environment(void)
 	opt->password = take_secret("PGPASSWORD");
 	opt->registration_token = take_secret("GPU_ORCH_TOKEN");
 	opt->pod_id = variable("RUNPOD_POD_ID");
+	opt->installation = variable("GPU_ORCH_INSTALLATION");
 	opt->worker_id = variable("GPU_ORCH_WORKER_ID");
 	if (opt->worker_id == NULL)
 	{
@@ -307,12 +323,16 @@ main_loop(int signal_fd)
 		fds[0] = (struct pollfd) {.fd = signal_fd, .events = POLLIN};
 		fds[1] = (struct pollfd) {.fd = worker.main_wake, .events = POLLIN};
 		count = 2 + task_poll_fds(fds + 2);
+		if (dead_man_due() < wait)
+			wait = dead_man_due();
 		if (stop_at != 0 && stop_at - clock_now() < wait)
 			wait = stop_at - clock_now();
 		poll(fds, count, wait > 0 ? (int) (wait * 1000) + 1 : 0);
 
 		eventfd_read(worker.main_wake, &ignored);
 		kill_now |= signals_take(signal_fd);
+		if (dead_man_due() <= 0 && stop_at == 0 && dead_man_end_pod())
+			state_exit(EXIT_NOT_HEARD);
 
 		pthread_mutex_lock(&worker.lock);
 		stopping = worker.stop_asked || worker.exit_code >= 0;
@@ -393,6 +413,7 @@ run(int signal_fd)
 int
 main(int argc, char **argv)
 {
+	const char *problem;
 	int			signal_fd;
 
 	/* descriptors 0, 1 and 2 must be open, or a pipe would take their place */
@@ -405,5 +426,8 @@ main(int argc, char **argv)
 	read_environment();
 	guard_start();
 	read_options(argc, argv);
+	problem = dead_man_init();
+	if (problem != NULL)
+		bad_usage(EXIT_BAD_CONFIG, "--dead-man and --api-url cannot be used", problem);
 	return run(signal_fd);
 }

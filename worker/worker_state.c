@@ -28,6 +28,7 @@ state_init(void)
 {
 	pthread_mutex_init(&worker.lock, NULL);
 	worker.exit_code = -1;
+	worker.heard = clock_now();
 	worker.main_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	worker.queue_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	worker.heartbeat_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -140,6 +141,18 @@ state_session_lost(uint64_t generation)
 	if (ours)
 		log_line("session of worker \"%s\" was revoked", worker.opt.worker_id);
 	state_wake_all();
+}
+
+/*
+ * The database answered a heartbeat or a registration, though it may have
+ * refused it.
+ */
+void
+state_heard(void)
+{
+	pthread_mutex_lock(&worker.lock);
+	worker.heard = clock_now();
+	pthread_mutex_unlock(&worker.lock);
 }
 
 /*

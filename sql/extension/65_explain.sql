@@ -262,6 +262,25 @@ FROM gpu_orch.claim_counters() c, LATERAL (SELECT sum(u.n)::bigint AS calls FROM
 COMMENT ON VIEW gpu_orch.claim_stats IS
     'What the workers'' calls did since the server''s start or reset_claim_stats(), and how long they took without their commit';
 
+CREATE FUNCTION gpu_orch.api_counters(OUT call text, OUT calls bigint, OUT failures bigint, OUT in_flight int,
+                                      OUT last_success timestamptz, OUT last_failure_at timestamptz, OUT last_failure text,
+                                      OUT message text, OUT shut boolean, OUT retry_at timestamptz,
+                                      OUT key_fingerprint text, OUT key_since timestamptz, OUT since timestamptz)
+    RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 6
+    AS 'MODULE_PATHNAME', 'gpu_orch_api_counters';
+COMMENT ON FUNCTION gpu_orch.api_counters() IS
+    'The counters of calls to the provider as they stand in shared memory; the view api_stats makes sense of them';
+
+CREATE VIEW gpu_orch.api_stats AS
+SELECT c.call, c.calls, c.failures, c.in_flight, c.last_success, c.last_failure_at, c.last_failure, c.message,
+       CASE WHEN c.retry_at > gpu_orch.clock() THEN 'waiting' WHEN c.shut THEN 'trying' ELSE 'open' END AS gate,
+       CASE WHEN c.retry_at > gpu_orch.clock() THEN c.retry_at END AS retry_at,
+       c.key_fingerprint, c.key_since, c.since
+FROM gpu_orch.api_counters() c;
+COMMENT ON VIEW gpu_orch.api_stats IS
+    'How each kind of call to the provider did since the server''s start, whether such calls wait, and the fingerprint of the key that they are made with';
+
 -- Who got how much ----------------------------------------------------------------------------
 
 -- A tenant has a row for each window in which a task of it ran, or stood ready. When a task became ready is known of a

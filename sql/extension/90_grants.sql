@@ -44,13 +44,14 @@ GRANT SELECT ON
     gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
     gpu_orch.events, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.cost_estimate, gpu_orch.spend_by_pool,
     gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.tenant_usage, gpu_orch.config,
-    gpu_orch.mismatches, gpu_orch.claim_stats, gpu_orch.tenant_service, gpu_orch.fairness, gpu_orch.worker_transition
+    gpu_orch.mismatches, gpu_orch.claim_stats, gpu_orch.api_stats, gpu_orch.tenant_service, gpu_orch.fairness, gpu_orch.worker_transition
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION
     gpu_orch.status(),
     gpu_orch.leader_status(),
     gpu_orch.dollars(bigint, timestamptz, timestamptz),
     gpu_orch.claim_counters(),
+    gpu_orch.api_counters(),
     gpu_orch.latency_quantile(bigint[], numeric),
     gpu_orch.check_invariants(),
     gpu_orch.explain_scaling(text)

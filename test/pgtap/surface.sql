@@ -57,7 +57,7 @@ SELECT volatility_is('gpu_orch', 'claim_tasks', ARRAY['text', 'text', 'integer']
 SELECT table_privs_are('gpu_orch', v, 'gpu_orch_monitor', ARRAY['SELECT'])
 FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'image_breakers', 'orchestrator_status', 'active_workers_health',
                   'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate',
-                  'spend_by_pool', 'spend_by_tenant', 'budgets', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'tenant_usage', 'config']) v;
+                  'spend_by_pool', 'spend_by_tenant', 'budgets', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'api_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
 FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'offer_stats', 'image_breaker', 'cloud_op',
                   'spend', 'budget', 'installation', 'installation_secret']) t,

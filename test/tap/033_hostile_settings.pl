@@ -1,7 +1,8 @@
 # What a site sets for its sessions must not stop the leader: read-only by default refuses its writes,
 # serializable makes its steps fail, time limits of a millisecond cancel them, and other ways to write
 # dates, numbers and arrays are read wrongly by code that trusts them. They come from the file, from
-# the database and from the role, at the start and by a reload.
+# the database and from the role, at the start and by a reload. And no call to the provider is made before
+# the synchronous standbys have what it was announced by, though the site would not wait for them.
 use strict;
 use warnings FATAL => 'all';
 use FindBin;
@@ -9,6 +10,7 @@ use lib $FindBin::Bin;
 use GpuOrch;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Provider;
 use Test::More;
 
 # What clients of this test need to get their work done in spite of it.
@@ -43,7 +45,7 @@ my %hostile = (
 	plan_cache_mode => 'force_generic_plan',
 	work_mem => '64kB',
 	synchronous_commit => 'off');
-my $node = new_node('hostile', 'gpu_orch.test_clock' => 'on', 'gpu_orch.heartbeat_interval' => '200ms');
+my $node = new_node('hostile', allows_streaming => 1, 'gpu_orch.test_clock' => 'on', 'gpu_orch.heartbeat_interval' => '200ms');
 my $pid = wait_for_leader($node);
 
 # Functions of the same names as those that the leader's statements call, where a search_path could find
@@ -107,6 +109,52 @@ $node->safe_psql('app', join ";\n", map {
 $node->restart;
 $pid = wait_for_leader($node);
 works('of_the_database');
+holds_invariants($node);
+
+# A synchronous standby that never comes: the leader waits for it, though the database and the role have
+# synchronous_commit off, and neither a cancelled wait nor the leader's end is leave to call.
+
+my $provider = Provider->start('--boot-seconds', '0');
+my $key_file = PostgreSQL::Test::Utils::tempdir() . '/api_key';
+append_to_file($key_file, $provider->{key});
+chmod 0600, $key_file;
+$node->safe_psql('app', q{SELECT gpu_orch.drop_pool(pool) FROM gpu_orch.pools;
+	SELECT gpu_orch.create_pool('sync', 'image:1', ARRAY['NVIDIA L4'], options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}}')});
+ok( $node->poll_query_until('app', q{SELECT count(*) = 0 FROM gpu_orch.cloud_ops WHERE state = 'planned'}),
+	'nothing is announced');
+my $worker = $node->safe_psql('app', q{SELECT gpu_orch.spawn_worker('sync')});
+
+# Whether the leader waits for a standby, and which process it is.
+sub waiting_leader
+{
+	return $node->safe_psql('app', q{SELECT pid FROM pg_stat_activity
+		WHERE backend_type = 'gpu_orch leader' AND wait_event = 'SyncRep'});
+}
+
+set_and_reload($node, synchronous_standby_names => 'nobody');
+$pid = wait_until('the leader waits for the standby', sub {
+	$node->safe_psql('app', q{SELECT gpu_orch.submit_task('t', run_at => gpu_orch.clock() + '1 ms')});
+	return waiting_leader();
+});
+pass('the leader waits for the standby');
+set_and_reload($node, 'gpu_orch.runpod_api_url' => "http://$provider->{address}/v2",
+	'gpu_orch.runpod_api_key_file' => $key_file, 'gpu_orch.worker_dsn' => 'host=nowhere',
+	'gpu_orch.reconcile_interval' => '500ms');
+my $offset = -s $node->logfile;
+for (1 .. 30)
+{
+	$node->safe_psql('app', "SELECT pg_cancel_backend($pid)");
+}
+is(waiting_leader(), $pid, 'who cancels that changes nothing');
+is(count_lines($node, 'canceling wait for synchronous replication', $offset), 0, 'the wait is not given up');
+is($node->safe_psql('app', "SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$worker'"), 'planned', 'no create is sent');
+$node->safe_psql('app', "SELECT pg_terminate_backend($pid)");
+wait_until('another leader waits', sub { my $other = waiting_leader(); return $other ne '' && $other ne $pid; });
+is(scalar($provider->pods), 0, 'nor by a leader that ends in its wait, or the next one');
+set_and_reload($node, synchronous_standby_names => '');
+ok( $node->poll_query_until('app', "SELECT state = 'done' FROM gpu_orch.cloud_ops WHERE worker = '$worker' AND kind = 'create'"),
+	'once the standby is not needed it is');
+is(scalar($provider->pods), 1, 'and there is one pod');
 holds_invariants($node);
 
 $node->stop;
