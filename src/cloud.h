@@ -18,11 +18,12 @@ typedef enum CloudCall
 	CLOUD_LIST,
 	CLOUD_DELETE,
 	CLOUD_CATALOG,
-	CLOUD_ACCOUNT
+	CLOUD_ACCOUNT,
+	CLOUD_BILLING
 } CloudCall;
 
 /* The last of them, for who counts. */
-#define CLOUD_LAST_CALL CLOUD_ACCOUNT
+#define CLOUD_LAST_CALL CLOUD_BILLING
 
 typedef enum CloudVerdict
 {
@@ -78,6 +79,14 @@ typedef struct CloudOffer
 	int memory_gb;		/* of one GPU; 0 unknown */
 } CloudOffer;
 
+/* What the provider asks for a pod and an hour. */
+typedef struct CloudBill
+{
+	char *pod_id;
+	TimestampTz hour;	   /* its beginning */
+	int64 amount_micros;   /* dollars, in millionths */
+} CloudBill;
+
 typedef struct CloudEnv
 {
 	const char *name;
@@ -128,8 +137,9 @@ typedef struct CloudAnswer
 	char *account;		  /* ACCOUNT, if OK: whose the key is */
 	int64 balance_micros; /* ACCOUNT: dollars left, in millionths; -1 it does not say */
 	int64 spend_micros;	  /* ACCOUNT: dollars an hour now, in millionths; -1 it does not say */
+	CloudBill *bills;	  /* BILLING, if OK: of all pods of the account */
+	int n_bills;
 	TimestampTz provider_time; /* the answer's own date; 0 unknown */
-	TimestampTz started_at;	   /* of a list: when its first page was asked for */
 } CloudAnswer;
 
 typedef struct CloudSession CloudSession;
@@ -153,6 +163,7 @@ extern bool cloud_start_delete(CloudSession *session, int64 tag, const char *pod
 extern bool cloud_start_list(CloudSession *session, int64 tag, char **error);
 extern bool cloud_start_catalog(CloudSession *session, int64 tag, char **error);
 extern bool cloud_start_account(CloudSession *session, int64 tag, char **error);
+extern bool cloud_start_billing(CloudSession *session, int64 tag, TimestampTz from, char **error);
 extern bool cloud_next_answer(CloudSession *session, CloudAnswer *answer);
 
 #endif

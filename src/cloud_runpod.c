@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "clock.h"
 #include "cloud_runpod.h"
 #include "cloud_text.h"
 #include "http_client.h"
@@ -24,6 +23,7 @@
 #include "lib/stringinfo.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 /* The provider refuses longer requests. */
 #define MAX_REQUEST_BYTES 102400
@@ -49,6 +49,7 @@ struct CloudSession
 static const HttpEffect effects[] = {
 	[CLOUD_CREATE] = HTTP_MAKES,   [CLOUD_GET] = HTTP_READS,	 [CLOUD_LIST] = HTTP_READS,
 	[CLOUD_DELETE] = HTTP_REMOVES, [CLOUD_CATALOG] = HTTP_READS, [CLOUD_ACCOUNT] = HTTP_READS,
+	[CLOUD_BILLING] = HTTP_READS,
 };
 
 static const CloudVerdict verdicts[] = {
@@ -223,7 +224,6 @@ new_call(CloudSession *session, CloudCall kind, int64 tag, const char *expected)
 	call->context = context;
 	call->call = kind;
 	call->tag = tag;
-	call->started_at = clock_now();
 	call->key = MemoryContextStrdup(context, session->key);
 	call->expected = expected != NULL ? MemoryContextStrdup(context, expected) : NULL;
 	dlist_push_tail(&session->calls, &call->node);
@@ -261,7 +261,8 @@ send_request(CloudSession *session, RunpodCall *call, HttpMethod method, const c
 	request.connect_timeout_ms = session->connect_timeout_ms;
 	request.timeout_ms = session->timeout_ms;
 	request.stall_timeout_s = call->call == CLOUD_CREATE ? 0 : STALL_TIMEOUT_S;
-	request.max_answer = call->call == CLOUD_LIST ? MAX_LIST_BYTES : MAX_ANSWER_BYTES;
+	request.max_answer = call->call == CLOUD_LIST || call->call == CLOUD_BILLING ?
+		MAX_LIST_BYTES : MAX_ANSWER_BYTES;
 	request.user = call;
 	return http_client_start(session->client, &request, error);
 }
@@ -474,6 +475,25 @@ cloud_start_account(CloudSession *session, int64 tag, char **error)
 					  "{\"query\":\"query{myself{id clientBalance currentSpendPerHr}}\"}", error);
 }
 
+/* Read what pods were billed for, by the hour, since a time. */
+bool
+cloud_start_billing(CloudSession *session, int64 tag, TimestampTz from, char **error)
+{
+	struct pg_tm when;
+	fsec_t fraction;
+
+	if (timestamp2tm(from, NULL, &when, &fraction, NULL, NULL) != 0)
+	{
+		*error = pstrdup("the time to read the bills from is out of range");
+		return false;
+	}
+	return begin_call(session, new_call(session, CLOUD_BILLING, tag, NULL), HTTP_GET,
+					  psprintf("/billing/pods?bucketSize=hour&startTime=%04d-%02d-%02dT%02d:%02d:%02dZ",
+							   when.tm_year, when.tm_mon, when.tm_mday, when.tm_hour, when.tm_min,
+							   when.tm_sec),
+					  NULL, error);
+}
+
 /* ---- answers ---- */
 
 /* Does the provider say that it has nothing of the kind? */
@@ -575,7 +595,6 @@ take_result(CloudSession *session, const HttpResult *result, CloudAnswer *answer
 	memset(answer, 0, sizeof(*answer));
 	answer->tag = call->tag;
 	answer->call = call->call;
-	answer->started_at = call->started_at;
 	answer->http_status = result->status;
 	answer->provider_time = result->date;
 	answer->retry_after_ms = result->phase == HTTP_COMPLETE ?
@@ -599,6 +618,8 @@ take_result(CloudSession *session, const HttpResult *result, CloudAnswer *answer
 		answer->account = call->account;
 		answer->balance_micros = call->balance_micros;
 		answer->spend_micros = call->spend_micros;
+		answer->bills = call->bills;
+		answer->n_bills = call->n_bills;
 	}
 	unlink_call(session, call);
 	MemoryContextSetParent(call->context, owner);

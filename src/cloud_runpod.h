@@ -16,7 +16,6 @@ typedef struct RunpodCall
 	MemoryContext context;
 	int64 tag;
 	CloudCall call;
-	TimestampTz started_at;
 	char *expected; /* CREATE: the pod's name; GET: its id */
 	char *key;		/* as it was at the start */
 	char **secrets; /* CREATE: values of the environment */
@@ -30,6 +29,8 @@ typedef struct RunpodCall
 	char *account;		  /* ACCOUNT */
 	int64 balance_micros; /* ACCOUNT */
 	int64 spend_micros;	  /* ACCOUNT */
+	CloudBill *bills;	  /* BILLING */
+	int n_bills;
 } RunpodCall;
 
 /* Is a text given at all? */

@@ -1,6 +1,6 @@
 /*
  * cloud_runpod_read.c
- *	  What RunPod answers, read: pods, lists, the catalog, the account, problems.
+ *	  What RunPod answers, read: pods, lists, the catalog, the account, bills, problems.
  *
  * Everything that is read goes into the call's own context. Must not send anything,
  * and judge no answer beyond whether it can be read.
@@ -280,6 +280,36 @@ read_account(RunpodCall *call, JsonbContainer *json)
 	return NULL;
 }
 
+/*
+ * Read the bills. What cannot be read is left out: other pods' bills are true all the
+ * same, and a sum that lacks something shows against ours.
+ */
+static const char *
+read_billing(RunpodCall *call, JsonbContainer *json)
+{
+	JsonbContainer *records = json_read_array(json, "records");
+	int n;
+
+	if (records == NULL)
+		return "it has no array of records";
+	n = (int) JsonContainerSize(records);
+	call->bills = palloc_extended(Max(n, 1) * sizeof(CloudBill), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		JsonbContainer *record = json_read_object_at(records, i);
+		CloudBill *bill = &call->bills[call->n_bills];
+
+		if (record == NULL)
+			continue;
+		bill->pod_id = json_read_string(record, "podId");
+		if (bill->pod_id != NULL && cloud_runpod_is_id(bill->pod_id) &&
+			json_read_time(record, "startTime", &bill->hour) &&
+			json_read_micros(record, "totalAmount", &bill->amount_micros))
+			call->n_bills++;
+	}
+	return NULL;
+}
+
 /* Read the answer of a call that succeeded, into the call's context. Returns why it cannot be, or NULL. */
 const char *
 cloud_runpod_read(RunpodCall *call, JsonbContainer *json)
@@ -301,6 +331,9 @@ cloud_runpod_read(RunpodCall *call, JsonbContainer *json)
 			break;
 		case CLOUD_ACCOUNT:
 			problem = read_account(call, json);
+			break;
+		case CLOUD_BILLING:
+			problem = read_billing(call, json);
 			break;
 		case CLOUD_DELETE:
 			break;

@@ -17,6 +17,7 @@
 #define TAG_CATALOG (-2)
 #define TAG_ACCOUNT (-3)
 #define TAG_TRY_KEY (-4)
+#define TAG_BILLING (-5)
 #define TAG_LOOK (-100)			/* and below: looks at single pods */
 
 /* After a delete or an unknown outcome the list is read again this soon, in ms. */
@@ -81,6 +82,8 @@ typedef struct Leader
 	char		api_failing[SHMEM_TEXT];	/* in which way, as logged; empty while it works */
 	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
 	struct LeaderLook *look;	/* what leader_look.c remembers */
+	TimestampTz next_bill;		/* when the bills are read again */
+	bool		bill_in_flight;
 	HTAB	   *starts;			/* when the containers of pods started; NULL: none seen yet */
 
 	TimestampTz next_tick;
@@ -142,6 +145,9 @@ extern bool leader_admit(Leader *leader, uint32 flags);
 extern bool leader_end_overdue(Leader *leader);
 extern void leader_tick(Leader *leader);
 
+/* leader_clock.c */
+extern bool leader_watch_clock(Leader *leader);
+
 /* leader_send.c */
 extern void leader_send(Leader *leader);
 
@@ -153,6 +159,7 @@ extern void leader_apply(Leader *leader, CloudAnswer *answer);
 extern const char *leader_look_refuses(Leader *leader, TimestampTz now);
 extern void leader_look_new_key(Leader *leader);
 extern void leader_look_lost_calls(Leader *leader);
+extern void leader_look_clock_set(Leader *leader, int64 step);
 extern void leader_look_list_begins(Leader *leader);
 extern bool leader_look_list_holds(Leader *leader);
 extern void leader_look_ask(Leader *leader, const char *pod_id, int64 op);
@@ -162,6 +169,11 @@ extern bool leader_look_answer(Leader *leader, CloudAnswer *answer);
 extern bool leader_adopt_pod(Leader *leader, const CloudPod *pod, TimestampTz provider_now,
 							 TimestampTz now, ReconcileSummary *summary);
 extern void leader_watch_owner(Leader *leader, void *answer);
+
+/* leader_bill.c */
+extern void leader_bill_send(Leader *leader, TimestampTz now);
+extern void leader_bill_answer(Leader *leader, CloudAnswer *answer);
+extern void leader_bill_told(Leader *leader, const CloudPod *pod, const char *pod_id);
 
 /* leader_reconcile.c */
 extern void leader_reconcile(Leader *leader, void *answer);

@@ -64,8 +64,8 @@ concerns_account(const CloudAnswer *answer)
 static void
 compare_clocks(Leader *leader, const CloudAnswer *list)
 {
-	leader->clocks_compared = list->provider_time != 0 && list->started_at != 0;
-	leader->provider_epoch = list->started_at - list->provider_time - USECS_PER_SEC;
+	leader->clocks_compared = list->provider_time != 0 && leader->list_started != 0;
+	leader->provider_epoch = leader->list_started - list->provider_time - USECS_PER_SEC;
 }
 
 /*
@@ -203,6 +203,8 @@ apply_delete(Leader *leader, void *arg)
 		store_op_answer(op.id, OP_SENT, answer->verdict == CLOUD_OK ? 204 : 404,
 						reason_name(answer->reason), NULL, NULL, 0, now);
 		INJECT("delete.recorded");
+		if (answer->verdict == CLOUD_OK)
+			leader_look_ask(leader, op.pod_id, op.id);
 		look_soon(leader);
 	}
 	else
@@ -319,6 +321,9 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 				(answer->verdict == CLOUD_OK &&
 				 leader_step(leader, "applying prices", apply_catalog, answer) ?
 				 CATALOG_INTERVAL : CATALOG_RETRY);
+			break;
+		case CLOUD_BILLING:
+			leader_bill_answer(leader, answer);
 			break;
 		case CLOUD_GET:
 		case CLOUD_ACCOUNT:

@@ -44,6 +44,7 @@ static const GateRule rules[GATES] = {
 	[CLOUD_DELETE] = {CALL(CLOUD_DELETE), 3, 1000, 30000},
 	[CLOUD_CATALOG] = {CALL(CLOUD_CATALOG), 1, 1000, 60000},
 	[CLOUD_ACCOUNT] = {CALL(CLOUD_ACCOUNT), 1, 1000, 60000},
+	[CLOUD_BILLING] = {CALL(CLOUD_BILLING), 1, 60000, 600000},
 	[GATE_RATE] = {ALL_CALLS, 1, 1000, 60000, ALERT_RATE_LIMITED, "account", 5},
 	[GATE_KEY] = {CALL(CLOUD_CREATE), 1, 1000, 60000, ALERT_KEY_REFUSED, "key", 1},
 	[GATE_RIGHTS] = {CALL(CLOUD_CREATE), 1, 1000, 60000, ALERT_KEY_REFUSED, "rights", 1},
@@ -208,7 +209,9 @@ static void
 note_failure(Leader *leader, const CloudAnswer *answer, const char *what, TimestampTz now)
 {
 	const char *message = answer->message ? answer->message : "no answer";
-	int			account = account_gate(answer->reason);
+	/* A key that may not read the bills does all that is needed of it. */
+	int			account = answer->call == CLOUD_BILLING && answer->reason != CR_RATE ? -1 :
+		account_gate(answer->reason);
 	bool		said = answer->verdict == CLOUD_REFUSED;
 
 	if (account >= 0)
@@ -225,6 +228,14 @@ note_failure(Leader *leader, const CloudAnswer *answer, const char *what, Timest
 		leader_gate_lift(leader, answer->call);
 }
 
+/* Whether a call did what it is for: that a pod is not there is an answer to a question for it. */
+static bool
+succeeded(const CloudAnswer *answer)
+{
+	return answer->verdict == CLOUD_OK ||
+		(answer->call == CLOUD_GET && answer->reason == CR_NOT_FOUND);
+}
+
 /*
  * Note an answer: open and close what it opens and closes. `what` names its reason.
  */
@@ -235,14 +246,14 @@ leader_gate_note(Leader *leader, const CloudAnswer *answer, const char *what)
 	Gate	   *own = &leader->gates[answer->call];
 
 	own->in_flight = Max(0, own->in_flight - 1);
-	if (answer->verdict == CLOUD_OK)
+	if (succeeded(answer))
 		note_success(leader, answer->call, now);
 	else
 		note_failure(leader, answer, what, now);
 	if (answer->retry_after_ms >= 0)
 		ask_to_wait(answer->reason == CR_SERVER ? own : &leader->gates[GATE_RATE],
 					answer->retry_after_ms, "the provider asks to be left alone for a while", now);
-	publish(leader, now, answer->verdict == CLOUD_OK);
+	publish(leader, now, succeeded(answer));
 }
 
 /* When this kind of call may be made again, as far as is known; in the past: now. */

@@ -16,6 +16,7 @@
 #include "store_alert.h"
 #include "store_event.h"
 #include "store_op.h"
+#include "store_sight.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -148,7 +149,24 @@ leader_look_lost_calls(Leader *leader)
 	LeaderLook *look = look_of(leader);
 
 	look->account_in_flight = false;
+	leader->bill_in_flight = false;
 	memset(look->asked, 0, sizeof(look->asked));
+}
+
+/*
+ * The clock was set by so many microseconds: what was seen before it cannot be a while
+ * ago for that, and calls under way were begun as long ago as they were.
+ */
+void
+leader_look_clock_set(Leader *leader, int64 step)
+{
+	LeaderLook *look = look_of(leader);
+
+	leader_look_forget_others(leader, 0);
+	for (int i = 0; i < LOOK_MAX_ASKED; i++)
+		look->asked[i].started += step;
+	if (leader->list_started != 0)
+		leader->list_started += step;
 }
 
 /* A list is asked for, with the key of now. */
@@ -214,6 +232,8 @@ leader_look_send(Leader *leader, TimestampTz now)
 			leader_gate_room(leader, CLOUD_GET, now) == 0)
 			continue;
 		asked->called = cloud_start_get(leader->cloud, TAG_LOOK - i, asked->pod_id, &error);
+		asked->started = now;
+		asked->key = look->key;
 		if (asked->called)
 			leader_gate_started(leader, CLOUD_GET);
 		else
@@ -280,6 +300,22 @@ typedef struct Told
 } Told;
 
 /*
+ * The pod of a delete that was answered as if it had worked, asked for since: whether it
+ * is there or not, in our account. Writes only what differs from before.
+ */
+static void
+deleted_told(Leader *leader, const Told *told, const CloudOpRow *op, TimestampTz now)
+{
+	if (op->http_status != 204 || told->asked->started <= op->answered_at ||
+		told->asked->key != look_of(leader)->key || !leader_look_has_sign(leader, 0))
+		return;
+	if (!told->there && op->denied_at == 0)
+		store_sight_denied(op->id, now);
+	else if (told->there && (op->shown_at == 0 || op->denied_at != 0 || op->absent_looks > 0))
+		store_sight_shown(op->id, told->asked->started);
+}
+
+/*
  * A delete whose pod's id a worker claimed: it is ours if it bears the op's name. If
  * not there is nothing to delete under that id, and looking settles the rest.
  */
@@ -290,7 +326,11 @@ apply_told(Leader *leader, void *arg)
 	TimestampTz now = clock_now();
 	CloudOpRow	op;
 
-	if (!store_op_lock(told->asked->op, &op) || op.state != OP_PLANNED)
+	if (!store_op_lock(told->asked->op, &op))
+		return;
+	if (op.state == OP_SENT)
+		deleted_told(leader, told, &op, now);
+	if (op.state != OP_PLANNED)
 		return;
 	if (told->there && strcmp(told->name, op.pod_name) == 0)
 	{
@@ -327,6 +367,12 @@ pod_told(Leader *leader, CloudAnswer *answer)
 	}
 	if (told.there)
 		told.name = answer->pods[0].name;
+	if (asked.op == LOOK_BILLED)
+	{
+		if (asked.key == look->key && leader_look_has_sign(leader, 0))
+			leader_bill_told(leader, told.there ? &answer->pods[0] : NULL, asked.pod_id);
+		return;
+	}
 	if (asked.op != 0)
 	{
 		(void) leader_step(leader, "applying a look at a pod", apply_told, &told);

@@ -8,7 +8,10 @@
 #include "leader.h"
 
 /* At most so many single pods are asked for at a time. */
-#define LOOK_MAX_ASKED 8
+#define LOOK_MAX_ASKED 32
+
+/* In place of a delete: a pod that is billed although we take it for gone. */
+#define LOOK_BILLED (-1)
 
 /* A pod as a list showed it to be missing or not wanted; another one must confirm. */
 typedef struct Absence
@@ -32,8 +35,10 @@ typedef enum LookAccount
 typedef struct LookAsked
 {
 	char		pod_id[64];		/* "": the place is free */
-	int64		op;				/* delete whose pod must be known as ours first; 0: none */
+	int64		op;				/* delete whose pod it is, or LOOK_BILLED; 0: none */
 	bool		called;			/* its call is under way */
+	TimestampTz started;		/* since then */
+	uint64		key;			/* with this one */
 } LookAsked;
 
 typedef struct LeaderLook

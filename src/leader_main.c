@@ -362,7 +362,9 @@ turn(Leader *leader)
 	uint32		flags = wake_pending();
 	TimestampTz now;
 	bool		asked;
+	bool		clock_followed;
 
+	clock_followed = leader->epoch == 0 || leader->verdict != GUARD_GO || leader_watch_clock(leader);
 	drive_cloud(leader);
 	now = clock_now();
 	/* A clock that was set back must not put anything off. */
@@ -386,7 +388,7 @@ turn(Leader *leader)
 			(void) leader_admit(leader, wake_take(ADMIT_FLAGS));
 			leader->admit_after = clock_now() + rest_after(start);
 		}
-		if (leader->next_due != 0 && leader->next_due <= now)
+		if (clock_followed && leader->next_due != 0 && leader->next_due <= now)
 			(void) leader_end_overdue(leader);
 	}
 

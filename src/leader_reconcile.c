@@ -24,6 +24,7 @@
 #include "store_alert.h"
 #include "store_event.h"
 #include "store_op.h"
+#include "store_sight.h"
 #include "store_spend.h"
 #include "store_worker.h"
 #include "utils/resowner.h"
@@ -34,6 +35,12 @@
 
 /* A deleted pod may be listed for so long before its delete is sent again. */
 #define DELETE_LAG (30 * USECS_PER_SEC)
+
+/* A pod whose absence nothing but lists can tell must be missing from them for so long. */
+#define LISTS_ALONE (30 * USECS_PER_SEC)
+
+/* A pod that was seen to be gone so soon after its delete was answered may have gone in between. */
+#define AT_ONCE (500 * INT64CONST(1000))
 
 typedef struct Round
 {
@@ -415,10 +422,23 @@ send_again(Round *round, int index, const CloudPod *pod)
 	store_op_send_again(round->ops[index].id, round->now);
 }
 
+/*
+ * Whether this list shows a pod after its delete was answered as if it had worked. One
+ * that began after the pod, asked for alone, was not there any more is late.
+ */
+static bool
+shows_deleted(const Round *round, const CloudOpRow *op)
+{
+	return op->state == OP_SENT && op->http_status == 204 && round->started > op->answered_at &&
+		(op->denied_at == 0 || round->started < op->denied_at);
+}
+
 static void
 seen_again(Round *round, int index, const CloudPod *pod)
 {
-	store_op_seen_again(round->ops[index].id);
+	const CloudOpRow *op = &round->ops[index];
+
+	store_sight_listed(op->id, shows_deleted(round, op) ? round->started : 0);
 }
 
 /* A pod whose delete was answered is still there: whose it is does not matter. */
@@ -431,8 +451,13 @@ still_there(Round *round, int index)
 	if (op->state == OP_SENT && op->answered_at != 0 &&
 		round->started - op->answered_at > DELETE_LAG)
 		(void) alone(round, send_again, index, NULL);
-	else if (op->absent_looks > 0)
-		(void) alone(round, seen_again, index, NULL);
+	else
+	{
+		if (op->absent_looks > 0 || (shows_deleted(round, op) && op->shown_at == 0))
+			(void) alone(round, seen_again, index, NULL);
+		if (op->state == OP_SENT && op->http_status == 204)
+			leader_look_ask(round->leader, op->pod_id, op->id);
+	}
 }
 
 static void
@@ -442,6 +467,32 @@ note_absent(Round *round, int index, const CloudPod *pod)
 	store_op_absent_look(round->ops[index].id, round->now);
 }
 
+/*
+ * When the pod of a delete ended, as far as it is paid for: at the answer that said so;
+ * but when it was first seen to be gone if the provider showed it after the answer, or
+ * said nothing, or if that was so soon that it costs nothing to be sure.
+ */
+static TimestampTz
+ended_at(const CloudOpRow *op)
+{
+	TimestampTz gone = op->denied_at != 0 ? op->denied_at : op->absent_since;
+
+	if (op->http_status != 204 || op->shown_at != 0 || gone - op->answered_at <= AT_ONCE)
+		return gone;
+	return op->answered_at;
+}
+
+/*
+ * Whether what lists say of a deleted pod is enough: one whose delete worked is asked
+ * for alone as well, since lists may leave out what is there.
+ */
+static bool
+is_believed(const Round *round, const CloudOpRow *op)
+{
+	return op->http_status != 204 || op->denied_at != 0 ||
+		round->started - op->absent_since >= LISTS_ALONE;
+}
+
 /* Two lists agree that the pod of a delete is gone. */
 static void
 prove_delete(Round *round, int index, const CloudPod *pod)
@@ -449,12 +500,11 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 	const CloudOpRow *op = &round->ops[index];
 	WorkerRow	worker;
 	CloudOpRow	locked;
-	TimestampTz ended;
+	TimestampTz ended = ended_at(op);
 
 	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
 		!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
 		return;
-	ended = op->http_status == 204 ? op->answered_at : op->absent_since;
 	store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
 	INJECT("reconcile.proved");
 	if (op->worker == 0)
@@ -476,20 +526,28 @@ settle_deletes(Round *round)
 	for (int i = 0; i < round->n_ops; i++)
 	{
 		const CloudOpRow *op = &round->ops[i];
+		TimestampTz since = op->absent_since;
 
 		if (op->kind != OP_DELETE || op->state != OP_SENT || op->answered_at == 0 ||
 			op->http_status == 0 || op->answered_at > round->started || round->op_seen[i])
 			continue;
 		if (op->absent_looks == 0)
-			(void) alone(round, note_absent, i, NULL);
-		else if (round->started - op->absent_since >= leader_look_gap())
 		{
-			(void) alone(round, prove_delete, i, NULL);
-			continue;
+			(void) alone(round, note_absent, i, NULL);
+			since = round->now;
 		}
-		leader->next_reconcile =
-			Min(leader->next_reconcile,
-				(op->absent_looks == 0 ? round->now : op->absent_since) + leader_look_gap());
+		else if (round->started - since >= leader_look_gap())
+		{
+			if (is_believed(round, op))
+			{
+				(void) alone(round, prove_delete, i, NULL);
+				continue;
+			}
+			since = round->now;
+		}
+		if (op->http_status == 204 && op->denied_at == 0)
+			leader_look_ask(leader, op->pod_id, op->id);
+		leader->next_reconcile = Min(leader->next_reconcile, since + leader_look_gap());
 	}
 }
 

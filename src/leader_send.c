@@ -406,6 +406,7 @@ leader_send(Leader *leader)
 		return;
 	start_list(leader, now);
 	start_catalog(leader, now);
+	leader_bill_send(leader, now);
 	leader_look_send(leader, now);
 	/* An answer ends this turn's wait when the window is full; read_due() sets it otherwise. */
 	leader->next_op_due = 0;

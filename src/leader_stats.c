@@ -16,7 +16,8 @@
 
 StaticAssertDecl(PROVIDER_CALLS == CLOUD_LAST_CALL + 1, "a row for each kind of call");
 StaticAssertDecl(CLOUD_CREATE == 0 && CLOUD_GET == 1 && CLOUD_LIST == 2 && CLOUD_DELETE == 3 &&
-				 CLOUD_CATALOG == 4 && CLOUD_ACCOUNT == 5, "in the order of their names");
+				 CLOUD_CATALOG == 4 && CLOUD_ACCOUNT == 5 && CLOUD_BILLING == 6,
+				 "in the order of their names");
 
 /* A call was started. */
 void

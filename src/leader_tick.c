@@ -25,7 +25,6 @@
 #include "store_offer_stats.h"
 #include "store_op.h"
 #include "store_passed.h"
-#include "store_spend.h"
 #include "store_task.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -329,35 +328,6 @@ abandon_planned(TimestampTz now)
 	}
 }
 
-/* The server's clock was set: no pod costs more or less for that. */
-static void
-follow_clock(Leader *leader, void *arg)
-{
-	leader->clocks_compared = false;
-	store_spend_shift(leader->stepped, leader->stepped_since);
-	store_event("clock_step", "installation",
-				store_detail("seconds", psprintf("%.3f", (double) leader->stepped / USECS_PER_SEC)),
-				clock_now());
-}
-
-/* Look whether the server's clock was set, and make up for it. */
-static bool
-watch_clock(Leader *leader)
-{
-	TimestampTz since;
-	int64		step = clock_step(&since);
-
-	if (leader->stepped == 0)
-		leader->stepped_since = since;
-	leader->stepped += step;
-	if (leader->stepped == 0)
-		return true;
-	if (!leader_step(leader, "following the clock", follow_clock, NULL))
-		return false;
-	leader->stepped = 0;
-	return true;
-}
-
 /* Read the pools' names, and make sure that every owed delete is announced. */
 static void
 prepare(Leader *leader, void *arg)
@@ -428,14 +398,15 @@ leader_tick(Leader *leader)
 	}
 	if (good && leader->epoch != 0)
 	{
-		good &= watch_clock(leader);
+		good &= leader_watch_clock(leader);
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
 		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);
 		good &= leader_step(leader, "learning from pods", learn, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
 			for (int i = 0; pools[i].name != NULL; i++)
-				good &= leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);
+				good &= leader_watch_clock(leader) &&
+					leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);
 		good &= leader_step(leader, "planning deletes", prepare, &pools);
 		good &= admit_next(leader);
 		good &= leader_step(leader, "summing up", summarise, &summary);

@@ -17,7 +17,7 @@
 PG_FUNCTION_INFO_V1(gpu_orch_api_counters);
 
 static const char *const call_names[PROVIDER_CALLS] = {
-	"create", "get", "list", "delete", "catalog", "account"
+	"create", "get", "list", "delete", "catalog", "account", "billing"
 };
 
 /* A time, null where it is 0. */

@@ -8,7 +8,7 @@
 #include "datatype/timestamp.h"
 
 /* Kinds of calls; leader_stats.c holds them against the provider's interface. */
-#define PROVIDER_CALLS 6
+#define PROVIDER_CALLS 7
 
 /* Hexadecimal digits of a key's SHA-256 that are shown. */
 #define FINGERPRINT_LENGTH 8

@@ -24,10 +24,9 @@
 #define ALERT_NO_CAPACITY "no_capacity"
 #define ALERT_BUDGET_HARD "budget_hard"
 #define ALERT_BUDGET_SOFT "budget_soft"
-#define ALERT_DELETE_OWED "delete_owed"
-#define ALERT_DELETE_OWED_LONG "delete_owed_long"
 #define ALERT_PRICE_UNKNOWN "price_unknown"
 #define ALERT_POISONED_ROW "poisoned_row"
+#define ALERT_BILLING_MISMATCH "billing_mismatch"
 
 /* One alert of a name among others. */
 typedef struct AlertCase

@@ -204,6 +204,24 @@ note_unreadable(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 }
 
 /*
+ * How many workers one look may declare lost: none while silence proves nothing, else a
+ * share of those that should speak, so that one error of ours does not end them all.
+ */
+static int
+lost_room(const PlanInput *input, bool grace)
+{
+	int			speaking = 0;
+	int			room;
+
+	if (grace)
+		return 0;
+	for (int i = 0; i < input->n_workers; i++)
+		speaking += input->workers[i].state == WS_ACTIVE || input->workers[i].state == WS_DRAINING;
+	room = Max(1, speaking * guc_kill_cap_percent / 100);
+	return room < speaking ? room : PLAN_NO_LIMIT;
+}
+
+/*
  * Read everything and plan all pools. Writes nothing. False when there is no
  * installation yet, which is to say that no leader has been here. Results are
  * allocated in the current memory context.
@@ -219,7 +237,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	int			n_budgets;
 	int			n_workers;
 	int			rate_room;
-	int			lost_room;
+	bool		grace;
 	bool		first_look_done;
 
 	memset(fleet, 0, sizeof(FleetPlan));
@@ -227,8 +245,8 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		return false;
 	LWLockAcquire(shared->lock, LW_SHARED);
 	first_look_done = shared->first_look_done;
-	lost_room = now - shared->grace_since <
-		GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000 ? 0 : PLAN_NO_LIMIT;
+	grace = now - shared->grace_since <
+		GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000;
 	LWLockRelease(shared->lock);
 	rate_room = rate_left(now);
 	n_budgets = store_budget_list(&budgets);
@@ -251,24 +269,24 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		pool->input.rate_room = rate_room;
 		pool->input.image_room = store_breaker_room(pool->row.image, now);
 		pool->input.request_refused = store_offer_all_refuse(pool->row.id);
-		pool->input.lost_room = lost_room;
 		pool->input.since_last_scale_in = seconds_since(pools[p].last_scale_in, now);
 		for (int w = 0; w < n_workers; w++)
 			if (workers[w].origin == WO_CLOUD && workers[w].pool == pools[p].id)
 				own[pool->input.n_workers++] = plan_worker(&workers[w], now);
 		pool->input.workers = own;
+		pool->input.lost_room = lost_room(&pool->input, grace);
 	}
 
 	external = palloc((n_workers + 1) * sizeof(PlanWorker));
 	plan_pool_init(&fleet->external.pool);
 	fleet->external.pool.heartbeat_timeout = guc_heartbeat_timeout / 1000.0;
 	fleet->external.first_look_done = true;
-	fleet->external.lost_room = lost_room;
 	fleet->external.since_last_scale_in = -1;
 	for (int w = 0; w < n_workers; w++)
 		if (workers[w].origin == WO_EXTERNAL)
 			external[fleet->external.n_workers++] = plan_worker(&workers[w], now);
 	fleet->external.workers = external;
+	fleet->external.lost_room = lost_room(&fleet->external, grace);
 	fleet->external_plan.actions = palloc((n_workers + 1) * sizeof(PlanAction));
 	plan_scale(&fleet->external, &fleet->external_plan);
 	for (int i = 0; i < fleet->external.n_workers; i++)

@@ -1,11 +1,13 @@
 /*
  * store_op.c
- *	  The journal of calls to the provider: all access to cloud_op.
+ *	  The journal of calls to the provider: access to cloud_op.
  *
  * A create is planned, sent once, and settled once; nothing here ever sends it
  * again. A delete is a debt: it stays open, with tries and a due time, until the
  * provider shows the pod gone. Rows are never removed: a settled create is the
- * tombstone by which a pod that shows up late is known.
+ * tombstone by which a pod that shows up late is known. What looks show of the pods
+ * of open ops is store_sight.c's, and what a clock that was set means for them
+ * store_clock.c's.
  */
 #include "postgres.h"
 
@@ -44,7 +46,8 @@ store_op_pod_name(const Installation *installation, const char *nonce)
 #define OP_COLUMNS \
 	"id, kind, state::text, worker, pool, offer, nonce, pod_name, pod_id, gpu_type, data_center," \
 	" price_micros, epoch, tries, due_at, planned_at, sent_at, answered_at, absent_looks," \
-	" absent_since, http_status, verified, price_assumed, gpu_count, cloud_type"
+	" absent_since, http_status, verified, price_assumed, gpu_count, cloud_type, shown_at," \
+	" denied_at"
 
 static void
 read_op(CloudOpRow *op, uint64 row)
@@ -79,6 +82,8 @@ read_op(CloudOpRow *op, uint64 row)
 	op->price_assumed = spi_bool(row, 23);
 	op->gpu_count = spi_int4(row, 24);
 	op->cloud_type = spi_text(row, 25);
+	op->shown_at = spi_time(row, 26);
+	op->denied_at = spi_time(row, 27);
 }
 
 /* Run a query for one op; false if there is none. */
@@ -442,8 +447,8 @@ store_op_sent(int64 id, int64 epoch, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1,"
-		" http_status = NULL, answered_at = NULL, absent_looks = 0, absent_since = NULL"
-		" WHERE id = $1 AND state = 'planned'",
+		" http_status = NULL, answered_at = NULL, absent_looks = 0, absent_since = NULL,"
+		" shown_at = NULL, denied_at = NULL WHERE id = $1 AND state = 'planned'",
 		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
 	};
 	SpiArgs		args = SPI_ARGS_INIT;
@@ -500,22 +505,6 @@ store_op_absent_look(int64 id, TimestampTz now)
 	spi_arg_int8(&args, id);
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "noting an absence");
-	spi_end();
-}
-
-/* Note that the pod of an op was seen again: its absence must be proved anew. */
-void
-store_op_seen_again(int64 id)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL WHERE id = $1",
-		1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, id);
-	spi_run_one(&query, &args, "noting a pod that is there");
 	spi_end();
 }
 

@@ -221,6 +221,21 @@ LEFT JOIN gpu_orch.pool p ON p.id = s.pool;
 COMMENT ON VIEW gpu_orch.cost_estimate IS
     'What each pod has cost until now in dollars, counted from the moment its create was sent until its end was answered';
 
+CREATE VIEW gpu_orch.billing AS
+SELECT b.pod_id, p.name AS pool, b.hour, round(b.amount_micros / 1000000.0, 6) AS billed, s.counted,
+       round(b.amount_micros / 1000000.0, 6) - s.counted AS difference, b.read_at
+FROM gpu_orch.bill b
+CROSS JOIN LATERAL (
+    SELECT max(x.pool) AS pool,
+           coalesce(sum(gpu_orch.dollars(x.price_micros, greatest(x.started_at, b.hour),
+                                         least(coalesce(x.ended_at, gpu_orch.clock()), b.hour + interval '1 hour'))), 0) AS counted
+    FROM gpu_orch.spend x
+    WHERE x.pod_id = b.pod_id AND x.started_at < b.hour + interval '1 hour'
+          AND coalesce(x.ended_at, gpu_orch.clock()) > b.hour) s
+LEFT JOIN gpu_orch.pool p ON p.id = s.pool;
+COMMENT ON VIEW gpu_orch.billing IS
+    'What the provider bills for each pod and hour in dollars, and what we counted for them; kept for 90 days';
+
 CREATE VIEW gpu_orch.spend_by_pool AS
 SELECT c.pool, count(*) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
        sum(c.price_per_hour) FILTER (WHERE c.ended_at IS NULL) AS price_per_hour

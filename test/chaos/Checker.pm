@@ -8,7 +8,7 @@ use warnings FATAL => 'all';
 use JSON::PP;
 
 # What the rules allow, in seconds. A delete whose answer was lost is asked for again, at most a minute
-# later, and its pod must be missing from two lists.
+# later, and its pod must be missing from two lists. So must one whose delete was answered before it took effect.
 our $answered = 1;
 our $settled = 75;
 our $others = 1.5;
@@ -101,8 +101,19 @@ sub allowance
 	return $seconds + $others if ($pod->{ended_by} // '') ne 'delete';
 	my ($last) = reverse @$deletes;
 	return $seconds + $settled unless $last;
-	$known = @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
+	$known = !$pod->{late} && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
 	return $seconds + ($known ? $answered : $settled) + moved($steps, $deletes->[0]{planned}, $last->{settled});
+}
+
+# Note of the pods whose delete was answered as if it had worked, and had not yet or did nothing, that it was late.
+sub note_late
+{
+	my ($ledger) = @_;
+	my %late = map { $_->{pod} => 1 } grep { $_->{op} eq 'delete' && $_->{status} == 204
+		&& (!$_->{executed} || ($_->{executed_at} // $_->{at}) > $_->{at}) } @{ $ledger->{entries} };
+
+	$_->{late} = $late{ $_->{id} } for @{ $ledger->{pods} };
+	return;
 }
 
 # What we counted for each pod against what was billed for it.
@@ -112,6 +123,7 @@ sub money
 	my %create = map { $_->{pod_name} => $_ } grep { $_->{kind} eq 'create' } @{ $data->{ops} };
 	my @wrong;
 
+	note_late($ledger);
 	push @wrong, "spend of worker $_->{worker} is still counted" for grep { $_->{open} } @{ $data->{spend} };
 	for my $pod (grep { !$_->{foreign} && $create{ $_->{name} } } @{ $ledger->{pods} })
 	{

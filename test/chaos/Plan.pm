@@ -10,8 +10,7 @@ my %draw = (
 	between => sub { my ($from, $to) = @_; return $from + rand($to - $from); },
 	one_of => sub { return $_[rand @_]; });
 
-# What a rule may be for a call: its probability in percent, and the rule. One that is owed is drawn only where
-# OWED is set: the extension is known not to bear it yet.
+# What a rule may be for a call: its probability in percent, and the rule.
 my %faults = (
 	create => [
 		[ 15, {action => 'drop'} ],
@@ -38,7 +37,7 @@ my %faults = (
 		[ 5, {action => 'rate_limit', retry_after => 1} ],
 		[ 4, {action => 'keep_pod', count => 2} ],
 		[ 4, {action => 'delay', seconds => 3} ],
-		[ 4, {action => 'later', seconds => 3, owed => 1} ] ],
+		[ 4, {action => 'later', seconds => 3} ] ],
 	list => [
 		[ 15, {action => 'drop'} ],
 		[ 5, {action => 'status', status => 502} ],
@@ -69,7 +68,7 @@ sub rules
 			my $drawn = rand;
 			my $seed = int rand 1e9;
 
-			next if $drawn < 0.4 || (delete $rule{owed} && !$ENV{OWED});
+			next if $drawn < 0.4;
 			push @rules, {%rule, call => $call, probability => $percent / 100, seed => $seed,
 				$rule{html} ? (html => \1) : ()};
 		}

@@ -1,5 +1,5 @@
 # What is proof: of a pod's absence, of its being ours, of the account being ours. Nothing is created twice,
-# deleted or declared gone on less.
+# deleted or declared gone on less, and what is there is paid for.
 use strict;
 use warnings;
 use FindBin;
@@ -79,6 +79,50 @@ subtest 'a pod that is seen between two looks is not gone' => sub {
 	is(sql(q{SELECT max(absent_looks) FROM gpu_orch.cloud_op WHERE kind = 'delete' AND state = 'sent'}), 0,
 		'and what it said is forgotten');
 	sql(q{SELECT gpu_orch.advance_clock('1 minute')});
+	end_all();
+};
+
+# What was counted for a worker's pod, in seconds, and what the provider's meter says.
+sub counted
+{
+	my ($id) = @_;
+	my $pod_id = sql("SELECT pod_id FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'");
+	my ($pod) = grep { $_->{id} eq $pod_id } $provider->pods;
+
+	return (sql(qq{SELECT sum(extract(epoch FROM ended_at - started_at)) FROM gpu_orch.spend
+		WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), $pod);
+}
+
+for my $lists ('true', 'empty')
+{
+	subtest "a delete that takes effect after its answer, with $lists lists" => sub {
+		my $id = spawn();
+
+		$provider->fault({call => 'delete', action => 'later', seconds => 4, count => 1},
+			$lists eq 'empty' ? {call => 'list', action => 'empty_list'} : ());
+		sql("SELECT gpu_orch.terminate_worker('$id', true)");
+		ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'is proved in the end');
+		my ($ours, $pod) = counted($id);
+		ok(defined $pod->{deleted_at}, 'after it took effect');
+		cmp_ok($ours, '>=', $pod->{seconds}, 'and the pod is paid for until then');
+		is(sql(q{SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'delete' AND shown_at IS NOT NULL AND denied_at > shown_at
+			AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '} . $id . q{')}), 1, 'since it was seen after the answer');
+		end_all();
+	};
+}
+
+subtest 'a list that still shows a deleted pod' => sub {
+	my $id = spawn();
+
+	$provider->fault({call => 'list', action => 'show_deleted', seconds => 5});
+	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	ok(until_true("SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
+		(SELECT no FROM gpu_orch.worker WHERE id = '$id')"), 'is asked about');
+	reconcile(2);
+	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'proves nothing while it does');
+	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'and when it does not the pod is gone');
+	is(sql(qq{SELECT s.ended_at <= o.denied_at FROM gpu_orch.cloud_op o JOIN gpu_orch.spend s USING (worker)
+		WHERE o.kind = 'delete' AND o.worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), 't', 'from when it was denied');
 	end_all();
 };
 

@@ -22,7 +22,7 @@ sub stats { my ($call, $columns) = @_; return sql("SELECT $columns FROM gpu_orch
 # The digits that stand for a key: what `sha256sum` prints begins with them.
 sub fingerprint { my ($key) = @_; return substr(sha256_hex($key), 0, 8); }
 
-is(sql(q{SELECT string_agg(call, ' ') FROM gpu_orch.api_stats}), 'create get list delete catalog account',
+is(sql(q{SELECT string_agg(call, ' ') FROM gpu_orch.api_stats}), 'create get list delete catalog account billing',
 	'there is a row for each kind of call');
 sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'],
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 day"}')});

@@ -15,7 +15,8 @@ sub right
 
 	return (
 		{pods => [ {id => 'p1', name => 'gpo-1', foreign => JSON::PP::false, cost_per_hour => 0.36, created_at => 1000,
-			deleted_at => 1100, ended_by => 'delete', create_outcome => 'answered', billed => 100 * $second} ]},
+			deleted_at => 1100, ended_by => 'delete', create_outcome => 'answered', billed => 100 * $second} ],
+			entries => [ {op => 'delete', pod => 'p1', at => 1100, executed => JSON::PP::true, status => 204} ]},
 		{
 			ops => [
 				{id => 1, kind => 'create', state => 'done', worker => 1, pod_name => 'gpo-1', pod_id => 'p1', tries => 1,
@@ -33,7 +34,7 @@ sub said
 	my ($change, @steps) = @_;
 	my ($ledger, $data) = right();
 
-	$change->($ledger->{pods}, $data);
+	$change->($ledger->{pods}, $data, $ledger->{entries});
 	return join "\n", Checker::pods($ledger, $data), Checker::tasks($data, ['k']), Checker::money($ledger, $data, \@steps);
 }
 
@@ -57,5 +58,7 @@ for my $case (
 	like(said($change), $pattern, "$name is found");
 }
 is(said(sub { $_[1]{ops}[1]{http_status} = 404; $_[1]{spend}[0]{seconds} = 160 }), '', 'a delete whose answer was lost may be counted until it is settled');
+is(said(sub { $_[2][0]{executed_at} = 1103; $_[1]{spend}[0]{seconds} = 104 }), '', 'and so may one that took effect after its answer');
+is(said(sub { $_[2][0]{executed} = JSON::PP::false; $_[1]{spend}[0]{seconds} = 140 }), '', 'or had none');
 is(said(sub { $_[1]{spend}[0]{seconds} = 130.2 }, {seconds => 30, at => 1000, from => 900, to => 900}), '', 'and a step of the clock within a call is not ours');
 done_testing();
