@@ -7,14 +7,22 @@ use strict;
 use warnings FATAL => 'all';
 use JSON::PP;
 
-# What the rules allow, in seconds. A delete whose answer was lost is asked for again, at most a minute
-# later, and its pod must be missing from two lists. So must one whose delete was answered before it took effect.
+# What the rules allow, in seconds: of a call that was answered; of one whose answer was lost, or came before it took
+# effect, until it is settled, by asking again and by lists; of a pod that others ended, after the first list that could show it. In what passes until
+# a call is settled the steps of the clock are left out.
 our $answered = 1;
-our $settled = 75;
-our $others = 1.5;
+our $settled = 30;
+our $others = 1;
 
-# Dollars that rounding may take.
+# A pod may be missing from lists for so long after its making, and so is not missed before that.
+our $list_lag = 60;
+
+# Seconds by which two clocks may differ, and dollars that rounding may take.
+my $slack = 0.05;
 my $rounding = 0.00001;
+
+# The most that was counted too much, in seconds, by what excuses it.
+my %worst;
 
 my $rows = q{
 	SELECT json_build_object(
@@ -27,9 +35,9 @@ my $rows = q{
 			SELECT w.no, w.id, w.state, f.pod_id FROM gpu_orch.worker w LEFT JOIN gpu_orch.worker_profile f ON f.worker = w.no
 			WHERE w.origin = 'cloud') w),
 		'spend', (SELECT coalesce(json_agg(s), '[]') FROM (
-			SELECT worker, pod_id, price_micros, ended_at IS NULL AS open,
-				extract(epoch FROM coalesce(ended_at, started_at) - started_at) AS seconds
-			FROM gpu_orch.spend) s),
+			SELECT worker, pod_id, price_micros, price_from, ended_at IS NULL AS open,
+				extract(epoch FROM started_at) AS started, extract(epoch FROM coalesce(ended_at, started_at)) AS ended
+			FROM gpu_orch.spend ORDER BY started_at, id) s),
 		'tasks', (SELECT coalesce(json_agg(t), '[]') FROM (
 			SELECT t.id, t.idempotency_key AS key,
 				(SELECT count(*) FROM gpu_orch.attempt a WHERE a.task_id = t.id AND a.outcome = 'succeeded') AS succeeded,
@@ -47,6 +55,7 @@ sub pods
 	my %create = map { $_->{pod_name} => $_ } grep { $_->{kind} eq 'create' } @{ $data->{ops} };
 	my (@wrong, %named);
 
+	push @wrong, "pod $_->{id} is of somebody else, and was ended" for grep { $_->{foreign} && ($_->{ended_by} // '') eq 'delete' } @{ $ledger->{pods} };
 	for my $pod (grep { !$_->{foreign} } @{ $ledger->{pods} })
 	{
 		push @{ $named{ $pod->{name} } }, $pod;
@@ -74,7 +83,7 @@ sub tasks
 	for my $task (@{ $data->{tasks} })
 	{
 		push @wrong, "task $task->{id} has not succeeded: lost" if $task->{succeeded} == 0;
-		push @wrong, "task $task->{id} finished $task->{succeeded} times" if $task->{succeeded} > 1 || $task->{ended} > 1;
+		push @wrong, "task $task->{id} finished $task->{succeeded} times, and ended $task->{ended} times" if $task->{succeeded} > 1 || $task->{ended} > 1;
 		push @wrong, "task $task->{id} stands in $task->{places} places" if $task->{places} > 0;
 	}
 	return @wrong;
@@ -91,76 +100,215 @@ sub moved
 	return $sum;
 }
 
-# Seconds by which our count of a pod may be above the ledger's.
-sub allowance
+# Seconds between the two clocks at a time of the provider's: it may lie between the steps of the two.
+sub torn
 {
-	my ($pod, $create, $deletes, $steps) = @_;
-	my $known = ($create->{http_status} // 0) == 201 && ($pod->{create_outcome} // '') eq 'answered';
-	my $seconds = ($known ? $answered : $settled) + moved($steps, $create->{sent}, $create->{answered});
+	my ($steps, $at) = @_;
+	my $sum = 0;
 
-	return $seconds + $others if ($pod->{ended_by} // '') ne 'delete';
-	my ($last) = reverse @$deletes;
-	return $seconds + $settled unless $last;
-	$known = !$pod->{late} && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
-	return $seconds + ($known ? $answered : $settled) + moved($steps, $deletes->[0]{planned}, $last->{settled});
+	$sum += $_->{seconds} for grep { $at >= $_->{from} && $at <= $_->{to} } @$steps;
+	return $sum;
 }
 
-# Note of the pods whose delete was answered as if it had worked, and had not yet or did nothing, that it was late.
-sub note_late
+# Whether a request was for a list that came as it was.
+sub is_whole
 {
-	my ($ledger) = @_;
-	my %late = map { $_->{pod} => 1 } grep { $_->{op} eq 'delete' && $_->{status} == 204
-		&& (!$_->{executed} || ($_->{executed_at} // $_->{at}) > $_->{at}) } @{ $ledger->{entries} };
+	my ($request) = @_;
 
-	$_->{late} = $late{ $_->{id} } for @{ $ledger->{pods} };
+	return $request->{call} eq 'list' && $request->{status} == 200 && ($request->{outcome} // '') eq 'answered' && !defined $request->{fault};
+}
+
+# Seconds by which the two clocks were misread when a pod's beginning was brought from the provider's to ours: they are
+# compared when a list comes, and a step may have fallen between its question and its answer.
+sub misread
+{
+	my ($ledger, $pod, $steps) = @_;
+	my @lists = grep { is_whole($_) && $_->{ended_at} <= $pod->{created_at} + 2 } @{ $ledger->{requests} };
+	my $before = grep { $_->{ended_at} <= $pod->{created_at} } @lists;
+	my $most = 0;
+
+	splice @lists, 0, $before - 1 if $before > 1;
+	for my $list (@lists)
+	{
+		my $sum = 0;
+
+		$sum += $_->{seconds} for grep { $list->{at} <= $_->{to} + 0.1 && $list->{ended_at} >= $_->{from} - 0.1 } @$steps;
+		$most = $sum if $sum > $most;
+	}
+	return $most;
+}
+
+# Seconds by which our count may begin before a pod, and what excuses it.
+sub early
+{
+	my ($pod, $create, $steps) = @_;
+	my $known = ($create->{http_status} // 0) == 201 && ($pod->{create_outcome} // '') eq 'answered';
+
+	return (($known ? $answered : $settled) + moved($steps, $create->{sent}, $create->{answered}),
+		$known ? 'answered create' : 'unknown create');
+}
+
+# When the first list ended that could show that a pod was gone, by the provider's clock: it was asked for and came
+# whole, after the answer of a delete that found no pod, and nobody who saw it was killed before our count ended. Undef
+# if there was none.
+sub first_look
+{
+	my ($ledger, $pod, $deletes, $kills, $ended) = @_;
+	my ($not_found) = map { $_->{answered} } grep { ($_->{http_status} // 0) == 404 } reverse @$deletes;
+	my ($base) = reverse grep { $_ <= $ended + 1 } @$kills;
+
+	$base = $pod->{deleted_at} if !defined $base || $base < $pod->{deleted_at};
+	$base = $pod->{created_at} + $list_lag if $base < $pod->{created_at} + $list_lag;
+	$base = $not_found if defined $not_found && $base < $not_found;
+	my ($look) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_whole($_) } @{ $ledger->{requests} };
+	return $look;
+}
+
+# Whether a delete of a pod was answered as if it had worked, and had not yet, or did nothing.
+sub took_effect_late
+{
+	my ($ledger, $pod) = @_;
+
+	return scalar grep { $_->{op} eq 'delete' && $_->{pod} eq $pod->{id} && $_->{status} == 204
+		&& (!$_->{executed} || ($_->{executed_at} // $_->{at}) > $_->{at}) } @{ $ledger->{entries} };
+}
+
+# Seconds by which our count may end after a pod, and what excuses it.
+sub late
+{
+	my ($ledger, $pod, $deletes, $steps, $kills, $ended) = @_;
+
+	if (($pod->{ended_by} // '') ne 'delete')
+	{
+		my $look = first_look($ledger, $pod, $deletes, $kills, $ended) // $ended;
+
+		return ($look - $pod->{deleted_at} + $others, 'ended by others');
+	}
+	my ($last) = reverse @$deletes;
+	my $known = !took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
+	return ($answered + moved($steps, $last->{sent}, $last->{answered}), 'answered delete') if $known;
+	return ($settled + moved($steps, $deletes->[0]{planned}, $last->{settled}), 'unknown delete') if $last;
+	return ($settled, 'unknown delete');
+}
+
+sub note_worst
+{
+	my ($excuse, $seconds) = @_;
+
+	$worst{$excuse} = $seconds if $seconds > ($worst{$excuse} // 0);
 	return;
+}
+
+# What is wrong with the ends of our count of a pod: never within its life, and not too far outside.
+sub ends
+{
+	my ($ledger, $pod, $spend, $create, $deletes, $steps, $kills) = @_;
+	my $begun = $pod->{created_at} - $spend->[0]{started};
+	my $ended = $spend->[-1]{ended} - $pod->{deleted_at};
+	my ($early, $early_excuse) = early($pod, $create, $steps);
+	my ($late, $late_excuse) = late($ledger, $pod, $deletes, $steps, $kills, $spend->[-1]{ended});
+	my @torn = map { torn($steps, $_) } @$pod{qw(created_at deleted_at)};
+	my @wrong;
+
+	$torn[0] += misread($ledger, $pod, $steps);
+	push @wrong, sprintf('spend of pod %s begins %.3f s after it', $pod->{id}, -$begun) if $begun < -$slack - $torn[0];
+	push @wrong, sprintf('spend of pod %s begins %.3f s before it (%s), allowed are %.1f', $pod->{id}, $begun, $early_excuse, $early)
+		if $begun > $early + $slack + $torn[0];
+	push @wrong, sprintf('spend of pod %s ends %.3f s before it', $pod->{id}, -$ended) if $ended < -$slack - $torn[1];
+	push @wrong, sprintf('spend of pod %s ends %.3f s after it (%s), allowed are %.1f', $pod->{id}, $ended, $late_excuse, $late)
+		if $ended > $late + $slack + $torn[1];
+	note_worst($early_excuse, $begun - $torn[0] - moved($steps, $create->{sent}, $create->{answered}));
+	note_worst($late_excuse, $ended - $torn[1] - moved($steps, $spend->[-1]{ended} - $ended, $spend->[-1]{ended}));
+	return @wrong;
+}
+
+# What is wrong with what we counted between them: each second once, in dollars not less than was billed, nor more than
+# the seconds cost. A pod that was halted was billed less than its price, and one whose price the provider never said is
+# not measured by it.
+sub between
+{
+	my ($pod, $spend, $over) = @_;
+	my ($seconds, $dollars) = (0, 0);
+	my $whole = $spend->[-1]{ended} - $spend->[0]{started};
+	my $second = $pod->{cost_per_hour} / 3600;
+	my $said = !grep { $_->{price_from} ne 'provider' } @$spend;
+	my @wrong;
+
+	for my $interval (@$spend)
+	{
+		$seconds += $interval->{ended} - $interval->{started};
+		$dollars += $interval->{price_micros} / 1e6 * ($interval->{ended} - $interval->{started}) / 3600;
+	}
+	push @wrong, sprintf('spend of pod %s has %.3f s twice', $pod->{id}, $seconds - $whole) if $seconds > $whole + 0.001;
+	push @wrong, sprintf('spend of pod %s lacks %.3f s in between', $pod->{id}, $whole - $seconds) if $seconds < $whole - 0.001;
+	return @wrong unless $said;
+	push @wrong, sprintf('spend of pod %s is %.6f dollars below the ledger', $pod->{id}, $pod->{billed} - $dollars)
+		if $dollars < $pod->{billed} - $over * $second - $rounding;
+	push @wrong, sprintf('spend of pod %s is %.6f dollars for %.3f s that cost %.6f', $pod->{id}, $dollars, $seconds, $seconds * $second)
+		if $dollars > $seconds * $second + $rounding;
+	return @wrong;
+}
+
+# Whether a pod was never heard of: the provider said that it made none, or nothing, and it was gone before a list
+# showed it.
+sub is_denied
+{
+	my ($ledger, $pod, $create) = @_;
+
+	return $create->{state} =~ /^(refused|absent)$/ && $pod->{ended_by} ne 'delete' && !grep {
+		$_->{at} <= $pod->{deleted_at} && ($_->{ended_at} // 0) >= $pod->{created_at} && is_whole($_) } @{ $ledger->{requests} };
 }
 
 # What we counted for each pod against what was billed for it.
 sub money
 {
-	my ($ledger, $data, $steps) = @_;
+	my ($ledger, $data, $steps, $kills) = @_;
 	my %create = map { $_->{pod_name} => $_ } grep { $_->{kind} eq 'create' } @{ $data->{ops} };
 	my @wrong;
 
-	note_late($ledger);
-	push @wrong, "spend of worker $_->{worker} is still counted" for grep { $_->{open} } @{ $data->{spend} };
-	for my $pod (grep { !$_->{foreign} && $create{ $_->{name} } } @{ $ledger->{pods} })
+	push @wrong, 'spend of ' . (defined $_->{worker} ? "worker $_->{worker}" : "pod $_->{pod_id}") . ' is still counted' for grep { $_->{open} } @{ $data->{spend} };
+	for my $pod (grep { !$_->{foreign} && defined $_->{deleted_at} && $create{ $_->{name} } } @{ $ledger->{pods} })
 	{
 		my $create = $create{ $pod->{name} };
 		my @deletes = grep { $_->{kind} eq 'delete' && ($_->{pod_id} // '') eq $pod->{id} } @{ $data->{ops} };
-		my $ours = 0;
+		my @spend = grep { $_->{ended} > $_->{started}
+			&& (defined $_->{worker} ? $_->{worker} == $create->{worker} && ($_->{pod_id} // $pod->{id}) eq $pod->{id}
+				: $_->{pod_id} eq $pod->{id}) } @{ $data->{spend} };
 
-		$ours += $_->{price_micros} / 1e6 * $_->{seconds} / 3600
-			for grep { $_->{worker} == $create->{worker} && ($_->{pod_id} // $pod->{id}) eq $pod->{id} } @{ $data->{spend} };
-		my $second = $pod->{cost_per_hour} / 3600;
-		my $torn = 0;
-
-		# Begun or ended between the steps of the two clocks.
-		for my $step (@$steps)
+		if (!@spend)
 		{
-			$torn += $step->{seconds} if grep { defined && $_ >= $step->{from} && $_ <= $step->{to} } @$pod{qw(created_at deleted_at)};
+			push @wrong, sprintf('pod %s of %.3f s was not counted', $pod->{id}, $pod->{seconds})
+				if $pod->{billed} > $rounding && !is_denied($ledger, $pod, $create);
+			next;
 		}
-		my $over = ($ours - $pod->{billed}) / $second;
-		my $allowed = allowance($pod, $create, \@deletes, $steps) + $torn;
-		push @wrong, sprintf('spend of pod %s is %.3f s below the ledger', $pod->{id}, -$over)
-			if $ours < $pod->{billed} - $torn * $second - $rounding;
-		push @wrong, sprintf('spend of pod %s is %.3f s above the ledger, allowed are %.1f', $pod->{id}, $over, $allowed)
-			if $ours > $pod->{billed} + $allowed * $second + $rounding;
+		push @wrong, ends($ledger, $pod, \@spend, $create, \@deletes, $steps, $kills);
+		push @wrong, between($pod, \@spend, misread($ledger, $pod, $steps) + torn($steps, $pod->{created_at}) + torn($steps, $pod->{deleted_at}));
 	}
 	return @wrong;
 }
 
-# check(SERVER, LEDGER, KEYS, STEPS): all that is wrong, as sentences. KEYS are the idempotency keys of the tasks that were
-# taken in; STEPS say when the clocks were moved: seconds, `at` by our clock, `from` and `to` by the provider's.
+# worst(): the most that was counted too much in this process, in seconds, by what excuses it.
+sub worst { return %worst; }
+
+# rows(SERVER): what the database says of ops, workers, spend and tasks.
+sub rows
+{
+	my ($server) = @_;
+	my ($json) = $server->sql($rows);
+
+	return decode_json($json);
+}
+
+# check(SERVER, LEDGER, KEYS, STEPS, KILLS): all that is wrong, as sentences. KEYS are the idempotency keys of the tasks that
+# were taken in; STEPS say when the clocks were moved: seconds, `at` by our clock, `from` and `to` by the provider's;
+# KILLS when something was killed, by the provider's.
 sub check
 {
-	my ($server, $ledger, $accepted, $steps) = @_;
-	my ($json) = $server->sql($rows);
-	my $data = decode_json($json);
+	my ($server, $ledger, $accepted, $steps, $kills) = @_;
+	my $data = rows($server);
 	my ($broken) = $server->sql(q{SELECT string_agg(name || ': ' || coalesce(detail, ''), '; ') FROM gpu_orch.check_invariants() WHERE NOT holds});
 
-	return (pods($ledger, $data), tasks($data, $accepted), money($ledger, $data, $steps), defined $broken ? "invariants: $broken" : ());
+	return (pods($ledger, $data), tasks($data, $accepted), money($ledger, $data, $steps, $kills), defined $broken ? "invariants: $broken" : ());
 }
 
 1;

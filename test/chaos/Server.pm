@@ -5,27 +5,31 @@ package Server;
 
 use strict;
 use warnings FATAL => 'all';
+use File::Path qw(rmtree);
+use POSIX qw(WNOHANG setsid);
 use Time::HiRes qw(sleep time);
 use Wire;
 
 my $database = 'chaos';
 
-# new(DIRECTORY, KEY): a server in that folder, not started; KEY is the provider's.
+# new(DIRECTORY, KEY, LIBRARY): a server in that folder, not started; KEY is the provider's, LIBRARY the folder of the
+# library that is loaded in the place of the installed one, if not undef.
 sub new
 {
-	my ($class, $directory, $key) = @_;
+	my ($class, $directory, $key, $library) = @_;
 	my $bin = `"\${PG_CONFIG:-pg_config}" --bindir`;
 	chomp $bin;
 	my $self = bless {directory => $directory, data => "$directory/data", bin => $bin, offset => 0}, $class;
 
 	umask 077;
 	_write("$directory/api_key", $key);
-	$self->_run('initdb', '-D', $self->{data}, '-U', 'postgres', '-A', 'trust', '-N', '--locale=C.UTF-8', '-E', 'UTF8');
+	$self->_make_pristine($library);
 	return $self;
 }
 
 sub host { return $_[0]{directory}; }
 sub port { return $ENV{PGPORT} || 5432; }
+sub data { return $_[0]{data}; }
 sub log_file { return "$_[0]{directory}/server.log"; }
 
 sub _write
@@ -38,32 +42,58 @@ sub _write
 	return;
 }
 
-# Run one of the server's programs; its output goes to a file. Returns its status.
-sub _try
+# Start a program; its output goes to a file. Returns its process id.
+sub _spawn
 {
-	my ($self, $program, @arguments) = @_;
+	my ($self, $log, @command) = @_;
 	my $pid = fork() // die "fork: $!";
 
 	if ($pid == 0)
 	{
+		setsid();
 		open STDIN, '<', '/dev/null';
-		open STDOUT, '>>', "$self->{directory}/programs.log";
+		open STDOUT, '>>', $log;
 		open STDERR, '>&', \*STDOUT;
-		exec "$self->{bin}/$program", @arguments or exit 127;
+		$SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
+		exec @command or POSIX::_exit(127);
 	}
-	waitpid $pid, 0;
-	return $?;
+	return $pid;
 }
 
-sub _run
+# A data directory that each round begins with a copy of: the database, the extension in it, nothing else.
+sub _make_pristine
 {
-	my ($self, @command) = @_;
+	my ($self, $library) = @_;
+	my $log = "$self->{directory}/programs.log";
 
-	$self->_try(@command) == 0 or die "@command failed, see $self->{directory}/programs.log\n";
+	waitpid $self->_spawn($log, "$self->{bin}/initdb", '-D', $self->{data}, '-U', 'postgres', '-A', 'trust', '-N',
+		'--locale=C.UTF-8', '-E', 'UTF8', '--wal-segsize=1'), 0;
+	$? == 0 or die "initdb failed, see $log\n";
+	$self->configure;
+	$self->{first} = 'postgres';
+	$self->_start(0);
+	for my $statement ([ 'postgres', "CREATE DATABASE $database" ], [ $database, 'CREATE EXTENSION gpu_orch' ],
+		[ $database, 'CREATE ROLE pod LOGIN IN ROLE gpu_orch_worker, gpu_orch_submitter' ],
+		$library ? [ $database, q{UPDATE pg_proc SET probin = 'gpu_orch' WHERE probin = '$libdir/gpu_orch'} ] : (),
+		# What is not needed need not be copied.
+		[ $database, q{UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'} ],
+		[ $database, 'DROP DATABASE template0' ], [ $database, 'DROP DATABASE postgres' ], [ $database, 'CHECKPOINT' ])
+	{
+		my $wire = Wire->new($self, $statement->[0], 'postgres');
+
+		$wire->send_query($statement->[1]);
+		my $answer = $wire->answer;
+		die "$statement->[1]: $answer->{message}\n" if defined $answer->{state};
+	}
+	delete $self->{first};
+	$self->{always} = {dynamic_library_path => "$library:\$libdir"} if $library;
+	kill 'INT', $self->postmaster;
+	$self->_wait_until_gone($self->postmaster);
+	rename $self->{data}, "$self->{directory}/pristine" or die "$self->{data}: $!";
 	return;
 }
 
-# configure(SETTING => VALUE...): the settings of the next start; %keep them over restarts.
+# configure(SETTING => VALUE...): the settings of the next start; they are kept over restarts.
 sub configure
 {
 	my ($self, %settings) = @_;
@@ -74,11 +104,14 @@ sub configure
 		fsync => 'off',
 		shared_buffers => '32MB',
 		max_connections => 60,
+		max_wal_size => '64MB',
+		min_wal_size => '2MB',
 		shared_preload_libraries => 'gpu_orch',
 		'gpu_orch.database' => $database,
 		'gpu_orch.test_clock' => 'on',
 		'gpu_orch.runpod_api_key_file' => "$self->{directory}/api_key",
 		'gpu_orch.worker_dsn' => sprintf('host=%s port=%d dbname=%s user=pod', $self->host, $self->port, $database),
+		%{ $self->{always} // {} },
 		%settings };
 	return;
 }
@@ -99,6 +132,7 @@ sub postmaster
 {
 	my ($self) = @_;
 
+	waitpid $self->{child}, WNOHANG if $self->{child};
 	open my $file, '<', "$self->{data}/postmaster.pid" or return 0;
 	my $pid = (<$file> // '0') + 0;
 	return $pid > 0 && !is_ended($pid) ? $pid : 0;
@@ -123,35 +157,66 @@ sub children
 	} map { m{(\d+)} } glob '/proc/[0-9]*';
 }
 
-# start(PREPARE): start it closed, set the clock to where it was, let PREPARE do what must be done before
-# the leader acts, and open it. What is left of a server that was killed is cleared away first.
-sub start
+# One try to start it; whether it answers.
+sub _try_to_start
 {
-	my ($self, $prepare) = @_;
+	my ($self) = @_;
 
-	$self->_write_settings(0);
+	$self->{child} = $self->_spawn($self->log_file, "$self->{bin}/postgres", '-D', $self->{data}, '-p', $self->port);
+	for (1 .. 3000)
+	{
+		return 1 if eval { Wire->new($self, $self->{first} // $database, 'postgres') };
+		last if waitpid $self->{child}, WNOHANG;
+		sleep 0.01;
+	}
+	kill 'KILL', $self->{child};
+	return 0;
+}
+
+# Start it closed, or open at once. What is left of a server that was killed is cleared away first.
+sub _start
+{
+	my ($self, $open) = @_;
+
+	$self->_write_settings($open);
 	unlink "$self->{data}/postmaster.pid", $self->host . '/.s.PGSQL.' . $self->port . '.lock';
 	for my $try (1 .. 100)
 	{
-		last if $self->_try('pg_ctl', '-D', $self->{data}, '-l', $self->log_file, '-w', '-t', '30', 'start') == 0;
+		last if $self->_try_to_start;
 		die "the server does not start, see " . $self->log_file . "\n" if $try == 100;
 		sleep 0.1;
 	}
-	$prepare->() if $prepare;
+	return;
+}
+
+# start(): start it closed, set the clock to where it was, and open it.
+sub start
+{
+	my ($self) = @_;
+
+	delete $self->{connection};
+	if ($self->{offset} == 0)
+	{
+		$self->_start(1);
+		return;
+	}
+	$self->_start(0);
 	$self->set_clock;
 	$self->_write_settings(1);
 	kill 'HUP', $self->postmaster;
 	return;
 }
 
-# stop(): end it in order, where it runs.
-sub stop
+# Wait until a postmaster is gone, ten seconds at most: what was killed may have been ending by itself.
+sub _wait_until_gone
 {
-	my ($self) = @_;
+	my ($self, $pid) = @_;
 
-	delete $self->{connection};
-	$self->_try('pg_ctl', '-D', $self->{data}, '-m', 'fast', '-w', '-t', '30', 'stop') if $self->postmaster;
-	$self->kill_all if $self->postmaster;
+	for (1 .. 1000)
+	{
+		return if $self->postmaster != $pid || $pid == 0;
+		sleep 0.01;
+	}
 	return;
 }
 
@@ -170,25 +235,31 @@ sub kill_all
 		kill 'KILL', @children if $turn == 100;
 		sleep 0.01;
 	}
+	waitpid $self->{child}, WNOHANG if $self->{child};
 	return;
 }
 
-# recover(): after a kill -9 of one of its processes: wait until the server is back by itself, or, where
-# it does not come back by itself, until it is gone, and start it with the clock that it had.
-sub recover
+sub comes_back_alone { return $_[0]{settings}{restart_after_crash} eq 'on'; }
+
+# revive(): start it, if it is gone and does not come back by itself.
+sub revive
 {
 	my ($self) = @_;
 
+	return if $self->comes_back_alone || $self->postmaster;
+	$self->start;
+	return;
+}
+
+# recover(POSTMASTER): after a kill -9 of one of the processes of that postmaster: wait until the server is back by
+# itself, or, where it does not come back by itself, until it is gone, and start it with the clock that it had.
+sub recover
+{
+	my ($self, $postmaster) = @_;
+
 	delete $self->{connection};
-	if ($self->{settings}{restart_after_crash} eq 'off')
-	{
-		for (1 .. 3000)
-		{
-			last if !$self->postmaster;
-			sleep 0.01;
-		}
-		$self->start;
-	}
+	$self->_wait_until_gone($postmaster) unless $self->comes_back_alone;
+	$self->revive;
 	$self->sql('SELECT 1');
 	return;
 }
@@ -198,21 +269,12 @@ sub fresh
 {
 	my ($self, %settings) = @_;
 
-	$self->stop;
+	$self->kill_all;
+	rmtree($self->{data});
+	system('cp', '-a', "$self->{directory}/pristine", $self->{data}) == 0 or die "cp: $?\n";
 	$self->configure(%settings);
 	$self->{offset} = 0;
-	$self->start(sub {
-		my $wire = Wire->new($self, 'postgres', 'postgres');
-
-		for my $statement ("DROP DATABASE IF EXISTS $database WITH (FORCE)", 'DROP ROLE IF EXISTS pod', "CREATE DATABASE $database")
-		{
-			$wire->send_query($statement);
-			my $answer = $wire->answer;
-			die "$statement: $answer->{message}\n" if defined $answer->{state};
-		}
-		$self->sql('CREATE EXTENSION gpu_orch');
-		$self->sql('CREATE ROLE pod LOGIN IN ROLE gpu_orch_worker, gpu_orch_submitter');
-	});
+	$self->start;
 	return;
 }
 
@@ -241,26 +303,35 @@ sub sql
 {
 	my ($self, $query) = @_;
 
-	for (1 .. 600)
+	my $why = '';
+
+	for (1 .. 1500)
 	{
 		my $rows = $self->try_sql($query);
 
 		return @{ $rows->[0] // [] } if $rows;
-		die "$query: $@" if $@ =~ /^(?!57|08|53)[0-9A-Z]{5} /;
-		sleep 0.05;
+		die "$query: $@" if $@ =~ /^(?!57|08|53|XX)[0-9A-Z]{5} /;
+		$why = $@;
+		$self->revive;
+		sleep 0.02;
 	}
-	die "$query: no answer in time\n";
+	die "$query: no answer in time: $why\n";
 }
 
-# set_clock(): bring the clock to its offset, which a crash has set back to nothing. Returns the clock.
+# set_clock(): bring the clock to its offset, which a crash has set back to nothing. A crash may come in between.
 sub set_clock
 {
 	my ($self) = @_;
-	my ($lag) = $self->sql(
-		"SELECT $self->{offset} - extract(epoch FROM gpu_orch.clock() - pg_catalog.clock_timestamp())");
 
-	$self->sql("SELECT gpu_orch.advance_clock('$lag seconds')") if abs $lag > 0.01;
-	return;
+	for (1 .. 100)
+	{
+		my ($lag) = $self->sql(
+			"SELECT $self->{offset} - extract(epoch FROM gpu_orch.clock() - pg_catalog.clock_timestamp())");
+
+		return if abs $lag <= 0.01;
+		$self->try_sql("SELECT gpu_orch.advance_clock('$lag seconds')");
+	}
+	die "the clock cannot be set: $@\n";
 }
 
 # step(SECONDS): move the clock; returns where it was before, in seconds.

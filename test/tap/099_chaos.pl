@@ -6,11 +6,13 @@ use FindBin;
 use Test::More;
 
 my $rounds = $ENV{GPU_ORCH_CHAOS_ROUNDS} || 15;
-my $report = `ROUNDS=$rounds SEED=1 "$FindBin::Bin/../chaos/run" 2>&1`;
+my $report = `ROUNDS=$rounds SEED=1 JOBS=2 "$FindBin::Bin/../chaos/run" 2>&1`;
 
 is($?, 0, "$rounds rounds of chaos, and no round failed") or diag($report);
 like($report, qr/^$rounds rounds in .*: [1-9]\d* tasks, [1-9]\d* pods$/m, 'tasks were done, and pods came and went');
 like($report, qr/^kills: \d+ leader, \d+ backend, \d+ postmaster, \d+ worker$/m, 'things were killed');
-like($report, qr/^faults of the provider: [1-9]\d*; steps of the clocks: [1-9]\d*$/m, 'and the provider failed');
+like($report, qr/^points: (?:none in this library|\d+, of which [1-9]\d* were armed and [1-9]\d* reached)$/m, 'at labelled steps too, where there are any');
+like($report, qr/^faults of the provider: [1-9]\d*: .*\d+ create drop, \d+ create drop_after/m, 'and the provider failed');
+like($report, qr/^$rounds passed, 0 failed$/m, 'every round passed');
 note($report);
 done_testing();
