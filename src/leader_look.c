@@ -69,6 +69,7 @@ leader_look_confirmed(Leader *leader, const char *pod_id, uint64 round, Timestam
 		entry->since = now;
 		entry->denials = 0;
 		entry->denied_at = 0;
+		entry->gone_at = 0;
 	}
 	entry->round = round;
 	if (absence != NULL)
@@ -183,7 +184,7 @@ leader_look_list_holds(Leader *leader)
 	return look_of(leader)->list_key == look_of(leader)->key;
 }
 
-/* Have a pod asked for by its id, for the sake of a delete (0: none); once at a time. */
+/* Have a pod asked for by its id, for the sake of a delete (0: none) too; once at a time. */
 void
 leader_look_ask(Leader *leader, const char *pod_id, int64 op)
 {
@@ -194,7 +195,11 @@ leader_look_ask(Leader *leader, const char *pod_id, int64 op)
 		LookAsked  *asked = &look_of(leader)->asked[i];
 
 		if (strcmp(asked->pod_id, pod_id) == 0)
+		{
+			if (!asked->called && asked->op == 0)
+				asked->op = op;
 			return;
+		}
 		if (asked->pod_id[0] == '\0')
 			free_place = asked;
 	}
@@ -343,6 +348,39 @@ apply_told(Leader *leader, void *arg)
 		store_event("pod_not_ours", op.pod_name, store_detail("pod_id", op.pod_id), now);
 }
 
+/*
+ * Remember of a pod that it is there, or is not. One whose delete is open is remembered
+ * until the next list, whether that shows it or not.
+ */
+static void
+remember_told(Leader *leader, const Told *told, TimestampTz now)
+{
+	bool		found;
+	Absence    *absence = hash_search(leader->absences, told->asked->pod_id,
+									  told->asked->op == 0 || told->there ? HASH_FIND : HASH_ENTER,
+									  &found);
+
+	if (absence == NULL)
+		return;
+	if (!found || told->there)
+	{
+		absence->since = now;
+		absence->denials = 0;
+		absence->gone_at = 0;
+	}
+	if (told->there)
+		return;
+	if (!found)
+		absence->round = 0;
+	if (absence->gone_at == 0)
+		absence->gone_at = now;
+	if (absence->denials == 0 || now - absence->denied_at >= leader_look_gap())
+	{
+		absence->denials++;
+		absence->denied_at = now;
+	}
+}
+
 /* The answer about a single pod. */
 static void
 pod_told(Leader *leader, CloudAnswer *answer)
@@ -351,7 +389,6 @@ pod_told(Leader *leader, CloudAnswer *answer)
 	int			place = (int) (TAG_LOOK - answer->tag);
 	LookAsked	asked;
 	Told		told = {.asked = &asked};
-	Absence    *absence;
 	TimestampTz now = clock_now();
 
 	if (place < 0 || place >= LOOK_MAX_ASKED || !look->asked[place].called)
@@ -373,26 +410,12 @@ pod_told(Leader *leader, CloudAnswer *answer)
 			leader_bill_told(leader, told.there ? &answer->pods[0] : NULL, asked.pod_id);
 		return;
 	}
+	if (asked.key == look->key && leader_look_has_sign(leader, 0))
+		remember_told(leader, &told, now);
 	if (asked.op != 0)
-	{
 		(void) leader_step(leader, "applying a look at a pod", apply_told, &told);
-		return;
-	}
-	absence = hash_search(leader->absences, asked.pod_id, HASH_FIND, NULL);
-	if (absence == NULL)
-		return;
-	if (told.there)
-	{
-		absence->since = now;
-		absence->denials = 0;
-		return;
-	}
-	if (absence->denials == 0 || now - absence->denied_at >= leader_look_gap())
-	{
-		absence->denials++;
-		absence->denied_at = now;
-	}
-	leader->next_reconcile = Min(leader->next_reconcile, now + LOOK_SOON_MS * (int64) 1000);
+	else if (!told.there)
+		leader->next_reconcile = Min(leader->next_reconcile, now + LOOK_SOON_MS * (int64) 1000);
 }
 
 /* Take an answer, if it is one to a look; false: it is for somebody else. */

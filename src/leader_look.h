@@ -21,6 +21,7 @@ typedef struct Absence
 	uint64		round;			/* the reconcile that saw it last */
 	int			denials;		/* times that the provider, asked for this pod alone, had none */
 	TimestampTz denied_at;		/* the last of these */
+	TimestampTz gone_at;		/* the first of all since the pod was last shown; 0: none yet */
 } Absence;
 
 /* Whose the key is, as far as is known. */

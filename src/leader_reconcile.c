@@ -37,10 +37,7 @@
 #define DELETE_LAG (30 * USECS_PER_SEC)
 
 /* A pod whose absence nothing but lists can tell must be missing from them for so long. */
-#define LISTS_ALONE (30 * USECS_PER_SEC)
-
-/* A pod that was seen to be gone so soon after its delete was answered may have gone in between. */
-#define AT_ONCE (500 * INT64CONST(1000))
+#define LISTS_ALONE (10 * USECS_PER_MINUTE)
 
 typedef struct Round
 {
@@ -284,7 +281,8 @@ is_listed(const Round *round, const char *pod_id)
 static void
 settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 {
-	bool		late = op->state == OP_REFUSED || op->state == OP_ABSENT;
+	bool		again = store_op_was_deleted(pod->id);
+	bool		late = !again && (op->state == OP_REFUSED || op->state == OP_ABSENT);
 	bool		second = op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0;
 	bool		claimed = second && !op->verified && !is_listed(round, op->pod_id);
 
@@ -292,7 +290,7 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	 * A pod whose delete was just proved may still be shown for a moment, and one that
 	 * registered may not be shown yet.
 	 */
-	if (!late && (!second || claimed) && !confirmed(round, pod->id, NULL))
+	if (!late && (again || !second || claimed) && !confirmed(round, pod->id, NULL))
 		return;
 	if (claimed)
 	{
@@ -468,18 +466,19 @@ note_absent(Round *round, int index, const CloudPod *pod)
 }
 
 /*
- * When the pod of a delete ended, as far as it is paid for: at the answer that said so;
- * but when it was first seen to be gone if the provider showed it after the answer, or
- * said nothing, or if that was so soon that it costs nothing to be sure.
+ * When the pod of a delete ended, as far as it is paid for: when it was first seen to be
+ * gone. What the answer said may have been the beginning alone; therefore the pod is asked
+ * for at once. Of lists alone no single one is believed, so it counts until now.
  */
 static TimestampTz
-ended_at(const CloudOpRow *op)
+ended_at(const Round *round, const CloudOpRow *op)
 {
-	TimestampTz gone = op->denied_at != 0 ? op->denied_at : op->absent_since;
+	const Absence *absence = hash_search(round->leader->absences, op->pod_id, HASH_FIND, NULL);
+	TimestampTz ended = op->http_status != 204 ? op->absent_since :
+		op->denied_at != 0 ? op->denied_at : round->now;
 
-	if (op->http_status != 204 || op->shown_at != 0 || gone - op->answered_at <= AT_ONCE)
-		return gone;
-	return op->answered_at;
+	/* It may have been gone before the delete. */
+	return absence != NULL && absence->gone_at != 0 ? Min(ended, absence->gone_at) : ended;
 }
 
 /*
@@ -500,7 +499,7 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 	const CloudOpRow *op = &round->ops[index];
 	WorkerRow	worker;
 	CloudOpRow	locked;
-	TimestampTz ended = ended_at(op);
+	TimestampTz ended = ended_at(round, op);
 
 	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
 		!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
@@ -644,7 +643,7 @@ doubt_list(Round *round)
 	store_alert(ALERT_LIST_NOT_BELIEVED, "installation", detail, round->now);
 }
 
-/* A pod is gone that nobody deleted; it cost money until it was first missed. */
+/* A pod is gone that nobody deleted; it cost money until it was first seen to be gone. */
 static void
 end_gone(Round *round, int index, const CloudPod *pod)
 {
@@ -654,13 +653,21 @@ end_gone(Round *round, int index, const CloudPod *pod)
 	if (!store_worker_is_free(worker->no) ||
 		store_worker_move(worker->no, "pod_gone", NULL, round->now) == NULL)
 		return;
-	store_spend_close(worker->no, Max(absence->since, worker->last_heartbeat));
+	store_spend_close(worker->no, Max(absence->gone_at, worker->last_heartbeat));
 	round->leader->actions.workers_failed++;
 }
 
+/* Whether a worker has, or had, a pod that lists may show. */
+static bool
+may_be_listed(const WorkerInfo *worker)
+{
+	return worker->origin == WO_CLOUD && worker->pod_id != NULL && worker->state != WS_SPAWNING;
+}
+
 /*
- * Workers whose pod this list does not show. Each such pod is asked for by itself, and
- * is gone if that finds none either; twice, and few at a time, if the list is doubted.
+ * Workers whose pod this list does not show. Each such pod is asked for by itself, at once,
+ * since it is paid for until then; and is gone if that finds none either, once it is old
+ * enough for lists and silent; twice, and few at a time, if the list is doubted.
  */
 static void
 missing_pods(Round *round)
@@ -672,13 +679,23 @@ missing_pods(Round *round)
 	{
 		const WorkerInfo *worker = &round->workers[i];
 		Absence    *absence;
+		bool		twice;
 
-		if (round->seen[i] || !should_be_listed(round, worker) ||
+		if (round->seen[i] || !may_be_listed(worker))
+			continue;
+		twice = confirmed(round, worker->pod_id, &absence);
+		if (absence->gone_at == 0)
+			leader_look_ask(round->leader, worker->pod_id, 0);
+		if (!should_be_listed(round, worker) ||
 			(worker->last_heartbeat != 0 &&
 			 round->now - worker->last_heartbeat < (int64) guc_heartbeat_interval * 3000))
+		{
+			absence->since = round->now;
+			absence->denials = 0;
 			continue;
+		}
 		round->summary.missing++;
-		if (!confirmed(round, worker->pod_id, &absence))
+		if (!twice)
 			continue;
 		if (absence->denials < (round->doubted ? 2 : 1))
 			leader_look_ask(round->leader, worker->pod_id, 0);

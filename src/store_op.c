@@ -408,6 +408,25 @@ store_op_find_by_name(const char *pod_name, CloudOpRow *op)
 	return read_one(&query, &args, op);
 }
 
+/* Whether a pod was deleted, and that was proved. */
+bool
+store_op_was_deleted(const char *pod_id)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.cloud_op WHERE pod_id = $1 AND kind = 'delete' AND state = 'done'"
+		" LIMIT 1",
+		1, {TEXTOID}
+	};
+	SpiArgs		args = SPI_ARGS_INIT;
+	bool		found;
+
+	spi_begin();
+	spi_arg_text(&args, pod_id);
+	found = spi_read(&query, &args, 1) == 1;
+	spi_end();
+	return found;
+}
+
 /* The newest op of a kind for a worker; false if there is none. */
 bool
 store_op_latest(int64 worker, OpKind kind, CloudOpRow *op)

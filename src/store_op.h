@@ -75,6 +75,7 @@ extern bool store_op_read(int64 id, CloudOpRow *op);
 extern bool store_op_lock(int64 id, CloudOpRow *op);
 extern int	store_op_open(CloudOpRow **ops);
 extern bool store_op_find_by_name(const char *pod_name, CloudOpRow *op);
+extern bool store_op_was_deleted(const char *pod_id);
 extern bool store_op_latest(int64 worker, OpKind kind, CloudOpRow *op);
 extern void store_op_postpone(int64 id, TimestampTz due_at);
 extern void store_op_sent(int64 id, int64 epoch, TimestampTz now);

@@ -333,6 +333,7 @@ CREATE INDEX cloud_op_open ON gpu_orch.cloud_op (state) WHERE state IN ('planned
 CREATE INDEX cloud_op_worker ON gpu_orch.cloud_op (worker);
 CREATE INDEX cloud_op_pod_name ON gpu_orch.cloud_op (pod_name) WHERE kind = 'create';
 CREATE INDEX cloud_op_sent ON gpu_orch.cloud_op (sent_at) WHERE kind = 'create';
+CREATE INDEX cloud_op_deletes ON gpu_orch.cloud_op (pod_id) WHERE kind = 'delete';
 CREATE INDEX cloud_op_unverified ON gpu_orch.cloud_op (pod_id) WHERE NOT verified AND pod_id IS NOT NULL;
 COMMENT ON COLUMN gpu_orch.cloud_op.cause IS
     'Why, where no decision asked for it: of a delete the cause that ended the worker, or the kind of event that told of the pod; of a create only that its rows were restored';

@@ -14,9 +14,6 @@ our $answered = 1;
 our $settled = 30;
 our $others = 1;
 
-# A pod may be missing from lists for so long after its making, and so is not missed before that.
-our $list_lag = 60;
-
 # Seconds by which two clocks may differ, and dollars that rounding may take.
 my $slack = 0.05;
 my $rounding = 0.00001;
@@ -149,19 +146,49 @@ sub early
 }
 
 # When the first list ended that could show that a pod was gone, by the provider's clock: it was asked for and came
-# whole, after the answer of a delete that found no pod, and nobody who saw it was killed before our count ended. Undef
-# if there was none.
+# whole, after the answer of a delete that found no pod, and nobody who saw it was killed before that was settled; who
+# came after somebody who was killed had seen whose the account is. Undef if there was none.
 sub first_look
 {
-	my ($ledger, $pod, $deletes, $kills, $ended) = @_;
+	my ($ledger, $pod, $deletes, $kills, $until) = @_;
 	my ($not_found) = map { $_->{answered} } grep { ($_->{http_status} // 0) == 404 } reverse @$deletes;
-	my ($base) = reverse grep { $_ <= $ended + 1 } @$kills;
+	my ($base) = reverse grep { $_ <= $until } @$kills;
 
+	if (defined $base)
+	{
+		my ($account) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{call} eq 'graphql' && $_->{at} >= $base
+			&& $_->{status} == 200 && ($_->{outcome} // '') eq 'answered' } @{ $ledger->{requests} };
+
+		$base = $account if defined $account;
+	}
 	$base = $pod->{deleted_at} if !defined $base || $base < $pod->{deleted_at};
-	$base = $pod->{created_at} + $list_lag if $base < $pod->{created_at} + $list_lag;
 	$base = $not_found if defined $not_found && $base < $not_found;
 	my ($look) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_whole($_) } @{ $ledger->{requests} };
 	return $look;
+}
+
+# When the provider, asked for a pod alone at some time or later, first had none, by its clock, and nobody who heard it
+# was killed before that was settled. Undef if it never was asked.
+sub first_denial
+{
+	my ($ledger, $pod, $base, $kills, $until) = @_;
+	my ($killed) = reverse grep { $_ <= $until } @$kills;
+
+	$base = $killed if defined $killed && $base < $killed;
+	my ($look) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_question($_, $pod) && is_denial($_) }
+		@{ $ledger->{requests} };
+	return $look;
+}
+
+sub is_question { my ($request, $pod) = @_; return $request->{call} eq 'get' && $request->{path} =~ m{/\Q$pod->{id}\E$}; }
+sub is_denial { return $_[0]{status} == 404 && ($_[0]{outcome} // '') eq 'answered'; }
+
+# Whether the provider was asked for a pod alone in some time and did not answer.
+sub asked_in_vain
+{
+	my ($ledger, $pod, $from, $to) = @_;
+
+	return scalar grep { $_->{at} >= $from && $_->{at} < $to && is_question($_, $pod) && !is_denial($_) } @{ $ledger->{requests} };
 }
 
 # Whether a delete of a pod was answered as if it had worked, and had not yet, or did nothing.
@@ -177,16 +204,24 @@ sub took_effect_late
 sub late
 {
 	my ($ledger, $pod, $deletes, $steps, $kills, $ended) = @_;
+	my ($last) = reverse @$deletes;
+	my $until = 1 + ($last && defined $last->{settled} && $last->{settled} > $ended ? $last->{settled} : $ended);
 
 	if (($pod->{ended_by} // '') ne 'delete')
 	{
-		my $look = first_look($ledger, $pod, $deletes, $kills, $ended) // $ended;
+		my $look = first_look($ledger, $pod, $deletes, $kills, $until) // $ended;
+		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
 
+		$look = $denial if defined $denial && asked_in_vain($ledger, $pod, $look, $denial);
 		return ($look - $pod->{deleted_at} + $others, 'ended by others');
 	}
-	my ($last) = reverse @$deletes;
 	my $known = !took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
-	return ($answered + moved($steps, $last->{sent}, $last->{answered}), 'answered delete') if $known;
+	if ($known)
+	{
+		my $look = first_denial($ledger, $pod, $pod->{deleted_at}, $kills, $until) // $pod->{deleted_at};
+
+		return ($answered + moved($steps, $last->{sent}, $last->{answered}) + $look - $pod->{deleted_at}, 'answered delete');
+	}
 	return ($settled + moved($steps, $deletes->[0]{planned}, $last->{settled}), 'unknown delete') if $last;
 	return ($settled, 'unknown delete');
 }
@@ -250,13 +285,17 @@ sub between
 }
 
 # Whether a pod was never heard of: the provider said that it made none, or nothing, and it was gone before a list
-# showed it.
+# showed it to somebody who was not killed at once.
 sub is_denied
 {
-	my ($ledger, $pod, $create) = @_;
+	my ($ledger, $pod, $create, $kills) = @_;
 
-	return $create->{state} =~ /^(refused|absent)$/ && $pod->{ended_by} ne 'delete' && !grep {
-		$_->{at} <= $pod->{deleted_at} && ($_->{ended_at} // 0) >= $pod->{created_at} && is_whole($_) } @{ $ledger->{requests} };
+	return 0 unless $create->{state} =~ /^(refused|absent)$/ && $pod->{ended_by} ne 'delete';
+	for my $list (grep { is_whole($_) && $_->{at} <= $pod->{deleted_at} && $_->{ended_at} >= $pod->{created_at} } @{ $ledger->{requests} })
+	{
+		return 0 unless grep { $_ >= $list->{ended_at} - 0.1 && $_ <= $list->{ended_at} + 0.1 } @$kills;
+	}
+	return 1;
 }
 
 # What we counted for each pod against what was billed for it.
@@ -278,7 +317,7 @@ sub money
 		if (!@spend)
 		{
 			push @wrong, sprintf('pod %s of %.3f s was not counted', $pod->{id}, $pod->{seconds})
-				if $pod->{billed} > $rounding && !is_denied($ledger, $pod, $create);
+				if $pod->{billed} > $rounding && !is_denied($ledger, $pod, $create, $kills);
 			next;
 		}
 		push @wrong, ends($ledger, $pod, \@spend, $create, \@deletes, $steps, $kills);
