@@ -23,6 +23,7 @@
 #include "pod_name.h"
 #include "store_alert.h"
 #include "store_event.h"
+#include "store_foreign.h"
 #include "store_op.h"
 #include "store_sight.h"
 #include "store_spend.h"
@@ -717,6 +718,27 @@ compare_age(const void *a, const void *b)
 	return strcmp(left->id, right->id);
 }
 
+/* Keep what the list shows of pods that are not ours, for whoever wonders at the bill. */
+static void
+show_foreign(const Round *round)
+{
+	ForeignPods *foreign = palloc0(sizeof(ForeignPods));
+
+	for (int i = 0; i < round->answer->n_pods && foreign->n < FOREIGN_KEPT; i++)
+	{
+		const CloudPod *pod = &round->answer->pods[i];
+
+		if (is_ours(round, pod))
+			continue;
+		foreign->ids[foreign->n] = pod->id;
+		foreign->names[foreign->n] = pod->name;
+		foreign->gpu_types[foreign->n] = pod->gpu_type ? pod->gpu_type : "";
+		foreign->statuses[foreign->n] = pod->status ? pod->status : "";
+		foreign->prices[foreign->n++] = pod->price_micros;
+	}
+	store_foreign_listed(foreign, round->now);
+}
+
 /* Find our pods in the list, and note of those whose id was only claimed that they are ours. */
 static void
 find_ours(Round *round)
@@ -795,6 +817,7 @@ leader_reconcile(Leader *leader, void *arg)
 		return;
 	INJECT("reconcile.begin");
 	find_ours(&round);
+	show_foreign(&round);
 	round.sign = leader_look_has_sign(leader, round.n_ours);
 	read_rows(&round);
 	INJECT("reconcile.rows");

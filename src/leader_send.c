@@ -157,6 +157,9 @@ mark_sent(Leader *leader, void *arg)
 	if (!(sending->op.kind == OP_CREATE ? store_installation_share(&installation) :
 		  store_installation_read(&installation)) || installation.hold)
 		return;
+	/* Another leader came after this one. */
+	if (installation.leader_epoch != leader->epoch)
+		return;
 	if (sending->op.worker != 0 &&
 		(!store_worker_is_free(sending->op.worker) ||
 		 (sending->op.kind == OP_CREATE && !store_worker_lock(sending->op.worker, &worker))))

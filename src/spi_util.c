@@ -13,6 +13,7 @@
 
 #include "catalog/namespace.h"
 #include "spi_util.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -65,6 +66,30 @@ void
 spi_arg_jsonb(SpiArgs *args, Jsonb *value)
 {
 	spi_arg(args, value ? JsonbPGetDatum(value) : (Datum) 0, value == NULL);
+}
+
+/* Add an array of n texts. */
+void
+spi_arg_text_array(SpiArgs *args, char *const *texts, int n)
+{
+	Datum	   *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < n; i++)
+		items[i] = CStringGetTextDatum(texts[i]);
+	spi_arg(args, PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)), false);
+}
+
+/* Add an array of n numbers of eight bytes, or of times: type says which. */
+void
+spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type)
+{
+	Datum	   *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < n; i++)
+		items[i] = Int64GetDatum(numbers[i]);
+	spi_arg(args,
+			PointerGetDatum(construct_array(items, n, type, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
+			false);
 }
 
 /* The search_path of every statement of ours. */

@@ -41,6 +41,8 @@ extern void spi_arg_int4(SpiArgs *args, int32 value);
 extern void spi_arg_bool(SpiArgs *args, bool value);
 extern void spi_arg_time(SpiArgs *args, TimestampTz value);
 extern void spi_arg_jsonb(SpiArgs *args, Jsonb *value);
+extern void spi_arg_text_array(SpiArgs *args, char *const *texts, int n);
+extern void spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type);
 
 extern void spi_may_pin(void);
 extern void spi_unpin(void);

@@ -11,7 +11,6 @@
 
 #include "store_alert.h"
 #include "store_bill.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -36,26 +35,6 @@ store_bill_since(TimestampTz now)
 	return complete_day(now);
 }
 
-static Datum
-text_array(char *const *texts, int n)
-{
-	Datum	   *items = palloc((n + 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		items[i] = CStringGetTextDatum(texts[i]);
-	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static Datum
-int8_array(const int64 *numbers, int n, Oid type)
-{
-	Datum	   *items = palloc((n + 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		items[i] = Int64GetDatum(numbers[i]);
-	return PointerGetDatum(construct_array(items, n, type, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
 /* Take over n bills of pods and hours, of those that we have counted; forget the oldest. */
 void
 store_bill_write(char *const *pod_ids, const TimestampTz *hours, const int64 *amounts, int n,
@@ -77,9 +56,9 @@ store_bill_write(char *const *pod_ids, const TimestampTz *hours, const int64 *am
 	SpiArgs		forget_args = SPI_ARGS_INIT;
 
 	spi_begin();
-	spi_arg(&args, text_array(pod_ids, n), false);
-	spi_arg(&args, int8_array(hours, n, TIMESTAMPTZOID), false);
-	spi_arg(&args, int8_array(amounts, n, INT8OID), false);
+	spi_arg_text_array(&args, pod_ids, n);
+	spi_arg_int8_array(&args, hours, n, TIMESTAMPTZOID);
+	spi_arg_int8_array(&args, amounts, n, INT8OID);
 	spi_arg_time(&args, now);
 	spi_run(&query, &args);
 	spi_arg_time(&forget_args, now - KEPT);

@@ -17,7 +17,6 @@
 #include "store_alert.h"
 #include "store_installation.h"
 #include "store_op.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 
 static const char *const state_names[] = {"planned", "sent", "unknown", "done", "refused", "absent"};
@@ -625,16 +624,6 @@ store_op_verify(int64 id)
 	spi_end();
 }
 
-static Datum
-text_array(char *const *texts, int n)
-{
-	Datum	   *items = palloc((n + 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		items[i] = CStringGetTextDatum(texts[i]);
-	return PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /* Note of all ops whose pod is among n listed ones, by name and id, that they are verified. */
 void
 store_op_verify_listed(char *const *names, char *const *ids, int n)
@@ -656,8 +645,8 @@ store_op_verify_listed(char *const *names, char *const *ids, int n)
 	spi_begin();
 	if (spi_read(&any, NULL, 1) == 1)
 	{
-		spi_arg(&args, text_array(names, n), false);
-		spi_arg(&args, text_array(ids, n), false);
+		spi_arg_text_array(&args, names, n);
+		spi_arg_text_array(&args, ids, n);
 		spi_run(&query, &args);
 	}
 	spi_end();

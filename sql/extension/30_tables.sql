@@ -382,6 +382,17 @@ CREATE INDEX bill_hour ON gpu_orch.bill (hour);
 COMMENT ON TABLE gpu_orch.bill IS
     'What the provider bills for each pod of ours and hour, as last read; kept for 90 days. looked_at: the pod was taken for gone, was asked for, and was';
 
+CREATE TABLE gpu_orch.foreign_pod (
+    pod_id       text PRIMARY KEY,
+    name         text,
+    gpu_type     text,
+    status       text,
+    price_micros bigint,
+    first_seen   timestamptz NOT NULL
+);
+COMMENT ON TABLE gpu_orch.foreign_pod IS
+    'The first 1000 pods of the last list that are not this installation''s; for people to see, and never acted on';
+
 CREATE TABLE gpu_orch.budget (
     pool          int REFERENCES gpu_orch.pool ON DELETE CASCADE,
     per           text NOT NULL CHECK (per IN ('hour', 'day', 'month')),

@@ -236,6 +236,12 @@ LEFT JOIN gpu_orch.pool p ON p.id = s.pool;
 COMMENT ON VIEW gpu_orch.billing IS
     'What the provider bills for each pod and hour in dollars, and what we counted for them; kept for 90 days';
 
+CREATE VIEW gpu_orch.foreign_pods AS
+SELECT f.pod_id, f.name, f.gpu_type, f.status, round(f.price_micros / 1000000.0, 6) AS price_per_hour, f.first_seen
+FROM gpu_orch.foreign_pod f;
+COMMENT ON VIEW gpu_orch.foreign_pods IS
+    'Pods in the provider''s account that are not of this installation, as the last list showed them; they are never touched';
+
 CREATE VIEW gpu_orch.spend_by_pool AS
 SELECT c.pool, count(*) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
        sum(c.price_per_hour) FILTER (WHERE c.ended_at IS NULL) AS price_per_hour

@@ -119,8 +119,9 @@ sub is_whole
 # compared when a list comes, and a step may have fallen between its question and its answer.
 sub misread
 {
-	my ($ledger, $pod, $steps) = @_;
-	my @lists = grep { is_whole($_) && $_->{ended_at} <= $pod->{created_at} + 2 } @{ $ledger->{requests} };
+	my ($ledger, $pod, $create, $steps) = @_;
+	my $answered = $create->{answered} // 0;
+	my @lists = grep { is_whole($_) && ($_->{ended_at} <= $pod->{created_at} + 2 || $_->{ended_at} <= $answered) } @{ $ledger->{requests} };
 	my $before = grep { $_->{ended_at} <= $pod->{created_at} } @lists;
 	my $most = 0;
 
@@ -245,7 +246,7 @@ sub ends
 	my @torn = map { torn($steps, $_) } @$pod{qw(created_at deleted_at)};
 	my @wrong;
 
-	$torn[0] += misread($ledger, $pod, $steps);
+	$torn[0] += misread($ledger, $pod, $create, $steps);
 	push @wrong, sprintf('spend of pod %s begins %.3f s after it', $pod->{id}, -$begun) if $begun < -$slack - $torn[0];
 	push @wrong, sprintf('spend of pod %s begins %.3f s before it (%s), allowed are %.1f', $pod->{id}, $begun, $early_excuse, $early)
 		if $begun > $early + $slack + $torn[0];
@@ -321,7 +322,7 @@ sub money
 			next;
 		}
 		push @wrong, ends($ledger, $pod, \@spend, $create, \@deletes, $steps, $kills);
-		push @wrong, between($pod, \@spend, misread($ledger, $pod, $steps) + torn($steps, $pod->{created_at}) + torn($steps, $pod->{deleted_at}));
+		push @wrong, between($pod, \@spend, misread($ledger, $pod, $create, $steps) + torn($steps, $pod->{created_at}) + torn($steps, $pod->{deleted_at}));
 	}
 	return @wrong;
 }

@@ -56,11 +56,11 @@ SELECT volatility_is('gpu_orch', 'claim_tasks', ARRAY['text', 'text', 'integer']
 -- Views are for monitors to read; tables are for nobody. (Of a relation that is missing this fails as well.)
 SELECT table_privs_are('gpu_orch', v, 'gpu_orch_monitor', ARRAY['SELECT'])
 FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'image_breakers', 'orchestrator_status', 'active_workers_health',
-                  'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate', 'billing',
+                  'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate', 'billing', 'foreign_pods',
                   'spend_by_pool', 'spend_by_tenant', 'budgets', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'api_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
 FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'offer_stats', 'image_breaker', 'cloud_op',
-                  'spend', 'bill', 'budget', 'installation', 'installation_secret']) t,
+                  'spend', 'bill', 'foreign_pod', 'budget', 'installation', 'installation_secret']) t,
      unnest(ARRAY['gpu_orch_operator', 'gpu_orch_submitter', 'gpu_orch_worker', 'gpu_orch_monitor']) role;
 
 SELECT * FROM finish();

@@ -46,6 +46,8 @@ my ($rc, $out, $err) = $node->psql('postgres', 'SELECT gpu_orch.reconcile_now()'
 like($err, qr/could not be read/, 'a list that fails is an error to who asked');
 is(sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'and ends nobody');
 like(sql('SELECT gpu_orch.reconcile_now()'), qr/"foreign": 2/, 'pods of others are seen');
+is(sql('SELECT string_agg(name, chr(10) ORDER BY name) FROM gpu_orch.foreign_pods WHERE price_per_hour > 0'),
+	"gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123\nsomebody-elses", 'and shown');
 
 # The pod vanishes: two lists that agree, some time apart, and it is believed.
 my ($pod) = $provider->pods(1);
