@@ -79,7 +79,7 @@ gpu_orch_kill_fleet(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
 	Installation installation;
-	int64		owed;
+	int64 owed;
 
 	shmem_require();
 	store_installation_ensure(&installation, now);
@@ -113,8 +113,7 @@ static void
 no_leader(const char *detail)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_GPU_ORCH_NO_LEADER),
-			 errmsg("the leader of gpu_orch did not answer"),
+			(errcode(ERRCODE_GPU_ORCH_NO_LEADER), errmsg("the leader of gpu_orch did not answer"),
 			 errdetail("%s", detail),
 			 errhint("See gpu_orch.status() and the server's log; gpu_orch.database and "
 					 "gpu_orch.enabled decide whether a leader runs here.")));
@@ -135,7 +134,7 @@ ask_leader(uint64 *asked, const uint64 *done)
 {
 	ShmemState *state = shmem_state();
 	TimestampTz until = GetCurrentTimestamp() + ANSWER_TIMEOUT_MS * (int64) 1000;
-	uint64		mine;
+	uint64 mine;
 
 	if (!is_leaders_database())
 		no_leader(psprintf("It works in database \"%s\".", guc_database));
@@ -146,8 +145,8 @@ ask_leader(uint64 *asked, const uint64 *done)
 	ConditionVariablePrepareToSleep(&state->answered);
 	for (;;)
 	{
-		bool		answered;
-		bool		alive;
+		bool answered;
+		bool alive;
 
 		LWLockAcquire(state->lock, LW_SHARED);
 		answered = *done >= mine;
@@ -168,7 +167,7 @@ ask_leader(uint64 *asked, const uint64 *done)
 static void
 push_number(JsonbParseState **state, const char *key, int64 number)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
@@ -182,7 +181,7 @@ push_number(JsonbParseState **state, const char *key, int64 number)
 static void
 push_key(JsonbParseState **state, const char *key)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
@@ -229,14 +228,14 @@ Datum
 gpu_orch_run_cycle(PG_FUNCTION_ARGS)
 {
 	ShmemState *state = shmem_state();
-	CycleSummary cycle = {0};
-	char		error[SHMEM_TEXT];
-	bool		failed;
+	CycleSummary cycle = { 0 };
+	char error[SHMEM_TEXT];
+	bool failed;
 
 	shmem_require();
 	if (!PG_ARGISNULL(0) && PG_GETARG_BOOL(0))
 	{
-		FleetPlan	fleet;
+		FleetPlan fleet;
 
 		store_fleet_plan(&fleet, clock_now());
 		cycle = fleet.summary;
@@ -250,11 +249,12 @@ gpu_orch_run_cycle(PG_FUNCTION_ARGS)
 		strlcpy(error, state->last_error, sizeof(error));
 		LWLockRelease(state->lock);
 		if (failed)
-			ereport(ERROR,
-					(errcode(ERRCODE_GPU_ORCH_NO_LEADER),
-					 errmsg("a step of the cycle failed"),
-					 errdetail("%s", error),
-					 errhint("The other steps were done. See gpu_orch.status() and the server's log.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_GPU_ORCH_NO_LEADER), errmsg("a step of the cycle failed"),
+				 errdetail("%s", error),
+				 errhint(
+					 "The other steps were done. See gpu_orch.status() and the server's log.")));
 	}
 	PG_RETURN_JSONB_P(cycle_json(&cycle));
 }
@@ -269,8 +269,8 @@ gpu_orch_reconcile_now(PG_FUNCTION_ARGS)
 	ShmemState *state = shmem_state();
 	JsonbParseState *json = NULL;
 	ReconcileSummary seen;
-	bool		failed;
-	char		error[SHMEM_TEXT];
+	bool failed;
+	char error[SHMEM_TEXT];
 
 	shmem_require();
 	ask_leader(&state->reconcile_asked, &state->reconcile_done);
@@ -282,8 +282,7 @@ gpu_orch_reconcile_now(PG_FUNCTION_ARGS)
 	if (failed)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("the provider's list of pods could not be read"),
-				 errdetail("%s", error),
+				 errmsg("the provider's list of pods could not be read"), errdetail("%s", error),
 				 errhint("Nothing was changed. See gpu_orch.status().")));
 
 	pushJsonbValue(&json, WJB_BEGIN_OBJECT, NULL);
@@ -303,9 +302,9 @@ Datum
 gpu_orch_explain_scaling(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *name = api_text(fcinfo, 0, "pool", MAX_NAME_LENGTH);
-	FleetPlan	fleet;
-	FleetPool  *found = NULL;
+	char *name = api_text(fcinfo, 0, "pool", MAX_NAME_LENGTH);
+	FleetPlan fleet;
+	FleetPool *found = NULL;
 
 	shmem_require();
 	store_fleet_plan(&fleet, clock_now());
@@ -322,8 +321,8 @@ gpu_orch_explain_scaling(PG_FUNCTION_ARGS)
 	for (int i = 0; i < found->plan.n_terms; i++)
 	{
 		const PlanTerm *term = &found->plan.terms[i];
-		Datum		values[4];
-		bool		nulls[4] = {false};
+		Datum values[4];
+		bool nulls[4] = { false };
 
 		values[0] = CStringGetTextDatum(term->name);
 		values[1] = DirectFunctionCall1(float8_numeric, Float8GetDatum(term->value));
@@ -353,11 +352,11 @@ Datum
 gpu_orch_leader_status(PG_FUNCTION_ARGS)
 {
 	ShmemState *shared = shmem_state();
-	ShmemState	state;
-	TupleDesc	row_type;
-	Datum		values[15];
-	bool		nulls[15] = {false};
-	int			i = 0;
+	ShmemState state;
+	TupleDesc row_type;
+	Datum values[15];
+	bool nulls[15] = { false };
+	int i = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "gpu_orch: leader_status must return a row");
@@ -407,8 +406,8 @@ gpu_orch_worker_rules(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n_worker_rules; i++)
 	{
 		const WorkerRule *rule = &worker_rules[i];
-		Datum		values[6];
-		bool		nulls[6] = {false};
+		Datum values[6];
+		bool nulls[6] = { false };
 
 		values[0] = Int32GetDatum(rule->rule);
 		values[1] = CStringGetTextDatum(fsm_worker_state_name(rule->from));

@@ -38,7 +38,7 @@ check_per(const char *per)
 static void
 check_amount(Datum amount)
 {
-	double		dollars = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, amount));
+	double dollars = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, amount));
 
 	if (!(dollars >= 0 && dollars <= MAX_AMOUNT))
 		api_refuse("amount", "It is out of range.",
@@ -52,13 +52,13 @@ check_amount(Datum amount)
 Datum
 gpu_orch_set_budget(PG_FUNCTION_ARGS)
 {
-	char	   *name = api_text_or_null(fcinfo, 0, "pool", MAX_NAME_LENGTH);
-	char	   *per = api_text(fcinfo, 1, "per", MAX_NAME_LENGTH);
-	bool		hard = PG_ARGISNULL(3) || PG_GETARG_BOOL(3);
+	char *name = api_text_or_null(fcinfo, 0, "pool", MAX_NAME_LENGTH);
+	char *per = api_text(fcinfo, 1, "per", MAX_NAME_LENGTH);
+	bool hard = PG_ARGISNULL(3) || PG_GETARG_BOOL(3);
 	TimestampTz now = clock_now();
 	Installation installation;
-	int32		pool = 0;
-	char	   *said;
+	int32 pool = 0;
+	char *said;
 
 	api_begin_change();
 	check_per(per);

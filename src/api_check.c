@@ -24,8 +24,7 @@ api_refuse(const char *argument, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("argument \"%s\" is not valid", argument),
-			 errdetail("%s", detail),
+			 errmsg("argument \"%s\" is not valid", argument), errdetail("%s", detail),
 			 errhint("%s", hint)));
 }
 
@@ -49,7 +48,7 @@ api_check_text(const char *argument, const char *value, int max_bytes)
 char *
 api_text(FunctionCallInfo fcinfo, int arg, const char *argument, int max_bytes)
 {
-	char	   *value;
+	char *value;
 
 	if (PG_ARGISNULL(arg))
 		api_refuse(argument, "It is null.", "Pass a value.");
@@ -71,8 +70,8 @@ api_check_json(const char *argument, Jsonb *value, int max_bytes)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&value->root);
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	int			depth = 0;
+	JsonbValue item;
+	int depth = 0;
 
 	if (VARSIZE(value) > max_bytes)
 		ereport(ERROR,
@@ -132,8 +131,7 @@ api_begin_change(void)
 void
 api_authenticate(const char *worker_id, const char *token, WorkerCall *worker)
 {
-	if (!store_worker_call(worker_id, worker) ||
-		!worker_token_equal(token, worker->session_digest))
+	if (!store_worker_call(worker_id, worker) || !worker_token_equal(token, worker->session_digest))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the token of worker \"%s\" is wrong or revoked", worker_id),
@@ -144,9 +142,9 @@ api_authenticate(const char *worker_id, const char *token, WorkerCall *worker)
 bool
 api_is_operator(void)
 {
-	Oid			operator = get_role_oid("gpu_orch_operator", true);
+	Oid operators = get_role_oid("gpu_orch_operator", true);
 
-	return OidIsValid(operator) && has_privs_of_role(GetOuterUserId(), operator);
+	return OidIsValid(operators) && has_privs_of_role(GetOuterUserId(), operators);
 }
 
 /* Raise 42501 unless the caller is an operator; `what` completes "only ... may". */

@@ -13,8 +13,7 @@
 #define MAX_ERROR_BYTES 16384
 #define MAX_JSON_DEPTH 64
 
-compat_noreturn extern void api_refuse(const char *argument, const char *detail,
-									   const char *hint);
+compat_noreturn extern void api_refuse(const char *argument, const char *detail, const char *hint);
 extern char *api_text(FunctionCallInfo fcinfo, int arg, const char *argument, int max_bytes);
 extern char *api_text_or_null(FunctionCallInfo fcinfo, int arg, const char *argument,
 							  int max_bytes);

@@ -46,16 +46,16 @@ PG_FUNCTION_INFO_V1(gpu_orch_complete_and_claim);
 static uint32
 model_digest(const char *kind, Jsonb *requirements)
 {
-	JsonbValue	key = {.type = jbvString, .val.string = {.val = "models", .len = 6}};
+	JsonbValue key = { .type = jbvString, .val.string = { .val = "models", .len = 6 } };
 	JsonbValue *models = findJsonbValueFromContainer(&requirements->root, JB_FOBJECT, &key);
-	Jsonb	   *value;
+	Jsonb *value;
 
 	if (models == NULL)
 		return 0;
 	value = JsonbValueToJsonb(models);
-	return hash_combine(hash_any((const unsigned char *) kind, strlen(kind)),
-						hash_any((const unsigned char *) VARDATA(value),
-								 VARSIZE(value) - VARHDRSZ));
+	return hash_combine(
+		hash_any((const unsigned char *) kind, strlen(kind)),
+		hash_any((const unsigned char *) VARDATA(value), VARSIZE(value) - VARHDRSZ));
 }
 
 /* Whether a worker's capabilities meet a shape. */
@@ -63,8 +63,8 @@ static bool
 worker_serves(int64 shape, void *arg, uint32 *model)
 {
 	WorkerCall *worker = arg;
-	char	   *kind;
-	Jsonb	   *requirements;
+	char *kind;
+	Jsonb *requirements;
 
 	if (!store_shape_load(shape, &kind, &requirements))
 		return false;
@@ -81,11 +81,11 @@ static int
 claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed_after,
 	  TimestampTz now)
 {
-	QueueScan  *queue;
-	TaskSlot	slot;
-	Snapshot	snapshot;
-	int			claimed_count = 0;
-	bool		holds_tenant = false;
+	QueueScan *queue;
+	TaskSlot slot;
+	Snapshot snapshot;
+	int claimed_count = 0;
+	bool holds_tenant = false;
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
@@ -93,7 +93,8 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 	while (claimed_count < n && store_queue_take(queue, &slot, &snapshot))
 	{
 		ClaimedTask claimed;
-		TenantRoom	room = slot.tenant == DEFAULT_TENANT ? TENANT_HAS_ROOM :
+		TenantRoom room = slot.tenant == DEFAULT_TENANT ?
+			TENANT_HAS_ROOM :
 			store_tenant_take_room(slot.tenant, &holds_tenant);
 
 		if (room == TENANT_BUSY)
@@ -134,7 +135,7 @@ commit_claim(void)
 static int
 claim_count(FunctionCallInfo fcinfo, int arg)
 {
-	int			n = PG_ARGISNULL(arg) ? 1 : PG_GETARG_INT32(arg);
+	int n = PG_ARGISNULL(arg) ? 1 : PG_GETARG_INT32(arg);
 
 	if (n < 0 || n > MAX_CLAIM)
 		api_refuse("max_tasks", psprintf("%d is out of range.", n),
@@ -161,11 +162,11 @@ authenticate(FunctionCallInfo fcinfo, WorkerCall *worker)
 /* The arguments of a call about a running attempt. */
 typedef struct AttemptCall
 {
-	WorkerCall	worker;
-	int64		task_id;
-	pg_uuid_t  *lease;
+	WorkerCall worker;
+	int64 task_id;
+	pg_uuid_t *lease;
 	TimestampTz now;
-	ClaimMeter	meter;
+	ClaimMeter meter;
 } AttemptCall;
 
 /* Tell a worker's row that it is busy, now and then. */
@@ -194,7 +195,7 @@ begin_attempt_call(FunctionCallInfo fcinfo, AttemptCall *call)
 static bool
 end_attempt(AttemptCall *call, const LeaseEnd *end)
 {
-	EndAnswer	answer = END_FENCED;
+	EndAnswer answer = END_FENCED;
 
 	ForceSyncCommit();
 	if (store_lease_end(call->worker.no, call->task_id, call->lease, end, call->now))
@@ -208,7 +209,7 @@ end_attempt(AttemptCall *call, const LeaseEnd *end)
 static Jsonb *
 result_argument(FunctionCallInfo fcinfo, int arg)
 {
-	Jsonb	   *result;
+	Jsonb *result;
 
 	if (PG_ARGISNULL(arg))
 		return NULL;
@@ -222,9 +223,9 @@ Datum
 gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	WorkerCall	worker;
-	ClaimMeter	meter;
-	int			n = claim_count(fcinfo, 2);
+	WorkerCall worker;
+	ClaimMeter meter;
+	int n = claim_count(fcinfo, 2);
 
 	spi_may_pin();
 	claim_stats_begin(&meter, CALL_CLAIM);
@@ -244,8 +245,8 @@ Datum
 gpu_orch_complete_task(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
-	LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
-	bool		ended;
+	LeaseEnd end = { .outcome = OUTCOME_SUCCEEDED };
+	bool ended;
 
 	spi_may_pin();
 	claim_stats_begin(&call.meter, CALL_COMPLETE);
@@ -267,14 +268,14 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *returned = (ReturnSetInfo *) fcinfo->resultinfo;
 	AttemptCall call;
-	ArrayType  *arrays[3] = {0};
-	const Oid	types[3] = {INT8OID, UUIDOID, JSONBOID};
-	const int16 lengths[3] = {8, UUID_LEN, -1};
-	const char	aligns[3] = {TYPALIGN_DOUBLE, TYPALIGN_CHAR, TYPALIGN_INT};
-	static const char *const names[3] = {"task_ids", "leases", "results"};
-	Datum	   *values[3];
-	bool	   *nulls[3];
-	int			counts[3];
+	ArrayType *arrays[3] = { 0 };
+	const Oid types[3] = { INT8OID, UUIDOID, JSONBOID };
+	const int16 lengths[3] = { 8, UUID_LEN, -1 };
+	const char aligns[3] = { TYPALIGN_DOUBLE, TYPALIGN_CHAR, TYPALIGN_INT };
+	static const char *const names[3] = { "task_ids", "leases", "results" };
+	Datum *values[3];
+	bool *nulls[3];
+	int counts[3];
 
 	spi_may_pin();
 	authenticate(fcinfo, &call.worker);
@@ -291,8 +292,8 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 		deconstruct_array(arrays[i], types[i], lengths[i], i == 0 && FLOAT8PASSBYVAL, aligns[i],
 						  &values[i], &nulls[i], &counts[i]);
 		if (counts[i] != counts[0])
-			api_refuse(names[i], psprintf("It has %d elements and task_ids has %d.", counts[i],
-										  counts[0]),
+			api_refuse(names[i],
+					   psprintf("It has %d elements and task_ids has %d.", counts[i], counts[0]),
 					   "Pass arrays of one length.");
 	}
 	if (counts[0] > MAX_CLAIM)
@@ -303,8 +304,8 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	for (int i = 0; i < counts[0]; i++)
 	{
-		LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
-		bool		isnull = false;
+		LeaseEnd end = { .outcome = OUTCOME_SUCCEEDED };
+		bool isnull = false;
 
 		claim_stats_begin(&call.meter, CALL_COMPLETE);
 		if (nulls[0][i] || nulls[1][i])
@@ -335,8 +336,8 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	AttemptCall call;
-	LeaseEnd	end = {.outcome = OUTCOME_SUCCEEDED};
-	int			n = claim_count(fcinfo, 5);
+	LeaseEnd end = { .outcome = OUTCOME_SUCCEEDED };
+	int n = claim_count(fcinfo, 5);
 
 	spi_may_pin();
 	claim_stats_begin(&call.meter, CALL_COMPLETE_AND_CLAIM);
@@ -354,22 +355,22 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 	else if (store_lease_was_ended(call.worker.no, call.task_id, call.lease, &end))
 	{
 		ClaimedTask *made;
-		int			count = store_lease_made_after(call.worker.no, call.lease, &made);
+		int count = store_lease_made_after(call.worker.no, call.lease, &made);
 
 		for (int i = 0; i < count; i++)
-			tuplestore_putvalues(result->setResult, result->setDesc, made[i].values,
-								 made[i].nulls);
+			tuplestore_putvalues(result->setResult, result->setDesc, made[i].values, made[i].nulls);
 		claim_stats_count(&call.meter, END_REPEATED, CLAIMED_NOT_ASKED);
 	}
 	else
 	{
 		claim_stats_count(&call.meter, END_FENCED, CLAIMED_NOT_ASKED);
-		ereport(ERROR,
-				(errcode(ERRCODE_GPU_ORCH_LEASE_LOST),
-				 errmsg("worker \"%s\" no longer holds task " INT64_FORMAT, call.worker.id,
-						call.task_id),
-				 errdetail("The lease ended by a deadline, a lost heartbeat or a new registration."),
-				 errhint("Discard the result and claim again.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_GPU_ORCH_LEASE_LOST),
+			 errmsg("worker \"%s\" no longer holds task " INT64_FORMAT, call.worker.id,
+					call.task_id),
+			 errdetail("The lease ended by a deadline, a lost heartbeat or a new registration."),
+			 errhint("Discard the result and claim again.")));
 	}
 	spi_unpin();
 	return (Datum) 0;
@@ -383,8 +384,8 @@ Datum
 gpu_orch_fail_task(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
-	LeaseEnd	end = {.outcome = OUTCOME_FAILED};
-	char	   *failure;
+	LeaseEnd end = { .outcome = OUTCOME_FAILED };
+	char *failure;
 
 	claim_stats_begin(&call.meter, CALL_FAIL);
 	failure = PG_ARGISNULL(5) ? "task" : text_to_cstring(PG_GETARG_TEXT_PP(5));
@@ -394,7 +395,7 @@ gpu_orch_fail_task(PG_FUNCTION_ARGS)
 	end.retry = PG_ARGISNULL(6) || PG_GETARG_BOOL(6);
 	if (!PG_ARGISNULL(4))
 	{
-		char	   *error = text_to_cstring(PG_GETARG_TEXT_PP(4));
+		char *error = text_to_cstring(PG_GETARG_TEXT_PP(4));
 
 		if (strlen(error) > MAX_ERROR_BYTES)
 			api_refuse("error", psprintf("It has %zu bytes.", strlen(error)),
@@ -411,7 +412,7 @@ Datum
 gpu_orch_release_task(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
-	LeaseEnd	end = {.outcome = OUTCOME_RELEASED};
+	LeaseEnd end = { .outcome = OUTCOME_RELEASED };
 
 	claim_stats_begin(&call.meter, CALL_RELEASE);
 	begin_attempt_call(fcinfo, &call);
@@ -424,8 +425,8 @@ Datum
 gpu_orch_progress_task(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
-	float4		fraction = 0;
-	char	   *stage;
+	float4 fraction = 0;
+	char *stage;
 
 	if (!PG_ARGISNULL(4))
 	{

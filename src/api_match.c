@@ -24,9 +24,9 @@ PG_FUNCTION_INFO_V1(gpu_orch_match_keys);
 static bool
 match_arguments(FunctionCallInfo fcinfo, List **reasons)
 {
-	Jsonb	   *capabilities = PG_GETARG_JSONB_P(0);
-	Jsonb	   *requirements = PG_GETARG_JSONB_P(1);
-	char	   *kind = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	Jsonb *capabilities = PG_GETARG_JSONB_P(0);
+	Jsonb *requirements = PG_GETARG_JSONB_P(1);
+	char *kind = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
 
 	match_require_capabilities(capabilities, "capabilities");
 	match_require_requirements(requirements, "requirements");
@@ -46,10 +46,10 @@ gpu_orch_satisfies(PG_FUNCTION_ARGS)
 static Datum
 mismatches(FunctionCallInfo fcinfo, bool keys)
 {
-	List	   *reasons = NIL;
-	Datum	   *items;
-	int			count = 0;
-	ListCell   *cell;
+	List *reasons = NIL;
+	Datum *items;
+	int count = 0;
+	ListCell *cell;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -57,7 +57,7 @@ mismatches(FunctionCallInfo fcinfo, bool keys)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
 
 	items = palloc(sizeof(Datum) * list_length(reasons));
-	foreach(cell, reasons)
+	foreach (cell, reasons)
 	{
 		MatchReason *reason = lfirst(cell);
 

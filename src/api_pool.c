@@ -64,14 +64,13 @@ unknown(const char *what, const char *name, const char *view)
 static void
 check_env(const JsonbValue *env)
 {
-	static const char *const refused[] = {
-		"RUNPOD_", "GPU_ORCH_", "LD_", "PATH", "PYTHONPATH", "BASH_ENV", "ENV", "IFS", NULL
-	};
+	static const char *const refused[] = { "RUNPOD_",  "GPU_ORCH_", "LD_", "PATH", "PYTHONPATH",
+										   "BASH_ENV", "ENV",		"IFS", NULL };
 	JsonbIterator *iterator = JsonbIteratorInit(env->val.binary.data);
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	char	   *key = NULL;
-	int			n = 0;
+	JsonbValue item;
+	char *key = NULL;
+	int n = 0;
 
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
@@ -83,13 +82,13 @@ check_env(const JsonbValue *env)
 						   psprintf("Pass at most %d.", MAX_ENV));
 			if (key[0] == '\0' || strspn(key, "0123456789") > 0 ||
 				strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") !=
-				strlen(key))
+					strlen(key))
 				api_refuse("env", psprintf("\"%s\" is not a name of a variable.", key),
 						   "Use letters, digits and underscores, not beginning with a digit.");
 			for (int i = 0; refused[i] != NULL; i++)
 			{
-				size_t		length = strlen(refused[i]);
-				bool		prefix = refused[i][length - 1] == '_' && strcmp(refused[i], "BASH_ENV") != 0;
+				size_t length = strlen(refused[i]);
+				bool prefix = refused[i][length - 1] == '_' && strcmp(refused[i], "BASH_ENV") != 0;
 
 				if (prefix ? strncmp(key, refused[i], length) == 0 : strcmp(key, refused[i]) == 0)
 					api_refuse("env", psprintf("\"%s\" may not be set.", key),
@@ -99,8 +98,9 @@ check_env(const JsonbValue *env)
 		}
 		else if (token == WJB_VALUE &&
 				 (item.type != jbvString || item.val.string.len > MAX_ENV_VALUE))
-			api_refuse("env", psprintf("The value of \"%s\" is not a string of at most %d bytes.",
-									   key, MAX_ENV_VALUE),
+			api_refuse("env",
+					   psprintf("The value of \"%s\" is not a string of at most %d bytes.", key,
+								MAX_ENV_VALUE),
 					   "Pass strings.");
 	}
 }
@@ -120,7 +120,7 @@ check_option(const char *option, JsonbValue *value)
 	if (strcmp(option, "gpu_types") == 0 && value->type == jbvBinary &&
 		JsonContainerIsArray(value->val.binary.data))
 	{
-		uint32		n = JsonContainerSize(value->val.binary.data);
+		uint32 n = JsonContainerSize(value->val.binary.data);
 
 		if (n < 1 || n > MAX_GPU_TYPES)
 			api_refuse("gpu_types", psprintf("It names %u types.", n),
@@ -130,14 +130,14 @@ check_option(const char *option, JsonbValue *value)
 		api_check_text("image", pnstrdup(value->val.string.val, value->val.string.len),
 					   MAX_IMAGE_LENGTH);
 	else if (strcmp(option, "env") == 0 && value->type == jbvBinary &&
-		JsonContainerIsObject(value->val.binary.data))
+			 JsonContainerIsObject(value->val.binary.data))
 		check_env(value);
 	else if (strcmp(option, "capabilities") == 0 && value->type == jbvBinary)
 		match_require_capabilities(JsonbValueToJsonb(value), "capabilities");
 	else if (strcmp(option, "policy") == 0 && value->type == jbvString)
 	{
-		char	   *name = pnstrdup(value->val.string.val, value->val.string.len);
-		PlanPolicy	policy;
+		char *name = pnstrdup(value->val.string.val, value->val.string.len);
+		PlanPolicy policy;
 
 		if (!plan_policy_parse(name, &policy))
 			api_refuse("policy", psprintf("\"%s\" is not a policy of this version.", name),
@@ -146,7 +146,7 @@ check_option(const char *option, JsonbValue *value)
 	else if (strcmp(option, "policy_options") == 0 && value->type == jbvBinary &&
 			 JsonContainerIsObject(value->val.binary.data))
 	{
-		PlanPool	plan;
+		PlanPool plan;
 		const char *wrong;
 
 		plan_pool_init(&plan);
@@ -165,19 +165,20 @@ set_options(int32 pool, Jsonb *options)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
-	JsonbValue	item;
+	JsonbValue item;
 	StringInfoData list;
-	char	  **names;
+	char **names;
 	JsonbValue *values;
 	const char *problem;
-	int			n = 0;
-	int			wrong = 0;
+	int n = 0;
+	int wrong = 0;
 
 	initStringInfo(&list);
 	if (options == NULL)
 		return list.data;
 	if (!JB_ROOT_IS_OBJECT(options))
-		api_refuse("options", "It is not an object.", "Pass an object, as in "
+		api_refuse("options", "It is not an object.",
+				   "Pass an object, as in "
 				   "{\"idle_timeout\": \"2 minutes\"}.");
 	names = palloc((JB_ROOT_COUNT(options) + 1) * sizeof(char *));
 	values = palloc((JB_ROOT_COUNT(options) + 1) * sizeof(JsonbValue));
@@ -205,9 +206,9 @@ set_options(int32 pool, Jsonb *options)
 static void
 check_gpu_types(ArrayType *gpu_types)
 {
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
+	Datum *elements;
+	bool *nulls;
+	int n;
 
 	if (ARR_NDIM(gpu_types) > 1)
 		api_refuse("gpu_types", "It has more than one dimension.", "Pass a plain array.");
@@ -230,13 +231,13 @@ check_gpu_types(ArrayType *gpu_types)
 Datum
 gpu_orch_create_pool(PG_FUNCTION_ARGS)
 {
-	char	   *name = api_text(fcinfo, 0, "name", 40);
-	char	   *image = api_text(fcinfo, 1, "image", MAX_IMAGE_LENGTH);
-	int			min_workers = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
-	int			max_workers = PG_ARGISNULL(4) ? 10 : PG_GETARG_INT32(4);
+	char *name = api_text(fcinfo, 0, "name", 40);
+	char *image = api_text(fcinfo, 1, "image", MAX_IMAGE_LENGTH);
+	int min_workers = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
+	int max_workers = PG_ARGISNULL(4) ? 10 : PG_GETARG_INT32(4);
 	TimestampTz now = clock_now();
 	Installation installation;
-	int32		pool;
+	int32 pool;
 
 	shmem_require();
 	if (strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != strlen(name))
@@ -252,8 +253,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 				   "Raise max_workers, or lower min_workers.");
 	if (store_pool_find(name, true, &pool))
 		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("pool \"%s\" exists already", name),
+				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("pool \"%s\" exists already", name),
 				 errhint("Change it with alter_pool(), or choose another name.")));
 	store_installation_ensure(&installation, now);
 	pool = store_pool_create(name, image, PG_GETARG_DATUM(2), min_workers, max_workers, now);
@@ -269,7 +269,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 static int32
 lock_pool(const char *name)
 {
-	int32		pool;
+	int32 pool;
 
 	if (!store_pool_find(name, true, &pool))
 		unknown("pool", name, "pools");
@@ -280,10 +280,10 @@ lock_pool(const char *name)
 Datum
 gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 {
-	char	   *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
-	Jsonb	   *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
-	char	   *changed;
-	int32		pool;
+	char *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
+	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	char *changed;
+	int32 pool;
 
 	shmem_require();
 	pool = lock_pool(name);
@@ -301,9 +301,9 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 Datum
 gpu_orch_drop_pool(PG_FUNCTION_ARGS)
 {
-	char	   *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
+	char *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	TimestampTz now = clock_now();
-	int32		pool;
+	int32 pool;
 
 	shmem_require();
 	pool = lock_pool(name);
@@ -323,13 +323,13 @@ Datum
 gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *name = api_text(fcinfo, 0, "pool", MAX_NAME_LENGTH);
-	int			count = PG_ARGISNULL(1) ? 1 : PG_GETARG_INT32(1);
+	char *name = api_text(fcinfo, 0, "pool", MAX_NAME_LENGTH);
+	int count = PG_ARGISNULL(1) ? 1 : PG_GETARG_INT32(1);
 	TimestampTz now = clock_now();
 	Installation installation;
-	FleetPlan	fleet;
-	FleetPool  *found = NULL;
-	int32		pool;
+	FleetPlan fleet;
+	FleetPool *found = NULL;
+	int32 pool;
 
 	api_begin_change();
 	if (count < 1 || count > MAX_SPAWN)
@@ -356,14 +356,14 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 				 errdetail("In short: %s.", found->row.unreadable),
 				 errhint("Set what is wrong with alter_pool().")));
 	if (found == NULL || found->plan.n_total + count > found->row.plan.max_workers)
-		ereport(ERROR,
-				(errcode(ERRCODE_GPU_ORCH_LIMIT),
-				 errmsg("pool \"%s\" has no room for %d more workers", name, count),
-				 errdetail("It has %d, counting those whose pods are in doubt or being deleted, and "
-						   "may have %d.",
-						   found ? found->plan.n_total : 0,
-						   found ? found->row.plan.max_workers : 0),
-				 errhint("Raise max_workers with alter_pool().")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_GPU_ORCH_LIMIT),
+			 errmsg("pool \"%s\" has no room for %d more workers", name, count),
+			 errdetail("It has %d, counting those whose pods are in doubt or being deleted, and "
+					   "may have %d.",
+					   found ? found->plan.n_total : 0, found ? found->row.plan.max_workers : 0),
+			 errhint("Raise max_workers with alter_pool().")));
 	if (count > found->input.rate_room)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_LIMIT),
@@ -375,8 +375,8 @@ gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
 	{
 		const char *refused = NULL;
 		const char *id = store_fleet_intend(&found->row, &installation, 0, &refused, now);
-		Datum		value;
-		bool		isnull = false;
+		Datum value;
+		bool isnull = false;
 
 		if (id == NULL)
 			ereport(ERROR,
@@ -410,8 +410,8 @@ move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
 Datum
 gpu_orch_drain_worker(PG_FUNCTION_ARGS)
 {
-	char	   *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
-	WorkerRow	worker;
+	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
+	WorkerRow worker;
 
 	api_begin_change();
 	if (!store_worker_find(id, true, &worker))
@@ -427,9 +427,9 @@ gpu_orch_drain_worker(PG_FUNCTION_ARGS)
 Datum
 gpu_orch_terminate_worker(PG_FUNCTION_ARGS)
 {
-	char	   *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
-	bool		force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	WorkerRow	worker;
+	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
+	bool force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	WorkerRow worker;
 
 	api_begin_change();
 	if (!store_worker_find(id, true, &worker))
@@ -449,8 +449,7 @@ limit_argument(FunctionCallInfo fcinfo, int arg)
 	if (PG_ARGISNULL(arg))
 		return -1;
 	if (PG_GETARG_INT32(arg) < 0)
-		api_refuse("max_running", "It is negative.",
-				   "Use 0 to run nothing, or null for no limit.");
+		api_refuse("max_running", "It is negative.", "Use 0 to run nothing, or null for no limit.");
 	return PG_GETARG_INT32(arg);
 }
 
@@ -458,7 +457,7 @@ limit_argument(FunctionCallInfo fcinfo, int arg)
 static Datum
 weight_argument(FunctionCallInfo fcinfo, int arg)
 {
-	double		weight;
+	double weight;
 
 	if (PG_ARGISNULL(arg))
 		return (Datum) 0;
@@ -473,18 +472,17 @@ weight_argument(FunctionCallInfo fcinfo, int arg)
 Datum
 gpu_orch_create_tenant(PG_FUNCTION_ARGS)
 {
-	char	   *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
+	char *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	TimestampTz now = clock_now();
-	Datum		weight = weight_argument(fcinfo, 2);
-	int32		tenant;
+	Datum weight = weight_argument(fcinfo, 2);
+	int32 tenant;
 
 	shmem_require();
 	if (weight == (Datum) 0)
 		api_refuse("weight", "It is null.", "Leave it out for weight 1.");
 	if (store_tenant_find(name, &tenant))
 		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("tenant \"%s\" exists already", name),
+				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("tenant \"%s\" exists already", name),
 				 errhint("Change it with alter_tenant(); \"default\" always exists and has no "
 						 "limit.")));
 	store_tenant_create(name, limit_argument(fcinfo, 1), weight, now);
@@ -495,8 +493,8 @@ gpu_orch_create_tenant(PG_FUNCTION_ARGS)
 static int32
 tenant_argument(FunctionCallInfo fcinfo, int arg)
 {
-	char	   *name = api_text(fcinfo, arg, "tenant", MAX_NAME_LENGTH);
-	int32		tenant;
+	char *name = api_text(fcinfo, arg, "tenant", MAX_NAME_LENGTH);
+	int32 tenant;
 
 	if (!store_tenant_find(name, &tenant))
 		unknown("tenant", name, "tenant_usage");
@@ -510,7 +508,7 @@ tenant_argument(FunctionCallInfo fcinfo, int arg)
 Datum
 gpu_orch_alter_tenant(PG_FUNCTION_ARGS)
 {
-	int32		tenant = tenant_argument(fcinfo, 0);
+	int32 tenant = tenant_argument(fcinfo, 0);
 
 	shmem_require();
 	store_tenant_change(tenant, limit_argument(fcinfo, 1), weight_argument(fcinfo, 2));
@@ -522,8 +520,8 @@ gpu_orch_alter_tenant(PG_FUNCTION_ARGS)
 static void
 change_grant(FunctionCallInfo fcinfo, bool grant)
 {
-	int32		tenant = tenant_argument(fcinfo, 0);
-	char	   *role;
+	int32 tenant = tenant_argument(fcinfo, 0);
+	char *role;
 
 	shmem_require();
 	if (PG_ARGISNULL(1))
@@ -532,8 +530,8 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	if (grant)
 		(void) get_role_oid(role, false);
 	store_tenant_grant(tenant, role, grant);
-	store_event(grant ? "tenant_granted" : "tenant_revoked",
-				text_to_cstring(PG_GETARG_TEXT_PP(0)), store_detail("role", role), clock_now());
+	store_event(grant ? "tenant_granted" : "tenant_revoked", text_to_cstring(PG_GETARG_TEXT_PP(0)),
+				store_detail("role", role), clock_now());
 }
 
 /* SQL: grant_tenant(tenant, role) -> void */

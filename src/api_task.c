@@ -46,7 +46,7 @@ PG_FUNCTION_INFO_V1(gpu_orch_shape_has_room);
 static int32
 resolve_tenant(const char *name)
 {
-	int32		tenant;
+	int32 tenant;
 
 	api_check_text("tenant", name, MAX_NAME_LENGTH);
 	if (!store_tenant_find(name, &tenant) || !store_tenant_allows(tenant, GetOuterUserId()))
@@ -63,7 +63,7 @@ resolve_tenant(const char *name)
 static void
 check_task(const NewTask *task)
 {
-	int64		missing;
+	int64 missing;
 
 	api_check_text("kind", task->kind, MAX_NAME_LENGTH);
 	api_check_json("payload", task->payload, guc_max_payload_bytes);
@@ -78,12 +78,12 @@ check_task(const NewTask *task)
 		api_refuse("run_at", "It is infinite.", "Use a time that comes, or null for at once.");
 	if (task->timeout != NULL &&
 		DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(task->timeout),
-										  IntervalPGetDatum(&(Interval) {0}))) <= 0)
+										  IntervalPGetDatum(&(Interval){ 0 }))) <= 0)
 		api_refuse("timeout", "It is not longer than zero.",
 				   "Use a positive interval, or null for no limit.");
 	if (task->timeout != NULL &&
 		DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(task->timeout),
-										  IntervalPGetDatum(&(Interval) {.month = 12}))) > 0)
+										  IntervalPGetDatum(&(Interval){ .month = 12 }))) > 0)
 		api_refuse("timeout", "It is longer than a year.",
 				   "Use a shorter interval, or null for no limit.");
 	if (task->idempotency_key != NULL)
@@ -100,8 +100,8 @@ check_task(const NewTask *task)
 static int
 compare_int8(const void *a, const void *b)
 {
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
+	int64 left = *(const int64 *) a;
+	int64 right = *(const int64 *) b;
 
 	return left < right ? -1 : left > right;
 }
@@ -147,8 +147,8 @@ begin_submit(void)
 Datum
 gpu_orch_submit_task(PG_FUNCTION_ARGS)
 {
-	NewTask		task;
-	ShapeMemo	memo = {CurrentMemoryContext, NULL};
+	NewTask task;
+	ShapeMemo memo = { CurrentMemoryContext, NULL };
 
 	begin_submit();
 	default_task(&task);
@@ -170,11 +170,11 @@ gpu_orch_submit_task(PG_FUNCTION_ARGS)
 	task.idempotency_key = api_text_or_null(fcinfo, 8, "idempotency_key", MAX_NAME_LENGTH);
 	if (!PG_ARGISNULL(9))
 	{
-		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(9);
-		Datum	   *elements;
-		bool	   *nulls;
-		int64	   *parents;
-		int			n;
+		ArrayType *array = PG_GETARG_ARRAYTYPE_P(9);
+		Datum *elements;
+		bool *nulls;
+		int64 *parents;
+		int n;
 
 		if (ARR_NDIM(array) > 1)
 			api_refuse("depends_on", "It has more than one dimension.", "Pass a plain array.");
@@ -211,10 +211,10 @@ typedef enum TaskKey
 	KEY_TRACEPARENT
 } TaskKey;
 
-static const char *const task_keys[] = {
-	"depends_on", "idempotency_key", "kind", "max_attempts", "payload", "priority", "requirements",
-	"run_at", "tenant", "timeout", "traceparent"
-};
+static const char *const task_keys[] = { "depends_on",	 "idempotency_key", "kind",
+										 "max_attempts", "payload",			"priority",
+										 "requirements", "run_at",			"tenant",
+										 "timeout",		 "traceparent" };
 
 static char *
 json_text(const char *key, const JsonbValue *value)
@@ -227,19 +227,18 @@ json_text(const char *key, const JsonbValue *value)
 static int64
 json_integer(const char *key, const JsonbValue *value, int64 least, int64 most)
 {
-	Datum		number;
+	Datum number;
 
 	if (value->type != jbvNumeric)
 		api_refuse(key, "It is not a number.", "Pass a whole number.");
 	number = NumericGetDatum(value->val.numeric);
-	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
-										  DirectFunctionCall2(numeric_trunc, number,
-															  Int32GetDatum(0)))))
+	if (!DatumGetBool(DirectFunctionCall2(
+			numeric_eq, number, DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0)))))
 		api_refuse(key, "It is not a whole number.", "Pass a whole number.");
-	if (DatumGetBool(DirectFunctionCall2(numeric_lt, number,
-										 NumericGetDatum(int64_to_numeric(least)))) ||
-		DatumGetBool(DirectFunctionCall2(numeric_gt, number,
-										 NumericGetDatum(int64_to_numeric(most)))))
+	if (DatumGetBool(
+			DirectFunctionCall2(numeric_lt, number, NumericGetDatum(int64_to_numeric(least)))) ||
+		DatumGetBool(
+			DirectFunctionCall2(numeric_gt, number, NumericGetDatum(int64_to_numeric(most)))))
 		api_refuse(key,
 				   psprintf("%s is out of range.",
 							DatumGetCString(DirectFunctionCall1(numeric_out, number))),
@@ -259,9 +258,9 @@ json_parents(NewTask *task, const JsonbValue *value)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	int64	   *parents;
-	int			n = 0;
+	JsonbValue item;
+	int64 *parents;
+	int n = 0;
 
 	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
 		api_refuse("depends_on", "It is not an array.", "Pass an array of task ids.");
@@ -276,7 +275,7 @@ json_parents(NewTask *task, const JsonbValue *value)
 static void
 set_member(NewTask *task, const char *key, const JsonbValue *value)
 {
-	int			found = -1;
+	int found = -1;
 
 	for (int i = 0; i < lengthof(task_keys); i++)
 		if (strcmp(task_keys[i], key) == 0)
@@ -321,17 +320,18 @@ set_member(NewTask *task, const char *key, const JsonbValue *value)
 			task->tenant = resolve_tenant(json_text(key, value));
 			break;
 		case KEY_TIMEOUT:
-			{
-				char	   *text = value->type == jbvNumeric ?
-					psprintf("%s seconds", DatumGetCString(DirectFunctionCall1(
-						numeric_out, NumericGetDatum(value->val.numeric)))) :
-					json_text(key, value);
+		{
+			char *text = value->type == jbvNumeric ?
+				psprintf("%s seconds",
+						 DatumGetCString(DirectFunctionCall1(
+							 numeric_out, NumericGetDatum(value->val.numeric)))) :
+				json_text(key, value);
 
-				task->timeout = DatumGetIntervalP(
-					DirectFunctionCall3(interval_in, CStringGetDatum(text),
-										ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-				break;
-			}
+			task->timeout = DatumGetIntervalP(
+				DirectFunctionCall3(interval_in, CStringGetDatum(text),
+									ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+			break;
+		}
 		case KEY_TRACEPARENT:
 			task->traceparent = json_text(key, value);
 			break;
@@ -344,8 +344,8 @@ read_task(NewTask *task, const JsonbValue *element)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	char	   *key = NULL;
+	JsonbValue item;
+	char *key = NULL;
 
 	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
 		api_refuse("tasks", "An element is not an object.",
@@ -373,13 +373,13 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz now = clock_now();
-	Jsonb	   *tasks;
+	Jsonb *tasks;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
-	JsonbValue	element;
+	JsonbValue element;
 	MemoryContext scratch;
 	MemoryContext outer = CurrentMemoryContext;
-	ShapeMemo	memo = {CurrentMemoryContext, NULL};
+	ShapeMemo memo = { CurrentMemoryContext, NULL };
 
 	begin_submit();
 	if (PG_ARGISNULL(0))
@@ -396,9 +396,9 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 	iterator = JsonbIteratorInit(&tasks->root);
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
 	{
-		NewTask		task;
-		Datum		id;
-		bool		isnull = false;
+		NewTask task;
+		Datum id;
+		bool isnull = false;
 
 		if (token != WJB_ELEM)
 			continue;
@@ -432,10 +432,10 @@ lock_task(int64 task_id, TaskRow *task)
 Datum
 gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 {
-	int64		task_id = PG_GETARG_INT64(0);
+	int64 task_id = PG_GETARG_INT64(0);
 	TimestampTz now = clock_now();
-	TaskRow		task;
-	TaskSlot	slot;
+	TaskRow task;
+	TaskSlot slot;
 
 	api_begin_change();
 	lock_task(task_id, &task);
@@ -464,13 +464,13 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 Datum
 gpu_orch_retry_task(PG_FUNCTION_ARGS)
 {
-	int64		task_id = PG_GETARG_INT64(0);
+	int64 task_id = PG_GETARG_INT64(0);
 	TimestampTz now = clock_now();
-	TaskRow		task;
-	TaskSlot	slot = {0};
-	int32		attempt;
-	bool		final;
-	bool		succeeded;
+	TaskRow task;
+	TaskSlot slot = { 0 };
+	int32 attempt;
+	bool final;
+	bool succeeded;
 
 	api_begin_change();
 	lock_task(task_id, &task);
@@ -510,9 +510,9 @@ Datum
 gpu_orch_admit(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
-	int64		total = 0;
-	int64		moved;
-	bool		made_ready;
+	int64 total = 0;
+	int64 moved;
+	bool made_ready;
 
 	shmem_require();
 	do

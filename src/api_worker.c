@@ -54,7 +54,8 @@ check_pod_id(const char *pod_id)
 {
 	if (pod_id != NULL &&
 		(pod_id[0] == '\0' ||
-		 strspn(pod_id, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(pod_id)))
+		 strspn(pod_id, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") !=
+			 strlen(pod_id)))
 		api_refuse("pod_id", "It has characters other than letters, digits, - and _, or none.",
 				   "Pass the pod's id as the provider gives it, as in RUNPOD_POD_ID.");
 }
@@ -67,7 +68,7 @@ static void
 admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, TimestampTz now)
 {
 	WorkerProfile profile;
-	CloudOpRow	op;
+	CloudOpRow op;
 
 	store_worker_profile(worker->no, &profile);
 	if (token == NULL || !profile.has_registration ||
@@ -113,7 +114,8 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 	api_require_operator("register a worker without a token");
 	if (!exists)
 	{
-		store_worker_lock(store_worker_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now), worker);
+		store_worker_lock(store_worker_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now),
+						  worker);
 		store_event_added("registered", worker_id, worker->no, WS_ACTIVE,
 						  store_detail("origin", "external"), now);
 	}
@@ -126,22 +128,22 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 Datum
 gpu_orch_register_worker(PG_FUNCTION_ARGS)
 {
-	char	   *worker_id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
-	char	   *token = api_text_or_null(fcinfo, 1, "token", MAX_NAME_LENGTH);
-	Jsonb	   *capabilities = PG_ARGISNULL(2) ? api_empty_object() : PG_GETARG_JSONB_P(2);
-	char	   *pool_name = api_text_or_null(fcinfo, 3, "pool", MAX_NAME_LENGTH);
-	char	   *pod_id = api_text_or_null(fcinfo, 4, "pod_id", 64);
+	char *worker_id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
+	char *token = api_text_or_null(fcinfo, 1, "token", MAX_NAME_LENGTH);
+	Jsonb *capabilities = PG_ARGISNULL(2) ? api_empty_object() : PG_GETARG_JSONB_P(2);
+	char *pool_name = api_text_or_null(fcinfo, 3, "pool", MAX_NAME_LENGTH);
+	char *pod_id = api_text_or_null(fcinfo, 4, "pod_id", 64);
 	TimestampTz now = clock_now();
 	Installation installation;
-	WorkerRow	worker;
-	int32		pool = 0;
-	char		session[TOKEN_LENGTH + 1];
-	LeaseEnd	lost = {.outcome = OUTCOME_LOST, .error = "the worker registered again"};
-	Interval	interval = {0};
-	TupleDesc	row_type;
-	Datum		values[4];
-	bool		nulls[4] = {false};
-	bool		exists;
+	WorkerRow worker;
+	int32 pool = 0;
+	char session[TOKEN_LENGTH + 1];
+	LeaseEnd lost = { .outcome = OUTCOME_LOST, .error = "the worker registered again" };
+	Interval interval = { 0 };
+	TupleDesc row_type;
+	Datum values[4];
+	bool nulls[4] = { false };
+	bool exists;
 
 	api_begin_change();
 	check_pod_id(pod_id);
@@ -191,19 +193,16 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 static void
 release_unnamed(const WorkerCall *worker, ArrayType *holding, TimestampTz now)
 {
-	LeaseEnd	lost = {
-		.outcome = OUTCOME_LOST,
-		.error = "the worker does not hold it: the answer to its claim was lost"
-	};
+	LeaseEnd lost = { .outcome = OUTCOME_LOST,
+					  .error = "the worker does not hold it: the answer to its claim was lost" };
 
 	if (ARR_NDIM(holding) > 1 || ArrayGetNItems(ARR_NDIM(holding), ARR_DIMS(holding)) > MAX_HOLDING)
 		api_refuse("holding", "It has more than one dimension or too many elements.",
 				   "Pass the leases that the worker holds.");
 	if (array_contains_nulls(holding))
 		api_refuse("holding", "It contains a null.", "Pass the leases that the worker holds.");
-	store_lease_end_all(LEASES_NOT_NAMED, worker->no,
-						now - (int64) guc_heartbeat_interval * 1000, PointerGetDatum(holding),
-						&lost, now);
+	store_lease_end_all(LEASES_NOT_NAMED, worker->no, now - (int64) guc_heartbeat_interval * 1000,
+						PointerGetDatum(holding), &lost, now);
 }
 
 /*
@@ -214,11 +213,11 @@ Datum
 gpu_orch_heartbeat(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
-	WorkerCall	worker;
-	Jsonb	   *stats = NULL;
-	TupleDesc	row_type;
-	Datum		values[3];
-	bool		nulls[3] = {false};
+	WorkerCall worker;
+	Jsonb *stats = NULL;
+	TupleDesc row_type;
+	Datum values[3];
+	bool nulls[3] = { false };
 	const char *directive = "continue";
 	JsonbParseState *state = NULL;
 

@@ -11,7 +11,7 @@
 static uint64_t
 splitmix64(uint64_t seed)
 {
-	uint64_t	mixed = seed + UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t mixed = seed + UINT64_C(0x9e3779b97f4a7c15);
 
 	mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 	mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -27,14 +27,15 @@ splitmix64(uint64_t seed)
 int64_t
 backoff_ms(int attempt, int64_t base_ms, int64_t cap_ms, uint64_t seed)
 {
-	int64_t		whole = base_ms < cap_ms ? base_ms : cap_ms;
-	int64_t		half;
+	int64_t whole = base_ms < cap_ms ? base_ms : cap_ms;
+	int64_t half;
 
 	if (whole <= 0)
 		return 0;
 	for (int i = 1; i < attempt && whole < cap_ms; i++)
 		whole = whole > cap_ms / 2 ? cap_ms : whole * 2;
 	half = whole / 2;
-	return half + (int64_t) (splitmix64(seed ^ splitmix64((uint64_t) attempt)) %
-							 ((uint64_t) (whole - half) + 1));
+	return half +
+		(int64_t) (splitmix64(seed ^ splitmix64((uint64_t) attempt)) %
+				   ((uint64_t) (whole - half) + 1));
 }

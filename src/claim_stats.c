@@ -24,26 +24,23 @@
 PG_FUNCTION_INFO_V1(gpu_orch_claim_counters);
 PG_FUNCTION_INFO_V1(gpu_orch_reset_claim_stats);
 
-static const char *const call_names[CLAIM_CALLS] =
-{
-	[CALL_CLAIM] = "claim_tasks",
-	[CALL_COMPLETE_AND_CLAIM] = "complete_and_claim",
-	[CALL_COMPLETE] = "complete_task",
-	[CALL_FAIL] = "fail_task",
+static const char *const call_names[CLAIM_CALLS] = {
+	[CALL_CLAIM] = "claim_tasks",	   [CALL_COMPLETE_AND_CLAIM] = "complete_and_claim",
+	[CALL_COMPLETE] = "complete_task", [CALL_FAIL] = "fail_task",
 	[CALL_RELEASE] = "release_task",
 };
 
 /* Rows that the call of this process passed over so far. */
-static int	skipped = 0;
+static int skipped = 0;
 
 /* Set all counters to zero; begins with the atomics themselves where they are new. */
 static void
-clear(ClaimStats *stats, void (*set) (volatile pg_atomic_uint64 *, uint64))
+clear(ClaimStats *stats, void (*set)(volatile pg_atomic_uint64 *, uint64))
 {
 	set(&stats->since, (uint64) clock_now());
 	for (int c = 0; c < CLAIM_CALLS; c++)
 	{
-		CallStats  *call = &stats->calls[c];
+		CallStats *call = &stats->calls[c];
 
 		set(&call->claimed, 0);
 		set(&call->empty, 0);
@@ -86,10 +83,10 @@ claim_stats_skip(void)
 void
 claim_stats_count(const ClaimMeter *meter, EndAnswer answer, int claimed)
 {
-	CallStats  *stats = &shmem_state()->claims.calls[meter->call];
-	instr_time	took;
-	uint64		microseconds;
-	int			bucket;
+	CallStats *stats = &shmem_state()->claims.calls[meter->call];
+	instr_time took;
+	uint64 microseconds;
+	int bucket;
 
 	INSTR_TIME_SET_CURRENT(took);
 	INSTR_TIME_SUBTRACT(took, meter->start);
@@ -127,10 +124,10 @@ gpu_orch_claim_counters(PG_FUNCTION_ARGS)
 	for (int c = 0; c < CLAIM_CALLS && shmem_available(); c++)
 	{
 		ClaimStats *stats = &shmem_state()->claims;
-		CallStats  *call = &stats->calls[c];
-		Datum		latency[LATENCY_BUCKETS];
-		Datum		values[9];
-		bool		nulls[9] = {false};
+		CallStats *call = &stats->calls[c];
+		Datum latency[LATENCY_BUCKETS];
+		Datum values[9];
+		bool nulls[9] = { false };
 
 		for (int i = 0; i < LATENCY_BUCKETS; i++)
 			latency[i] = read_counter(&call->latency[i]);

@@ -28,32 +28,32 @@ typedef enum ClaimCall
 
 typedef struct CallStats
 {
-	pg_atomic_uint64 claimed;	/* tasks */
-	pg_atomic_uint64 empty;		/* calls that asked for tasks and got none */
-	pg_atomic_uint64 skipped;	/* ready rows passed over, as another claim was at them */
-	pg_atomic_uint64 ended;		/* calls that ended an attempt */
-	pg_atomic_uint64 repeated;	/* calls that repeated an end that took place */
-	pg_atomic_uint64 fenced;	/* calls whose lease was no longer the worker's */
-	pg_atomic_uint64 latency[LATENCY_BUCKETS];	/* calls */
+	pg_atomic_uint64 claimed;  /* tasks */
+	pg_atomic_uint64 empty;	   /* calls that asked for tasks and got none */
+	pg_atomic_uint64 skipped;  /* ready rows passed over, as another claim was at them */
+	pg_atomic_uint64 ended;	   /* calls that ended an attempt */
+	pg_atomic_uint64 repeated; /* calls that repeated an end that took place */
+	pg_atomic_uint64 fenced;   /* calls whose lease was no longer the worker's */
+	pg_atomic_uint64 latency[LATENCY_BUCKETS]; /* calls */
 } CallStats;
 
 typedef struct ClaimStats
 {
-	pg_atomic_uint64 since;		/* TimestampTz */
-	CallStats	calls[CLAIM_CALLS];
+	pg_atomic_uint64 since; /* TimestampTz */
+	CallStats calls[CLAIM_CALLS];
 } ClaimStats;
 
 /* A call while it runs; lives on the stack of the function called. */
 typedef struct ClaimMeter
 {
-	ClaimCall	call;
-	instr_time	start;
+	ClaimCall call;
+	instr_time start;
 } ClaimMeter;
 
 /* What became of the attempt that a call is about. */
 typedef enum EndAnswer
 {
-	END_NONE,					/* the call is about none */
+	END_NONE, /* the call is about none */
 	END_ENDED,
 	END_REPEATED,
 	END_FENCED

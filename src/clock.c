@@ -65,7 +65,7 @@ read_clocks(int64 *ahead)
 {
 	for (int i = 0; i < MAX_READINGS; i++)
 	{
-		int64		before = time_passed();
+		int64 before = time_passed();
 		TimestampTz now = GetCurrentTimestamp();
 
 		*ahead = now - before;
@@ -85,8 +85,8 @@ clock_step(TimestampTz *since)
 {
 	static TimestampTz last = 0;
 	static int64 ahead = 0;
-	int64		ahead_now;
-	int64		step;
+	int64 ahead_now;
+	int64 step;
 
 	*since = last;
 	if (!read_clocks(&ahead_now))
@@ -117,7 +117,7 @@ gpu_orch_clock(PG_FUNCTION_ARGS)
 Datum
 gpu_orch_advance_clock(PG_FUNCTION_ARGS)
 {
-	Interval   *by = PG_GETARG_INTERVAL_P(0);
+	Interval *by = PG_GETARG_INTERVAL_P(0);
 	TimestampTz before;
 	TimestampTz after;
 
@@ -129,9 +129,8 @@ gpu_orch_advance_clock(PG_FUNCTION_ARGS)
 				 errhint("Set gpu_orch.test_clock = on in the configuration of a test server and "
 						 "restart it.")));
 	before = clock_now();
-	after = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													TimestampTzGetDatum(before),
-													IntervalPGetDatum(by)));
+	after = DatumGetTimestampTz(DirectFunctionCall2(
+		timestamptz_pl_interval, TimestampTzGetDatum(before), IntervalPGetDatum(by)));
 	pg_atomic_fetch_add_u64(&shmem_state()->clock_offset, after - before);
 	if (!PG_GETARG_BOOL(1))
 		pg_atomic_fetch_add_u64(&shmem_state()->clock_stepped, after - before);

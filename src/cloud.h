@@ -83,8 +83,8 @@ typedef struct CloudOffer
 typedef struct CloudBill
 {
 	char *pod_id;
-	TimestampTz hour;	   /* its beginning */
-	int64 amount_micros;   /* dollars, in millionths */
+	TimestampTz hour;	 /* its beginning */
+	int64 amount_micros; /* dollars, in millionths */
 } CloudBill;
 
 typedef struct CloudEnv

@@ -261,8 +261,8 @@ send_request(CloudSession *session, RunpodCall *call, HttpMethod method, const c
 	request.connect_timeout_ms = session->connect_timeout_ms;
 	request.timeout_ms = session->timeout_ms;
 	request.stall_timeout_s = call->call == CLOUD_CREATE ? 0 : STALL_TIMEOUT_S;
-	request.max_answer = call->call == CLOUD_LIST || call->call == CLOUD_BILLING ?
-		MAX_LIST_BYTES : MAX_ANSWER_BYTES;
+	request.max_answer =
+		call->call == CLOUD_LIST || call->call == CLOUD_BILLING ? MAX_LIST_BYTES : MAX_ANSWER_BYTES;
 	request.user = call;
 	return http_client_start(session->client, &request, error);
 }
@@ -487,11 +487,11 @@ cloud_start_billing(CloudSession *session, int64 tag, TimestampTz from, char **e
 		*error = pstrdup("the time to read the bills from is out of range");
 		return false;
 	}
-	return begin_call(session, new_call(session, CLOUD_BILLING, tag, NULL), HTTP_GET,
-					  psprintf("/billing/pods?bucketSize=hour&startTime=%04d-%02d-%02dT%02d:%02d:%02dZ",
-							   when.tm_year, when.tm_mon, when.tm_mday, when.tm_hour, when.tm_min,
-							   when.tm_sec),
-					  NULL, error);
+	return begin_call(
+		session, new_call(session, CLOUD_BILLING, tag, NULL), HTTP_GET,
+		psprintf("/billing/pods?bucketSize=hour&startTime=%04d-%02d-%02dT%02d:%02d:%02dZ",
+				 when.tm_year, when.tm_mon, when.tm_mday, when.tm_hour, when.tm_min, when.tm_sec),
+		NULL, error);
 }
 
 /* ---- answers ---- */

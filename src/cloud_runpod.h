@@ -24,8 +24,8 @@ typedef struct RunpodCall
 	int n_pods;
 	CloudOffer *offers;
 	int n_offers;
-	int n_pages;  /* LIST: pages that arrived */
-	char *cursor; /* LIST: the next page; NULL: none */
+	int n_pages;		  /* LIST: pages that arrived */
+	char *cursor;		  /* LIST: the next page; NULL: none */
 	char *account;		  /* ACCOUNT */
 	int64 balance_micros; /* ACCOUNT */
 	int64 spend_micros;	  /* ACCOUNT */

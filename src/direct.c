@@ -30,7 +30,7 @@
  * Counts changes of any relation's definition; what was learned under an older
  * count is learned again. Starts at 1, so that a DirectTable of zeroes is stale.
  */
-static int	generation = 0;
+static int generation = 0;
 
 static void
 relation_changed(Datum arg, Oid relid)
@@ -52,18 +52,17 @@ direct_open(DirectTable *table)
 	}
 	if (table->generation != generation)
 	{
-		Oid			namespace = get_namespace_oid("gpu_orch", false);
+		Oid namespace = get_namespace_oid("gpu_orch", false);
 
 		if (table->context != NULL)
 			MemoryContextDelete(table->context);
 		table->context = NULL;
 		table->estate = NULL;
 		table->relid = get_relname_relid(table->name, namespace);
-		table->index = table->index_name ? get_relname_relid(table->index_name, namespace) :
-			InvalidOid;
+		table->index =
+			table->index_name ? get_relname_relid(table->index_name, namespace) : InvalidOid;
 		table->sequence = get_relname_relid(psprintf("%s_id_seq", table->name), namespace);
-		if (!OidIsValid(table->relid) ||
-			(table->index_name != NULL && !OidIsValid(table->index)))
+		if (!OidIsValid(table->relid) || (table->index_name != NULL && !OidIsValid(table->index)))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("table gpu_orch.%s or its index is missing", table->name),
@@ -104,9 +103,9 @@ bool
 direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, int n_keys,
 			TupleTableSlot *row, ItemPointer tid)
 {
-	Relation	index = index_open(table->index, AccessShareLock);
+	Relation index = index_open(table->index, AccessShareLock);
 	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, n_keys);
-	bool		found = false;
+	bool found = false;
 
 	for (int i = 0; i < n_keys; i++)
 		keys[i].sk_collation = index->rd_indcollation[keys[i].sk_attno - 1];
@@ -133,8 +132,8 @@ direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlo
 {
 	IndexFetchTableData *fetch = table_index_fetch_begin(rel);
 	ItemPointerData at = *tid;
-	bool		again = false;
-	bool		found;
+	bool again = false;
+	bool found;
 
 	if (ItemPointerGetBlockNumber(tid) >= RelationGetNumberOfBlocks(rel))
 		found = false;
@@ -148,21 +147,21 @@ direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlo
 static void
 learn_indexes(DirectTable *table, Relation rel)
 {
-	List	   *list = RelationGetIndexList(rel);
+	List *list = RelationGetIndexList(rel);
 	MemoryContext old;
-	ListCell   *cell;
+	ListCell *cell;
 
-	table->context = AllocSetContextCreate(TopMemoryContext, "gpu_orch indexes",
-										   ALLOCSET_SMALL_SIZES);
+	table->context =
+		AllocSetContextCreate(TopMemoryContext, "gpu_orch indexes", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(table->context);
 	table->estate = CreateExecutorState();
 	table->n_indexes = 0;
 	table->indexes = palloc(list_length(list) * sizeof(Oid));
 	table->infos = palloc(list_length(list) * sizeof(IndexInfo *));
-	foreach(cell, list)
+	foreach (cell, list)
 	{
-		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
-		IndexInfo  *info = BuildIndexInfo(index);
+		Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		IndexInfo *info = BuildIndexInfo(index);
 
 		if (info->ii_Predicate != NIL)
 			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, table->estate);
@@ -185,8 +184,7 @@ direct_new_row(DirectTable *table, Relation rel)
 	if (table->estate == NULL)
 		learn_indexes(table, rel);
 	ExecClearTuple(table->row);
-	memset(table->row->tts_isnull, false,
-		   table->row->tts_tupleDescriptor->natts * sizeof(bool));
+	memset(table->row->tts_isnull, false, table->row->tts_tupleDescriptor->natts * sizeof(bool));
 	return table->row;
 }
 
@@ -204,8 +202,8 @@ direct_next_id(DirectTable *table)
 void
 direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row)
 {
-	Datum		values[INDEX_MAX_KEYS];
-	bool		nulls[INDEX_MAX_KEYS];
+	Datum values[INDEX_MAX_KEYS];
+	bool nulls[INDEX_MAX_KEYS];
 	ExprContext *econtext;
 
 	ExecStoreVirtualTuple(row);
@@ -216,8 +214,8 @@ direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row)
 	econtext->ecxt_scantuple = row;
 	for (int i = 0; i < table->n_indexes; i++)
 	{
-		IndexInfo  *info = table->infos[i];
-		Relation	index;
+		IndexInfo *info = table->infos[i];
+		Relation index;
 
 		if (!info->ii_ReadyForInserts ||
 			(info->ii_PredicateState != NULL && !ExecQual(info->ii_PredicateState, econtext)))
@@ -241,8 +239,8 @@ bool
 direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *changed)
 {
 	TM_FailureData failure;
-	TM_Result	result = table_tuple_delete(rel, &row->tts_tid, GetCurrentCommandId(true), snapshot,
-											InvalidSnapshot, true, &failure, false);
+	TM_Result result = table_tuple_delete(rel, &row->tts_tid, GetCurrentCommandId(true), snapshot,
+										  InvalidSnapshot, true, &failure, false);
 
 	*changed = result == TM_Updated;
 	return result == TM_Ok;
@@ -252,8 +250,8 @@ direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *change
 int64
 direct_int8(TupleTableSlot *row, int column)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, column, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, column, &isnull);
 
 	Assert(!isnull);
 	return DatumGetInt64(value);
@@ -263,8 +261,8 @@ direct_int8(TupleTableSlot *row, int column)
 int32
 direct_int4(TupleTableSlot *row, int column)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, column, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, column, &isnull);
 
 	Assert(!isnull);
 	return DatumGetInt32(value);
@@ -274,8 +272,8 @@ direct_int4(TupleTableSlot *row, int column)
 int64
 direct_int8_or_0(TupleTableSlot *row, int column)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, column, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(value);
 }

@@ -20,17 +20,17 @@
 typedef struct DirectTable
 {
 	const char *name;
-	const char *index_name;		/* NULL: rows are never looked up */
-	Oid			relid;			/* invalid: not looked up yet */
-	Oid			index;
-	Oid			sequence;		/* of its identity column id; invalid: it has none */
-	int			generation;		/* of the knowledge below; see direct.c */
+	const char *index_name; /* NULL: rows are never looked up */
+	Oid relid;				/* invalid: not looked up yet */
+	Oid index;
+	Oid sequence;	/* of its identity column id; invalid: it has none */
+	int generation; /* of the knowledge below; see direct.c */
 	MemoryContext context;
-	EState	   *estate;
-	int			n_indexes;
-	Oid		   *indexes;
+	EState *estate;
+	int n_indexes;
+	Oid *indexes;
 	IndexInfo **infos;
-	TupleTableSlot *row;		/* for direct_new_row() */
+	TupleTableSlot *row; /* for direct_new_row() */
 } DirectTable;
 
 extern Relation direct_open(DirectTable *table);

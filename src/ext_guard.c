@@ -21,7 +21,7 @@
 #include "storage/lock.h"
 
 /* Versions of the extension that this library serves. */
-static const char *const served[] = {"0.1.0", NULL};
+static const char *const served[] = { "0.1.0", NULL };
 
 /*
  * Take the extension's lock in share mode until the end of the transaction and
@@ -32,13 +32,12 @@ GuardVerdict
 ext_guard_check(void)
 {
 	static SpiQuery version = {
-		"SELECT extversion::text FROM pg_catalog.pg_extension WHERE oid = $1",
-		1, {OIDOID}
+		"SELECT extversion::text FROM pg_catalog.pg_extension WHERE oid = $1", 1, { OIDOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 	GuardVerdict verdict = GUARD_ABSENT;
-	LOCKTAG		tag;
-	Oid			extension;
+	LOCKTAG tag;
+	Oid extension;
 
 	if (RecoveryInProgress())
 		return GUARD_STANDBY;
@@ -55,7 +54,7 @@ ext_guard_check(void)
 	spi_arg(&args, ObjectIdGetDatum(extension), false);
 	if (spi_read(&version, &args, 1) == 1)
 	{
-		char	   *found = spi_text(0, 1);
+		char *found = spi_text(0, 1);
 
 		verdict = GUARD_VERSION;
 		for (int i = 0; served[i] != NULL; i++)
@@ -80,7 +79,7 @@ ext_guard_explain(GuardVerdict verdict)
 			return "waiting: the extension is not in this database";
 		case GUARD_VERSION:
 			return "waiting: the library does not serve this version of the extension; "
-				"restart the server or run ALTER EXTENSION gpu_orch UPDATE";
+				   "restart the server or run ALTER EXTENSION gpu_orch UPDATE";
 		case GUARD_STANDBY:
 			return "waiting: this server is a standby";
 	}

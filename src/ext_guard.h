@@ -8,9 +8,9 @@
 typedef enum GuardVerdict
 {
 	GUARD_GO,
-	GUARD_BUSY,					/* somebody holds the extension: try at the next tick */
-	GUARD_ABSENT,				/* the extension is not in this database */
-	GUARD_VERSION,				/* the extension is of a version that we do not serve */
+	GUARD_BUSY,	   /* somebody holds the extension: try at the next tick */
+	GUARD_ABSENT,  /* the extension is not in this database */
+	GUARD_VERSION, /* the extension is of a version that we do not serve */
 	GUARD_STANDBY
 } GuardVerdict;
 

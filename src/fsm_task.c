@@ -16,8 +16,8 @@
 TaskVerdict
 fsm_task_after(const AttemptEnd *end)
 {
-	TaskVerdict verdict = {NEXT_READY, end->faults, end->losses, false};
-	bool		platform;
+	TaskVerdict verdict = { NEXT_READY, end->faults, end->losses, false };
+	bool platform;
 
 	if (end->outcome == OUTCOME_SUCCEEDED)
 	{
@@ -51,7 +51,7 @@ fsm_task_after(const AttemptEnd *end)
 const char *
 fsm_task_outcome_name(AttemptOutcome outcome)
 {
-	static const char *const names[] = {"succeeded", "failed", "timeout", "lost", "released"};
+	static const char *const names[] = { "succeeded", "failed", "timeout", "lost", "released" };
 
 	return names[outcome];
 }
@@ -60,7 +60,7 @@ fsm_task_outcome_name(AttemptOutcome outcome)
 const char *
 fsm_task_failure_name(FailureClass failure)
 {
-	static const char *const names[] = {NULL, "task", "platform", "rejected"};
+	static const char *const names[] = { NULL, "task", "platform", "rejected" };
 
 	return names[failure];
 }

@@ -21,117 +21,104 @@
 #include "fsm_worker.h"
 
 const WorkerRule worker_rules[] = {
-	{100, WS_SPAWNING, WS_INITIALIZING, WO_CLOUD, "pod_created",
-	"the provider answered with a pod"},
-	{110, WS_SPAWNING, WS_INITIALIZING, WO_CLOUD, "pod_adopted",
-	"the pod was found in a list of the provider"},
-	{120, WS_SPAWNING, WS_ACTIVE, WO_CLOUD, "registered",
-	"the worker spoke before any answer of the provider was read"},
-	{130, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "create_refused",
-	"the provider refused the create"},
-	{140, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "create_absent",
-	"the unanswered create was settled: no such pod"},
-	{150, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "surplus",
-	"more workers than the pool may have; the create must still be looked for"},
-	{160, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "terminate",
-	"an operator ended it; the create must still be looked for"},
-	{170, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "kill",
-	"an operator ended the fleet; the create must still be looked for"},
-	{180, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "not_sent",
-	"the create was called off before it was sent"},
+	{ 100, WS_SPAWNING, WS_INITIALIZING, WO_CLOUD, "pod_created",
+	  "the provider answered with a pod" },
+	{ 110, WS_SPAWNING, WS_INITIALIZING, WO_CLOUD, "pod_adopted",
+	  "the pod was found in a list of the provider" },
+	{ 120, WS_SPAWNING, WS_ACTIVE, WO_CLOUD, "registered",
+	  "the worker spoke before any answer of the provider was read" },
+	{ 130, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "create_refused",
+	  "the provider refused the create" },
+	{ 140, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "create_absent",
+	  "the unanswered create was settled: no such pod" },
+	{ 150, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "surplus",
+	  "more workers than the pool may have; the create must still be looked for" },
+	{ 160, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "terminate",
+	  "an operator ended it; the create must still be looked for" },
+	{ 170, WS_SPAWNING, WS_TERMINATING, WO_CLOUD, "kill",
+	  "an operator ended the fleet; the create must still be looked for" },
+	{ 180, WS_SPAWNING, WS_TERMINATED, WO_CLOUD, "not_sent",
+	  "the create was called off before it was sent" },
 
-	{200, WS_INITIALIZING, WS_ACTIVE, WO_CLOUD, "registered",
-	"the worker spoke"},
-	{210, WS_INITIALIZING, WS_INITIALIZING, WO_CLOUD, "pod_created",
-	"the answer of the create came after its pod was found in a list"},
-	{220, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "spawn_timeout",
-	"the worker did not speak within the spawn timeout"},
-	{230, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "pod_failed",
-	"the provider shows the pod failed before the worker spoke"},
-	{240, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "surplus",
-	"the booting pod is not wanted any more"},
-	{250, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "terminate",
-	"an operator ended it"},
-	{260, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "kill",
-	"an operator ended the fleet"},
-	{270, WS_INITIALIZING, WS_TERMINATED, WO_CLOUD, "pod_gone",
-	"the provider shows the pod gone"},
-	{280, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "no_runtime",
-	"the pod is running, and nothing has come up in it within the spawn timeout"},
-	{285, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "no_gpu",
-	"the provider shows the pod running without a GPU"},
-	{290, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "restart_loop",
-	"its container starts again and again"},
+	{ 200, WS_INITIALIZING, WS_ACTIVE, WO_CLOUD, "registered", "the worker spoke" },
+	{ 210, WS_INITIALIZING, WS_INITIALIZING, WO_CLOUD, "pod_created",
+	  "the answer of the create came after its pod was found in a list" },
+	{ 220, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "spawn_timeout",
+	  "the worker did not speak within the spawn timeout" },
+	{ 230, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "pod_failed",
+	  "the provider shows the pod failed before the worker spoke" },
+	{ 240, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "surplus",
+	  "the booting pod is not wanted any more" },
+	{ 250, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "terminate", "an operator ended it" },
+	{ 260, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "kill", "an operator ended the fleet" },
+	{ 270, WS_INITIALIZING, WS_TERMINATED, WO_CLOUD, "pod_gone",
+	  "the provider shows the pod gone" },
+	{ 280, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "no_runtime",
+	  "the pod is running, and nothing has come up in it within the spawn timeout" },
+	{ 285, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "no_gpu",
+	  "the provider shows the pod running without a GPU" },
+	{ 290, WS_INITIALIZING, WS_TERMINATING, WO_CLOUD, "restart_loop",
+	  "its container starts again and again" },
 
-	{300, WS_ACTIVE, WS_ACTIVE, WO_ANY, "registered",
-	"the worker started again; its session is a new one"},
-	{305, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "never_claimed",
-	"it has never claimed, and tasks that it could claim have waited for long"},
-	{310, WS_ACTIVE, WS_ACTIVE, WO_CLOUD, "pod_created",
-	"the answer of the create came after the worker spoke"},
-	{315, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "restart_loop",
-	"its container starts again and again"},
-	{320, WS_ACTIVE, WS_DRAINING, WO_ANY, "drain",
-	"an operator asked for it"},
-	{325, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "no_gpu",
-	"the provider shows the pod running without a GPU"},
-	{330, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "idle",
-	"held no lease for the idle timeout, and no demand keeps it"},
-	{340, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "surplus",
-	"more workers than the pool may have"},
-	{350, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "max_age",
-	"older than the pool lets a worker become"},
-	{360, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "heartbeat_lost",
-	"silent for the heartbeat timeout"},
-	{365, WS_ACTIVE, WS_TERMINATED, WO_EXTERNAL, "heartbeat_lost",
-	"silent for the heartbeat timeout; no pod of ours to delete"},
-	{370, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "terminate",
-	"an operator ended it"},
-	{375, WS_ACTIVE, WS_TERMINATED, WO_EXTERNAL, "terminate",
-	"an operator ended it; no pod of ours to delete"},
-	{380, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "kill",
-	"an operator ended the fleet"},
-	{390, WS_ACTIVE, WS_TERMINATED, WO_CLOUD, "pod_gone",
-	"the provider shows the pod gone"},
+	{ 300, WS_ACTIVE, WS_ACTIVE, WO_ANY, "registered",
+	  "the worker started again; its session is a new one" },
+	{ 305, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "never_claimed",
+	  "it has never claimed, and tasks that it could claim have waited for long" },
+	{ 310, WS_ACTIVE, WS_ACTIVE, WO_CLOUD, "pod_created",
+	  "the answer of the create came after the worker spoke" },
+	{ 315, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "restart_loop",
+	  "its container starts again and again" },
+	{ 320, WS_ACTIVE, WS_DRAINING, WO_ANY, "drain", "an operator asked for it" },
+	{ 325, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "no_gpu",
+	  "the provider shows the pod running without a GPU" },
+	{ 330, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "idle",
+	  "held no lease for the idle timeout, and no demand keeps it" },
+	{ 340, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "surplus", "more workers than the pool may have" },
+	{ 350, WS_ACTIVE, WS_DRAINING, WO_CLOUD, "max_age",
+	  "older than the pool lets a worker become" },
+	{ 360, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "heartbeat_lost",
+	  "silent for the heartbeat timeout" },
+	{ 365, WS_ACTIVE, WS_TERMINATED, WO_EXTERNAL, "heartbeat_lost",
+	  "silent for the heartbeat timeout; no pod of ours to delete" },
+	{ 370, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "terminate", "an operator ended it" },
+	{ 375, WS_ACTIVE, WS_TERMINATED, WO_EXTERNAL, "terminate",
+	  "an operator ended it; no pod of ours to delete" },
+	{ 380, WS_ACTIVE, WS_TERMINATING, WO_CLOUD, "kill", "an operator ended the fleet" },
+	{ 390, WS_ACTIVE, WS_TERMINATED, WO_CLOUD, "pod_gone", "the provider shows the pod gone" },
 
-	{400, WS_DRAINING, WS_DRAINING, WO_ANY, "registered",
-	"the worker started again; its session is a new one"},
-	{410, WS_DRAINING, WS_DRAINING, WO_CLOUD, "pod_created",
-	"the answer of the create came after the worker spoke"},
-	{420, WS_DRAINING, WS_ACTIVE, WO_ANY, "undrain",
-	"demand returned, or an operator took it back"},
-	{430, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "drained",
-	"holds no lease any more"},
-	{435, WS_DRAINING, WS_TERMINATED, WO_EXTERNAL, "drained",
-	"holds no lease any more; no pod of ours to delete"},
-	{440, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "drain_timeout",
-	"still holds a lease after the drain timeout"},
-	{450, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "heartbeat_lost",
-	"silent for the heartbeat timeout"},
-	{455, WS_DRAINING, WS_TERMINATED, WO_EXTERNAL, "heartbeat_lost",
-	"silent for the heartbeat timeout; no pod of ours to delete"},
-	{460, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "terminate",
-	"an operator ended it"},
-	{465, WS_DRAINING, WS_TERMINATED, WO_EXTERNAL, "terminate",
-	"an operator ended it; no pod of ours to delete"},
-	{470, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "kill",
-	"an operator ended the fleet"},
-	{480, WS_DRAINING, WS_TERMINATED, WO_CLOUD, "pod_gone",
-	"the provider shows the pod gone"},
+	{ 400, WS_DRAINING, WS_DRAINING, WO_ANY, "registered",
+	  "the worker started again; its session is a new one" },
+	{ 410, WS_DRAINING, WS_DRAINING, WO_CLOUD, "pod_created",
+	  "the answer of the create came after the worker spoke" },
+	{ 420, WS_DRAINING, WS_ACTIVE, WO_ANY, "undrain",
+	  "demand returned, or an operator took it back" },
+	{ 430, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "drained", "holds no lease any more" },
+	{ 435, WS_DRAINING, WS_TERMINATED, WO_EXTERNAL, "drained",
+	  "holds no lease any more; no pod of ours to delete" },
+	{ 440, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "drain_timeout",
+	  "still holds a lease after the drain timeout" },
+	{ 450, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "heartbeat_lost",
+	  "silent for the heartbeat timeout" },
+	{ 455, WS_DRAINING, WS_TERMINATED, WO_EXTERNAL, "heartbeat_lost",
+	  "silent for the heartbeat timeout; no pod of ours to delete" },
+	{ 460, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "terminate", "an operator ended it" },
+	{ 465, WS_DRAINING, WS_TERMINATED, WO_EXTERNAL, "terminate",
+	  "an operator ended it; no pod of ours to delete" },
+	{ 470, WS_DRAINING, WS_TERMINATING, WO_CLOUD, "kill", "an operator ended the fleet" },
+	{ 480, WS_DRAINING, WS_TERMINATED, WO_CLOUD, "pod_gone", "the provider shows the pod gone" },
 
-	{500, WS_TERMINATING, WS_TERMINATING, WO_CLOUD, "pod_created",
-	"the answer of the create came after the end was decided; the delete has a pod now"},
-	{510, WS_TERMINATING, WS_TERMINATING, WO_CLOUD, "pod_adopted",
-	"the pod was found after the end was decided; the delete has a pod now"},
-	{520, WS_TERMINATING, WS_TERMINATED, WO_CLOUD, "pod_gone",
-	"the provider shows the pod gone"},
-	{530, WS_TERMINATING, WS_TERMINATED, WO_CLOUD, "pod_absent_proved",
-	"the delete was answered, and looks since then agree that the pod is gone"},
-	{540, WS_TERMINATING, WS_TERMINATED, WO_CLOUD, "never_created",
-	"its create was refused, or settled as absent"},
+	{ 500, WS_TERMINATING, WS_TERMINATING, WO_CLOUD, "pod_created",
+	  "the answer of the create came after the end was decided; the delete has a pod now" },
+	{ 510, WS_TERMINATING, WS_TERMINATING, WO_CLOUD, "pod_adopted",
+	  "the pod was found after the end was decided; the delete has a pod now" },
+	{ 520, WS_TERMINATING, WS_TERMINATED, WO_CLOUD, "pod_gone", "the provider shows the pod gone" },
+	{ 530, WS_TERMINATING, WS_TERMINATED, WO_CLOUD, "pod_absent_proved",
+	  "the delete was answered, and looks since then agree that the pod is gone" },
+	{ 540, WS_TERMINATING, WS_TERMINATED, WO_CLOUD, "never_created",
+	  "its create was refused, or settled as absent" },
 };
 
-const int	n_worker_rules = sizeof(worker_rules) / sizeof(worker_rules[0]);
+const int n_worker_rules = sizeof(worker_rules) / sizeof(worker_rules[0]);
 
 /* The rule for this state, origin and cause; NULL: the move is illegal. */
 const WorkerRule *
@@ -147,9 +134,8 @@ fsm_worker_find(WorkerState from, WorkerOrigin origin, const char *cause)
 	return NULL;
 }
 
-static const char *const state_names[WS_COUNT] = {
-	"spawning", "initializing", "active", "draining", "terminating", "terminated"
-};
+static const char *const state_names[WS_COUNT] = { "spawning", "initializing", "active",
+												   "draining", "terminating",  "terminated" };
 
 /* The name that tables and views show. */
 const char *
@@ -175,7 +161,7 @@ fsm_worker_state_parse(const char *name, WorkerState *state)
 const char *
 fsm_worker_origin_name(WorkerOrigin origin)
 {
-	static const char *const names[] = {NULL, "cloud", "external", "any"};
+	static const char *const names[] = { NULL, "cloud", "external", "any" };
 
 	return names[origin];
 }
@@ -184,8 +170,8 @@ fsm_worker_origin_name(WorkerOrigin origin)
 static unsigned
 reachable(const WorkerRule *rules, int n_rules, WorkerOrigin origin, WorkerState from)
 {
-	unsigned	seen = 1u << from;
-	unsigned	before;
+	unsigned seen = 1u << from;
+	unsigned before;
 
 	do
 	{
@@ -230,7 +216,7 @@ check_rule(const WorkerRule *rules, int i)
 const char *
 fsm_worker_check(const WorkerRule *rules, int n_rules)
 {
-	unsigned	external;
+	unsigned external;
 
 	for (int i = 0; i < n_rules; i++)
 	{

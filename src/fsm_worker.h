@@ -9,26 +9,26 @@
 
 typedef enum WorkerState
 {
-	WS_SPAWNING,				/* the intent is committed; a pod may or may not exist */
-	WS_INITIALIZING,			/* the provider confirmed a pod; the worker has not spoken */
-	WS_ACTIVE,					/* registered, claims */
-	WS_DRAINING,				/* finishes what it holds, gets nothing new */
-	WS_TERMINATING,				/* a delete is owed to the provider */
-	WS_TERMINATED,				/* confirmed; final */
+	WS_SPAWNING,	 /* the intent is committed; a pod may or may not exist */
+	WS_INITIALIZING, /* the provider confirmed a pod; the worker has not spoken */
+	WS_ACTIVE,		 /* registered, claims */
+	WS_DRAINING,	 /* finishes what it holds, gets nothing new */
+	WS_TERMINATING,	 /* a delete is owed to the provider */
+	WS_TERMINATED,	 /* confirmed; final */
 	WS_COUNT
 } WorkerState;
 
 /* A set: a rule may hold for both. */
 typedef enum WorkerOrigin
 {
-	WO_CLOUD = 1,				/* its pod is ours */
-	WO_EXTERNAL = 2,			/* registered itself; no delete is ever owed for it */
+	WO_CLOUD = 1,	 /* its pod is ours */
+	WO_EXTERNAL = 2, /* registered itself; no delete is ever owed for it */
 	WO_ANY = 3
 } WorkerOrigin;
 
 typedef struct WorkerRule
 {
-	int			rule;			/* its number; events name it */
+	int rule; /* its number; events name it */
 	WorkerState from;
 	WorkerState to;
 	WorkerOrigin origin;

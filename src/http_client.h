@@ -28,9 +28,9 @@ typedef enum HttpPhase
 typedef struct HttpRequest
 {
 	HttpMethod method;
-	const char *url;	/* passes http_client_url_problem() */
-	const char *body;	/* JSON, NULL for none; POST only */
-	const char *bearer; /* the key; NULL: none */
+	const char *url;	 /* passes http_client_url_problem() */
+	const char *body;	 /* JSON, NULL for none; POST only */
+	const char *bearer;	 /* the key; NULL: none */
 	const char *ca_file; /* certificates to trust in place of the system's; NULL: those */
 	int connect_timeout_ms;
 	int timeout_ms;		 /* from the start to the last byte */

@@ -143,7 +143,8 @@ http_mux_create(char **error)
 			 curl_multi_setopt(mux->multi, CURLMOPT_SOCKETDATA, mux) != CURLM_OK ||
 			 curl_multi_setopt(mux->multi, CURLMOPT_TIMERFUNCTION, set_timer) != CURLM_OK ||
 			 curl_multi_setopt(mux->multi, CURLMOPT_TIMERDATA, mux) != CURLM_OK ||
-			 curl_multi_setopt(mux->multi, CURLMOPT_MAXCONNECTS, MAX_IDLE_CONNECTIONS) != CURLM_OK ||
+			 curl_multi_setopt(mux->multi, CURLMOPT_MAXCONNECTS, MAX_IDLE_CONNECTIONS) !=
+				 CURLM_OK ||
 			 curl_multi_setopt(mux->multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX) != CURLM_OK)
 		*error = pstrdup("libcurl refused an option of its multi interface");
 	if (*error == NULL)

@@ -26,9 +26,9 @@
 static bool
 read_armed(const char *point, char *action)
 {
-	char		armed[64];
-	FILE	   *file = fopen(ARMED, "r");
-	bool		ours;
+	char armed[64];
+	FILE *file = fopen(ARMED, "r");
+	bool ours;
 
 	if (file == NULL)
 		return false;
@@ -41,7 +41,7 @@ read_armed(const char *point, char *action)
 static void
 pause_here(void)
 {
-	FILE	   *file = fopen(PAUSED, "w");
+	FILE *file = fopen(PAUSED, "w");
 	struct stat is_there;
 
 	if (file == NULL)
@@ -58,7 +58,7 @@ pause_here(void)
 void
 inject(const char *point)
 {
-	char		action[16];
+	char action[16];
 
 	if (!read_armed(point, action) || unlink(ARMED) != 0)
 		return;

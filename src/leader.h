@@ -18,7 +18,7 @@
 #define TAG_ACCOUNT (-3)
 #define TAG_TRY_KEY (-4)
 #define TAG_BILLING (-5)
-#define TAG_LOOK (-100)			/* and below: looks at single pods */
+#define TAG_LOOK (-100) /* and below: looks at single pods */
 
 /* After a delete or an unknown outcome the list is read again this soon, in ms. */
 #define LOOK_SOON_MS 1000
@@ -30,84 +30,84 @@
 /* What may keep calls waiting: the kinds of calls, numbered as CloudCall, and these. */
 enum
 {
-	GATE_RATE = CLOUD_LAST_CALL + 1,	/* too many requests: no call at all */
-	GATE_KEY,					/* the key is refused: no creates */
-	GATE_RIGHTS,				/* the key may not do this: no creates */
-	GATE_MONEY,					/* the account lacks the money: no creates */
-	GATE_SETUP,					/* there is no session; stops nothing that could be done */
-	GATE_NEW_KEY,				/* the key that is to replace ours cannot be used */
+	GATE_RATE = CLOUD_LAST_CALL + 1, /* too many requests: no call at all */
+	GATE_KEY,						 /* the key is refused: no creates */
+	GATE_RIGHTS,					 /* the key may not do this: no creates */
+	GATE_MONEY,						 /* the account lacks the money: no creates */
+	GATE_SETUP,						 /* there is no session; stops nothing that could be done */
+	GATE_NEW_KEY,					 /* the key that is to replace ours cannot be used */
 	GATES
 };
 
 typedef struct Gate
 {
-	int			failures;		/* in a row */
-	CloudCall	closed_by;		/* the kind of call that failed last */
-	TimestampTz until;			/* by our own backoff; 0: open */
-	int64		wait;			/* how long that was, in microseconds */
-	TimestampTz asked_until;	/* by the provider's word */
-	int64		asked_wait;
-	int			in_flight;		/* calls of this kind */
-	int			told;			/* 1 + whether its alert is raised; 0: not known */
-	char		what[SHMEM_TEXT];	/* the way in which it fails, as logged */
-	char		why[SHMEM_TEXT];	/* the last failure */
+	int failures;			 /* in a row */
+	CloudCall closed_by;	 /* the kind of call that failed last */
+	TimestampTz until;		 /* by our own backoff; 0: open */
+	int64 wait;				 /* how long that was, in microseconds */
+	TimestampTz asked_until; /* by the provider's word */
+	int64 asked_wait;
+	int in_flight;		   /* calls of this kind */
+	int told;			   /* 1 + whether its alert is raised; 0: not known */
+	char what[SHMEM_TEXT]; /* the way in which it fails, as logged */
+	char why[SHMEM_TEXT];  /* the last failure */
 } Gate;
 
 /* What tells whether a file is another one than before. */
 typedef struct FileStamp
 {
-	int64		device;
-	int64		inode;
-	int64		size;
-	int64		modified;		/* nanoseconds, as the next */
-	int64		changed;
+	int64 device;
+	int64 inode;
+	int64 size;
+	int64 modified; /* nanoseconds, as the next */
+	int64 changed;
 } FileStamp;
 
 typedef struct Leader
 {
-	MemoryContext memory;		/* as long as the process */
-	MemoryContext scratch;		/* reset at each turn */
+	MemoryContext memory;  /* as long as the process */
+	MemoryContext scratch; /* reset at each turn */
 
-	GuardVerdict verdict;		/* of the last step */
-	int64		epoch;			/* 0: not begun in this extension yet */
+	GuardVerdict verdict; /* of the last step */
+	int64 epoch;		  /* 0: not begun in this extension yet */
 	Installation installation;
 
-	CloudSession *cloud;		/* NULL: no usable key or address */
-	uint64		cloud_generation;	/* goes up whenever cloud changes */
-	char	   *cloud_url;		/* what it was opened with */
-	FileStamp	key_file;		/* of the key that was read last */
-	char	   *new_key;		/* read and not known to work yet; NULL: none */
-	bool		trying_key;		/* the call that tells is in flight */
-	Gate		gates[GATES];
-	char		api_failing[SHMEM_TEXT];	/* in which way, as logged; empty while it works */
-	HTAB	   *absences;		/* pods that one list has shown to be missing or not wanted */
-	struct LeaderLook *look;	/* what leader_look.c remembers */
-	TimestampTz next_bill;		/* when the bills are read again */
-	bool		bill_in_flight;
-	HTAB	   *starts;			/* when the containers of pods started; NULL: none seen yet */
+	CloudSession *cloud;	 /* NULL: no usable key or address */
+	uint64 cloud_generation; /* goes up whenever cloud changes */
+	char *cloud_url;		 /* what it was opened with */
+	FileStamp key_file;		 /* of the key that was read last */
+	char *new_key;			 /* read and not known to work yet; NULL: none */
+	bool trying_key;		 /* the call that tells is in flight */
+	Gate gates[GATES];
+	char api_failing[SHMEM_TEXT]; /* in which way, as logged; empty while it works */
+	HTAB *absences;				  /* pods that one list has shown to be missing or not wanted */
+	struct LeaderLook *look;	  /* what leader_look.c remembers */
+	TimestampTz next_bill;		  /* when the bills are read again */
+	bool bill_in_flight;
+	HTAB *starts; /* when the containers of pods started; NULL: none seen yet */
 
 	TimestampTz next_tick;
 	TimestampTz next_recheck;
-	TimestampTz next_due;		/* of a scheduled task or a deadline; 0: none */
-	TimestampTz next_op_due;	/* when a planned op may be sent; 0: none waits for its time */
-	TimestampTz decide_at;		/* a decision is wanted then; 0: not asked for */
-	TimestampTz decide_after;	/* no decision that a commit asks for before this */
-	TimestampTz admit_after;	/* nor anything released that a commit asks for */
+	TimestampTz next_due;	  /* of a scheduled task or a deadline; 0: none */
+	TimestampTz next_op_due;  /* when a planned op may be sent; 0: none waits for its time */
+	TimestampTz decide_at;	  /* a decision is wanted then; 0: not asked for */
+	TimestampTz decide_after; /* no decision that a commit asks for before this */
+	TimestampTz admit_after;  /* nor anything released that a commit asks for */
 	TimestampTz next_reconcile;
 	TimestampTz next_catalog;
-	TimestampTz last_catalog;	/* when prices were last asked for */
-	int64		unpriced;		/* offers whose price was not known at the last tick */
-	TimestampTz list_started;	/* 0: none in flight */
-	bool		catalog_in_flight;
-	int64		stepped;		/* by our clock, and not yet made up for */
-	TimestampTz stepped_since;	/* our clock when it had not been yet */
-	bool		clocks_compared;	/* provider_epoch is known */
-	int64		provider_epoch; /* added to a time of the provider: ours, at most a little early */
-	uint64		reconcile_answering;
-	CycleSummary actions;		/* since the last cycle was reported */
+	TimestampTz last_catalog; /* when prices were last asked for */
+	int64 unpriced;			  /* offers whose price was not known at the last tick */
+	TimestampTz list_started; /* 0: none in flight */
+	bool catalog_in_flight;
+	int64 stepped;			   /* by our clock, and not yet made up for */
+	TimestampTz stepped_since; /* our clock when it had not been yet */
+	bool clocks_compared;	   /* provider_epoch is known */
+	int64 provider_epoch;	   /* added to a time of the provider: ours, at most a little early */
+	uint64 reconcile_answering;
+	CycleSummary actions; /* since the last cycle was reported */
 } Leader;
 
-typedef void (*LeaderStep) (Leader *leader, void *arg);
+typedef void (*LeaderStep)(Leader *leader, void *arg);
 
 /* leader_main.c */
 extern bool leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg);
@@ -122,7 +122,7 @@ extern void leader_gate_lift(Leader *leader, int gate);
 extern void leader_gate_started(Leader *leader, CloudCall call);
 extern void leader_gate_note(Leader *leader, const CloudAnswer *answer, const char *what);
 extern TimestampTz leader_gate_opens(const Leader *leader, CloudCall call);
-extern int	leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now);
+extern int leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now);
 extern bool leader_gate_is_quiet(const Leader *leader, CloudCall call, TimestampTz now);
 extern bool leader_gate_is_shut(const Leader *leader, CloudCall call);
 extern void leader_gate_clip(Leader *leader, TimestampTz now);
@@ -179,7 +179,7 @@ extern void leader_bill_told(Leader *leader, const CloudPod *pod, const char *po
 extern void leader_reconcile(Leader *leader, void *answer);
 
 /* leader_useless.c */
-extern const char *leader_useless_pod(Leader *leader, const WorkerInfo *worker,
-									  const CloudPod *pod, TimestampTz now);
+extern const char *leader_useless_pod(Leader *leader, const WorkerInfo *worker, const CloudPod *pod,
+									  TimestampTz now);
 
 #endif

@@ -49,10 +49,10 @@ static void
 take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 {
 	const char *nonce = pod_name_nonce(pod->name);
-	char		token[TOKEN_LENGTH + 1];
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	int64		worker = store_worker_create(pod->env_worker, WO_CLOUD, pool, WS_INITIALIZING, now);
-	int64		price = pod->price_micros > 0 ? pod->price_micros : store_offer_ceiling(pool);
+	char token[TOKEN_LENGTH + 1];
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
+	int64 worker = store_worker_create(pod->env_worker, WO_CLOUD, pool, WS_INITIALIZING, now);
+	int64 price = pod->price_micros > 0 ? pod->price_micros : store_offer_ceiling(pool);
 
 	store_secret_token(nonce, token);
 	worker_token_digest(token, digest);
@@ -61,7 +61,8 @@ take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 	store_worker_set_pod(worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
 	INJECT("reconcile.restore");
 	store_op_restore(worker, pool, nonce, pod->name, pod->id, price, made, now);
-	store_spend_open(worker, pool, price, pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED, made);
+	store_spend_open(worker, pool, price, pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED,
+					 made);
 	store_spend_pod(worker, pod->id, -1, now);
 	store_event_added("restored_pod", pod->env_worker, worker, WS_INITIALIZING,
 					  store_detail("pod_id", pod->id), now);
@@ -77,11 +78,11 @@ bool
 leader_adopt_pod(Leader *leader, const CloudPod *pod, TimestampTz provider_now, TimestampTz now,
 				 ReconcileSummary *summary)
 {
-	int64		grace = (int64) guc_orphan_grace * 1000;
+	int64 grace = (int64) guc_orphan_grace * 1000;
 	TimestampTz taken_over = leader->installation.taken_over_at;
 	TimestampTz made = made_at(pod, provider_now, now);
-	WorkerRow	worker;
-	int32		pool;
+	WorkerRow worker;
+	int32 pool;
 
 	if (made != 0 && (now - made < grace || made < taken_over) && names_its_worker(pod) &&
 		store_pool_find(pod->env_pool, false, &pool) &&
@@ -113,14 +114,15 @@ leader_watch_owner(Leader *leader, void *arg)
 	{
 		const CloudPod *pod = &answer->pods[i];
 
-		if (pod->name == NULL || !pod_name_is_of(pod->name, pod->env_installation, installation->id) ||
+		if (pod->name == NULL ||
+			!pod_name_is_of(pod->name, pod->env_installation, installation->id) ||
 			pod_name_epoch(pod->name) <= installation->epoch ||
 			made_at(pod, provider_now, now) <=
-			Max(installation->created_at, installation->taken_over_at))
+				Max(installation->created_at, installation->taken_over_at))
 			continue;
-		store_installation_hold(installation, ALERT_SECOND_OWNER,
-								psprintf("taken over by another copy, which made pod %s, %s",
-										 pod->id, pod->name), now);
+		store_installation_hold(
+			installation, ALERT_SECOND_OWNER,
+			psprintf("taken over by another copy, which made pod %s, %s", pod->id, pod->name), now);
 		store_installation_saw_epoch(pod_name_epoch(pod->name));
 		return;
 	}

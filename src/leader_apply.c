@@ -31,21 +31,19 @@
 static const char *
 reason_name(CloudReason reason)
 {
-	static const char *const names[] = {
-		[CR_NONE] = NULL,
-		[CR_CAPACITY] = "capacity",
-		[CR_INVALID] = "invalid",
-		[CR_IMAGE] = "image",
-		[CR_AUTH] = "auth",
-		[CR_FORBIDDEN] = "forbidden",
-		[CR_BALANCE] = "balance",
-		[CR_RATE] = "rate",
-		[CR_NOT_FOUND] = "not_found",
-		[CR_CONFLICT] = "conflict",
-		[CR_SERVER] = "server",
-		[CR_NETWORK] = "network",
-		[CR_UNREADABLE] = "unreadable"
-	};
+	static const char *const names[] = { [CR_NONE] = NULL,
+										 [CR_CAPACITY] = "capacity",
+										 [CR_INVALID] = "invalid",
+										 [CR_IMAGE] = "image",
+										 [CR_AUTH] = "auth",
+										 [CR_FORBIDDEN] = "forbidden",
+										 [CR_BALANCE] = "balance",
+										 [CR_RATE] = "rate",
+										 [CR_NOT_FOUND] = "not_found",
+										 [CR_CONFLICT] = "conflict",
+										 [CR_SERVER] = "server",
+										 [CR_NETWORK] = "network",
+										 [CR_UNREADABLE] = "unreadable" };
 
 	return names[reason];
 }
@@ -75,15 +73,14 @@ compare_clocks(Leader *leader, const CloudAnswer *list)
 TimestampTz
 leader_when(const Leader *leader, TimestampTz provider_time, TimestampTz known)
 {
-	return leader->clocks_compared && provider_time != 0 ?
-		leader->provider_epoch + provider_time : known;
+	return leader->clocks_compared && provider_time != 0 ? leader->provider_epoch + provider_time :
+														   known;
 }
 
 static void
 look_soon(Leader *leader)
 {
-	leader->next_reconcile =
-		Min(leader->next_reconcile, clock_now() + LOOK_SOON_MS * (int64) 1000);
+	leader->next_reconcile = Min(leader->next_reconcile, clock_now() + LOOK_SOON_MS * (int64) 1000);
 }
 
 /* The op that an answer belongs to, its worker locked before it. */
@@ -140,9 +137,10 @@ create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow 
 	INJECT("create.refused");
 	if (!concerns_account(answer) && answer->reason != CR_IMAGE)
 		store_offer_refused(op->offer,
-							now + 1000 * backoff_ms(store_offer_refusals(op->offer) + 1,
-													OFFER_BASE_MS, OFFER_CAP_MS,
-													(uint64) op->id),
+							now +
+								1000 *
+									backoff_ms(store_offer_refusals(op->offer) + 1, OFFER_BASE_MS,
+											   OFFER_CAP_MS, (uint64) op->id),
 							now);
 }
 
@@ -151,8 +149,8 @@ apply_create(Leader *leader, void *arg)
 {
 	const CloudAnswer *answer = arg;
 	TimestampTz now = clock_now();
-	CloudOpRow	op;
-	WorkerRow	worker;
+	CloudOpRow op;
+	WorkerRow worker;
 
 	if (!lock_op(answer, &op, &worker))
 		return;
@@ -191,9 +189,9 @@ apply_delete(Leader *leader, void *arg)
 {
 	const CloudAnswer *answer = arg;
 	TimestampTz now = clock_now();
-	CloudOpRow	op;
-	WorkerRow	worker;
-	bool		heard = answer->verdict == CLOUD_OK ||
+	CloudOpRow op;
+	WorkerRow worker;
+	bool heard = answer->verdict == CLOUD_OK ||
 		(answer->verdict == CLOUD_REFUSED && answer->reason == CR_NOT_FOUND);
 
 	if (!lock_op(answer, &op, &worker) || op.state != OP_SENT || op.epoch != leader->epoch)
@@ -210,12 +208,14 @@ apply_delete(Leader *leader, void *arg)
 	else
 	{
 		INJECT("delete.failed");
-		store_op_answer(op.id, OP_PLANNED, answer->http_status, reason_name(answer->reason),
-						answer->message, NULL,
-						now + 1000 * Max(answer->retry_after_ms,
-										 backoff_ms(op.tries, DELETE_BASE_MS, DELETE_CAP_MS,
-													(uint64) op.id)),
-						now);
+		store_op_answer(
+			op.id, OP_PLANNED, answer->http_status, reason_name(answer->reason), answer->message,
+			NULL,
+			now +
+				1000 *
+					Max(answer->retry_after_ms,
+						backoff_ms(op.tries, DELETE_BASE_MS, DELETE_CAP_MS, (uint64) op.id)),
+			now);
 	}
 }
 
@@ -266,8 +266,8 @@ finish_list(Leader *leader, bool complete)
 static void
 apply_list(Leader *leader, const CloudAnswer *answer)
 {
-	bool		complete = answer->verdict == CLOUD_OK && answer->complete &&
-		leader_look_list_holds(leader);
+	bool complete =
+		answer->verdict == CLOUD_OK && answer->complete && leader_look_list_holds(leader);
 
 	INJECT("list.answered");
 	/* Before the rows are looked at, so that they may ask for an earlier look. */
@@ -277,8 +277,8 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 		compare_clocks(leader, answer);
 		complete = leader_step(leader, "looking for a second owner", leader_watch_owner,
 							   unconstify(CloudAnswer *, answer)) &&
-			leader_step(leader, "comparing pods with workers",
-							   leader_reconcile, unconstify(CloudAnswer *, answer));
+			leader_step(leader, "comparing pods with workers", leader_reconcile,
+						unconstify(CloudAnswer *, answer));
 	}
 	finish_list(leader, complete);
 }
@@ -319,8 +319,9 @@ leader_apply(Leader *leader, CloudAnswer *answer)
 			leader->catalog_in_flight = false;
 			leader->next_catalog = clock_now() +
 				(answer->verdict == CLOUD_OK &&
-				 leader_step(leader, "applying prices", apply_catalog, answer) ?
-				 CATALOG_INTERVAL : CATALOG_RETRY);
+						 leader_step(leader, "applying prices", apply_catalog, answer) ?
+					 CATALOG_INTERVAL :
+					 CATALOG_RETRY);
 			break;
 		case CLOUD_BILLING:
 			leader_bill_answer(leader, answer);

@@ -25,7 +25,7 @@
 void
 leader_bill_send(Leader *leader, TimestampTz now)
 {
-	char	   *error = NULL;
+	char *error = NULL;
 
 	/* A clock that was set back must not put it off. */
 	leader->next_bill = Min(leader->next_bill, now + BILL_INTERVAL);
@@ -33,8 +33,8 @@ leader_bill_send(Leader *leader, TimestampTz now)
 		leader_gate_room(leader, CLOUD_BILLING, now) == 0)
 		return;
 	leader->next_bill = now + BILL_RETRY;
-	leader->bill_in_flight = cloud_start_billing(leader->cloud, TAG_BILLING, store_bill_since(now),
-												 &error);
+	leader->bill_in_flight =
+		cloud_start_billing(leader->cloud, TAG_BILLING, store_bill_since(now), &error);
 	if (leader->bill_in_flight)
 		leader_gate_started(leader, CLOUD_BILLING);
 }
@@ -45,12 +45,12 @@ apply(Leader *leader, void *arg)
 {
 	const CloudAnswer *answer = arg;
 	TimestampTz now = clock_now();
-	int			n = answer->n_bills;
-	char	  **pod_ids = palloc_extended((n + 1) * sizeof(char *), MCXT_ALLOC_HUGE);
+	int n = answer->n_bills;
+	char **pod_ids = palloc_extended((n + 1) * sizeof(char *), MCXT_ALLOC_HUGE);
 	TimestampTz *hours = palloc_extended((n + 1) * sizeof(TimestampTz), MCXT_ALLOC_HUGE);
-	int64	   *amounts = palloc_extended((n + 1) * sizeof(int64), MCXT_ALLOC_HUGE);
-	char	  **unexpected;
-	int			n_unexpected;
+	int64 *amounts = palloc_extended((n + 1) * sizeof(int64), MCXT_ALLOC_HUGE);
+	char **unexpected;
+	int n_unexpected;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -79,7 +79,7 @@ leader_bill_answer(Leader *leader, CloudAnswer *answer)
 typedef struct Billed
 {
 	const char *pod_id;
-	const CloudPod *pod;		/* NULL: it is not there */
+	const CloudPod *pod; /* NULL: it is not there */
 } Billed;
 
 /* If it is there and ours, it was paid for all the time, and is deleted. */
@@ -89,7 +89,7 @@ apply_told(Leader *leader, void *arg)
 	const Billed *billed = arg;
 	const CloudPod *pod = billed->pod;
 	TimestampTz now = clock_now();
-	BillPast	past;
+	BillPast past;
 
 	if (!store_installation_read(&leader->installation) || leader->installation.hold ||
 		!store_bill_past(billed->pod_id, &past) || past.ended_at == 0)
@@ -110,7 +110,7 @@ apply_told(Leader *leader, void *arg)
 void
 leader_bill_told(Leader *leader, const CloudPod *pod, const char *pod_id)
 {
-	Billed		billed = {.pod_id = pod_id, .pod = pod};
+	Billed billed = { .pod_id = pod_id, .pod = pod };
 
 	(void) leader_step(leader, "looking at a pod that is billed", apply_told, &billed);
 }

@@ -53,7 +53,7 @@ bool
 leader_watch_clock(Leader *leader)
 {
 	TimestampTz since;
-	int64		step = clock_step(&since);
+	int64 step = clock_step(&since);
 
 	if (step != 0)
 	{

@@ -26,50 +26,49 @@
 
 typedef struct GateRule
 {
-	uint32		stops;			/* kinds of calls, one bit each */
-	int			tolerated;		/* failures in a row that close it */
-	int64		base_ms;		/* backoff */
-	int64		cap_ms;
-	const char *alert;			/* NULL: none */
-	const char *subject;		/* of the alert */
-	int			alert_after;	/* failures in a row */
-	bool		silent;			/* nothing of the status */
+	uint32 stops;  /* kinds of calls, one bit each */
+	int tolerated; /* failures in a row that close it */
+	int64 base_ms; /* backoff */
+	int64 cap_ms;
+	const char *alert;	 /* NULL: none */
+	const char *subject; /* of the alert */
+	int alert_after;	 /* failures in a row */
+	bool silent;		 /* nothing of the status */
 } GateRule;
 
 static const GateRule rules[GATES] = {
-	[CLOUD_CREATE] = {CALL(CLOUD_CREATE), 1, 1000, 60000},
-	[CLOUD_GET] = {CALL(CLOUD_GET), 1, 1000, 60000},
-	[CLOUD_LIST] = {CALL(CLOUD_LIST), 1, 1000, 60000},
+	[CLOUD_CREATE] = { CALL(CLOUD_CREATE), 1, 1000, 60000 },
+	[CLOUD_GET] = { CALL(CLOUD_GET), 1, 1000, 60000 },
+	[CLOUD_LIST] = { CALL(CLOUD_LIST), 1, 1000, 60000 },
 	/* Each delete has a backoff of its own; one that never works must not stop the others. */
-	[CLOUD_DELETE] = {CALL(CLOUD_DELETE), 3, 1000, 30000},
-	[CLOUD_CATALOG] = {CALL(CLOUD_CATALOG), 1, 1000, 60000},
-	[CLOUD_ACCOUNT] = {CALL(CLOUD_ACCOUNT), 1, 1000, 60000},
-	[CLOUD_BILLING] = {CALL(CLOUD_BILLING), 1, 60000, 600000},
-	[GATE_RATE] = {ALL_CALLS, 1, 1000, 60000, ALERT_RATE_LIMITED, "account", 5},
-	[GATE_KEY] = {CALL(CLOUD_CREATE), 1, 1000, 60000, ALERT_KEY_REFUSED, "key", 1},
-	[GATE_RIGHTS] = {CALL(CLOUD_CREATE), 1, 1000, 60000, ALERT_KEY_REFUSED, "rights", 1},
-	[GATE_MONEY] = {CALL(CLOUD_CREATE), 1, 5000, 300000, ALERT_NO_MONEY, "account", 1},
-	[GATE_SETUP] = {0, 1, 0, 0},
-	[GATE_NEW_KEY] = {0, 1, 1000, 60000, ALERT_KEY_REFUSED, "new key", 1, true},
+	[CLOUD_DELETE] = { CALL(CLOUD_DELETE), 3, 1000, 30000 },
+	[CLOUD_CATALOG] = { CALL(CLOUD_CATALOG), 1, 1000, 60000 },
+	[CLOUD_ACCOUNT] = { CALL(CLOUD_ACCOUNT), 1, 1000, 60000 },
+	[CLOUD_BILLING] = { CALL(CLOUD_BILLING), 1, 60000, 600000 },
+	[GATE_RATE] = { ALL_CALLS, 1, 1000, 60000, ALERT_RATE_LIMITED, "account", 5 },
+	[GATE_KEY] = { CALL(CLOUD_CREATE), 1, 1000, 60000, ALERT_KEY_REFUSED, "key", 1 },
+	[GATE_RIGHTS] = { CALL(CLOUD_CREATE), 1, 1000, 60000, ALERT_KEY_REFUSED, "rights", 1 },
+	[GATE_MONEY] = { CALL(CLOUD_CREATE), 1, 5000, 300000, ALERT_NO_MONEY, "account", 1 },
+	[GATE_SETUP] = { 0, 1, 0, 0 },
+	[GATE_NEW_KEY] = { 0, 1, 1000, 60000, ALERT_KEY_REFUSED, "new key", 1, true },
 };
 
 /* The gates that an answer's reason closes, besides that of its own kind. */
 static const struct
 {
 	CloudReason reason;
-	int			gate;
-}			account_gates[] = {
-	{CR_RATE, GATE_RATE},
-	{CR_AUTH, GATE_KEY},
-	{CR_FORBIDDEN, GATE_RIGHTS},
-	{CR_BALANCE, GATE_MONEY},
+	int gate;
+} account_gates[] = {
+	{ CR_RATE, GATE_RATE },
+	{ CR_AUTH, GATE_KEY },
+	{ CR_FORBIDDEN, GATE_RIGHTS },
+	{ CR_BALANCE, GATE_MONEY },
 };
 
 /* In the order in which the status names one of several. */
-static const int gravest[] = {
-	GATE_SETUP, GATE_KEY, GATE_MONEY, GATE_RIGHTS, GATE_RATE, CLOUD_LIST, CLOUD_DELETE, CLOUD_CREATE,
-	CLOUD_GET, CLOUD_CATALOG, CLOUD_ACCOUNT
-};
+static const int gravest[] = { GATE_SETUP, GATE_KEY,	  GATE_MONEY,	GATE_RIGHTS,
+							   GATE_RATE,  CLOUD_LIST,	  CLOUD_DELETE, CLOUD_CREATE,
+							   CLOUD_GET,  CLOUD_CATALOG, CLOUD_ACCOUNT };
 
 static int
 account_gate(CloudReason reason)
@@ -105,7 +104,7 @@ publish(Leader *leader, TimestampTz now, bool success)
 	for (int i = 0; i < lengthof(gravest); i++)
 	{
 		const Gate *gate = &leader->gates[gravest[i]];
-		bool		fails = gate->failures > 0 && now < opens_at(gate) + SHOWN_FOR;
+		bool fails = gate->failures > 0 && now < opens_at(gate) + SHOWN_FOR;
 
 		if (!fails && gate->asked_until <= now)
 			continue;
@@ -124,8 +123,7 @@ publish(Leader *leader, TimestampTz now, bool success)
 		return;
 	strlcpy(leader->api_failing, failing ? failing->what : "", SHMEM_TEXT);
 	if (failing)
-		ereport(guc_log_level,
-				(errmsg("gpu_orch: the provider cannot be used: %s", failing->why)));
+		ereport(guc_log_level, (errmsg("gpu_orch: the provider cannot be used: %s", failing->why)));
 	else
 		ereport(guc_log_level, (errmsg("gpu_orch: the provider can be used again")));
 }
@@ -148,7 +146,7 @@ ask_to_wait(Gate *gate, int64 wait_ms, const char *why, TimestampTz now)
 static void
 fail(Leader *leader, int i, const char *what, const char *message, TimestampTz now)
 {
-	Gate	   *gate = &leader->gates[i];
+	Gate *gate = &leader->gates[i];
 	const GateRule *rule = &rules[i];
 
 	gate->failures++;
@@ -156,8 +154,8 @@ fail(Leader *leader, int i, const char *what, const char *message, TimestampTz n
 	strlcpy(gate->why, message, SHMEM_TEXT);
 	if (gate->failures < rule->tolerated)
 		return;
-	gate->wait = 1000 * backoff_ms(gate->failures - rule->tolerated + 1, rule->base_ms, rule->cap_ms,
-								   (uint64) now);
+	gate->wait = 1000 *
+		backoff_ms(gate->failures - rule->tolerated + 1, rule->base_ms, rule->cap_ms, (uint64) now);
 	gate->until = now + gate->wait;
 }
 
@@ -210,9 +208,10 @@ note_failure(Leader *leader, const CloudAnswer *answer, const char *what, Timest
 {
 	const char *message = answer->message ? answer->message : "no answer";
 	/* A key that may not read the bills does all that is needed of it. */
-	int			account = answer->call == CLOUD_BILLING && answer->reason != CR_RATE ? -1 :
+	int account = answer->call == CLOUD_BILLING && answer->reason != CR_RATE ?
+		-1 :
 		account_gate(answer->reason);
-	bool		said = answer->verdict == CLOUD_REFUSED;
+	bool said = answer->verdict == CLOUD_REFUSED;
 
 	if (account >= 0)
 	{
@@ -243,7 +242,7 @@ void
 leader_gate_note(Leader *leader, const CloudAnswer *answer, const char *what)
 {
 	TimestampTz now = clock_now();
-	Gate	   *own = &leader->gates[answer->call];
+	Gate *own = &leader->gates[answer->call];
 
 	own->in_flight = Max(0, own->in_flight - 1);
 	if (succeeded(answer))
@@ -308,7 +307,7 @@ leader_gate_clip(Leader *leader, TimestampTz now)
 {
 	for (int i = 0; i < GATES; i++)
 	{
-		Gate	   *gate = &leader->gates[i];
+		Gate *gate = &leader->gates[i];
 
 		gate->until = Min(gate->until, now + gate->wait);
 		gate->asked_until = Min(gate->asked_until, now + gate->asked_wait);
@@ -343,10 +342,11 @@ tell(Leader *leader, void *arg)
 
 	for (int i = 0; i < GATES; i++)
 	{
-		int			wanted = wants_alert(leader, i);
+		int wanted = wants_alert(leader, i);
 
 		if (wanted >= 0 && leader->gates[i].told != 1 + wanted)
-			store_alert(rules[i].alert, rules[i].subject, wanted ? leader->gates[i].why : NULL, now);
+			store_alert(rules[i].alert, rules[i].subject, wanted ? leader->gates[i].why : NULL,
+						now);
 	}
 }
 
@@ -357,11 +357,11 @@ tell(Leader *leader, void *arg)
 void
 leader_gate_tell(Leader *leader)
 {
-	bool		news = false;
+	bool news = false;
 
 	for (int i = 0; i < GATES; i++)
 	{
-		int			wanted = wants_alert(leader, i);
+		int wanted = wants_alert(leader, i);
 
 		news = news || (wanted >= 0 && leader->gates[i].told != 1 + wanted);
 	}

@@ -27,13 +27,13 @@
 static const char *
 read_key(int fd, char key[MAX_KEY_BYTES + 1])
 {
-	ssize_t		length;
+	ssize_t length;
 	const char *wrong = secret_file_read(fd, key, MAX_KEY_BYTES, &length);
 
 	if (wrong != NULL)
 		return wrong;
-	while (length > 0 && (key[length - 1] == '\n' || key[length - 1] == '\r' ||
-						  key[length - 1] == ' '))
+	while (length > 0 &&
+		   (key[length - 1] == '\n' || key[length - 1] == '\r' || key[length - 1] == ' '))
 		length--;
 	key[length] = '\0';
 	if (length == 0)
@@ -101,13 +101,13 @@ unusable(Leader *leader, const char *why)
 static FileStamp
 stamp_of(const struct stat *status)
 {
-	FileStamp	stamp = {
-		.device = (int64) status->st_dev,
-		.inode = (int64) status->st_ino,
-		.size = (int64) status->st_size,
-		.modified = (int64) status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec,
-		.changed = (int64) status->st_ctim.tv_sec * 1000000000 + status->st_ctim.tv_nsec
-	};
+	FileStamp stamp = { .device = (int64) status->st_dev,
+						.inode = (int64) status->st_ino,
+						.size = (int64) status->st_size,
+						.modified =
+							(int64) status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec,
+						.changed =
+							(int64) status->st_ctim.tv_sec * 1000000000 + status->st_ctim.tv_nsec };
 
 	return stamp;
 }
@@ -116,7 +116,7 @@ stamp_of(const struct stat *status)
 static void
 open_cloud(Leader *leader, const char *key)
 {
-	char	   *error = NULL;
+	char *error = NULL;
 
 	close_cloud(leader);
 	leader->cloud = cloud_open(guc_runpod_api_url, key, guc_http_ca_file, guc_http_connect_timeout,
@@ -145,10 +145,10 @@ static void
 try_new_key(Leader *leader)
 {
 	TimestampTz now = clock_now();
-	char	   *error = NULL;
+	char *error = NULL;
 
-	if (leader->new_key == NULL || leader->trying_key || leader_gate_is_quiet(leader, CLOUD_LIST, now) ||
-		leader->gates[GATE_NEW_KEY].until > now)
+	if (leader->new_key == NULL || leader->trying_key ||
+		leader_gate_is_quiet(leader, CLOUD_LIST, now) || leader->gates[GATE_NEW_KEY].until > now)
 		return;
 	if (cloud_try_key(leader->cloud, TAG_TRY_KEY, leader->new_key, &error))
 		leader->trying_key = true;
@@ -196,10 +196,10 @@ leader_open_cloud(Leader *leader)
 {
 	const char *path = guc_runpod_api_key_file;
 	struct stat status;
-	FileStamp	stamp;
-	char		key[MAX_KEY_BYTES + 1];
+	FileStamp stamp;
+	char key[MAX_KEY_BYTES + 1];
 	const char *wrong;
-	int			fd;
+	int fd;
 
 	if (path == NULL || path[0] == '\0')
 	{

@@ -61,8 +61,8 @@ bool
 leader_look_confirmed(Leader *leader, const char *pod_id, uint64 round, TimestampTz started,
 					  TimestampTz now, Absence **absence)
 {
-	bool		found;
-	Absence    *entry = hash_search(leader->absences, pod_id, HASH_ENTER, &found);
+	bool found;
+	Absence *entry = hash_search(leader->absences, pod_id, HASH_ENTER, &found);
 
 	if (!found)
 	{
@@ -85,7 +85,7 @@ void
 leader_look_forget_others(Leader *leader, uint64 round)
 {
 	HASH_SEQ_STATUS scan;
-	Absence    *absence;
+	Absence *absence;
 
 	hash_seq_init(&scan, leader->absences);
 	while ((absence = hash_seq_search(&scan)) != NULL)
@@ -125,8 +125,9 @@ leader_look_refuses(Leader *leader, TimestampTz now)
 	LWLockAcquire(state->lock, LW_SHARED);
 	last = state->last_reconcile;
 	LWLockRelease(state->lock);
-	if (last != 0 && now - last > LIST_MAX_INTERVALS * (int64) guc_reconcile_interval * 1000 +
-		(int64) guc_http_timeout * 1000)
+	if (last != 0 &&
+		now - last > LIST_MAX_INTERVALS * (int64) guc_reconcile_interval * 1000 +
+				(int64) guc_http_timeout * 1000)
 		return "the provider's list could not be read for long";
 	return NULL;
 }
@@ -188,11 +189,11 @@ leader_look_list_holds(Leader *leader)
 void
 leader_look_ask(Leader *leader, const char *pod_id, int64 op)
 {
-	LookAsked  *free_place = NULL;
+	LookAsked *free_place = NULL;
 
 	for (int i = 0; i < LOOK_MAX_ASKED; i++)
 	{
-		LookAsked  *asked = &look_of(leader)->asked[i];
+		LookAsked *asked = &look_of(leader)->asked[i];
 
 		if (strcmp(asked->pod_id, pod_id) == 0)
 		{
@@ -215,7 +216,7 @@ void
 leader_look_send(Leader *leader, TimestampTz now)
 {
 	LeaderLook *look = look_of(leader);
-	char	   *error = NULL;
+	char *error = NULL;
 
 	if (leader->cloud == NULL)
 		return;
@@ -231,7 +232,7 @@ leader_look_send(Leader *leader, TimestampTz now)
 	look->ask_after = Min(look->ask_after, now + ASK_RETRY);
 	for (int i = 0; i < LOOK_MAX_ASKED && look->ask_after <= now; i++)
 	{
-		LookAsked  *asked = &look->asked[i];
+		LookAsked *asked = &look->asked[i];
 
 		if (asked->pod_id[0] == '\0' || asked->called ||
 			leader_gate_room(leader, CLOUD_GET, now) == 0)
@@ -253,14 +254,15 @@ leader_look_send(Leader *leader, TimestampTz now)
 static void
 watch_balance(const CloudAnswer *answer, TimestampTz now)
 {
-	int64		left = answer->balance_micros;
-	int64		rate = answer->spend_micros;
-	char	   *detail = NULL;
+	int64 left = answer->balance_micros;
+	int64 rate = answer->spend_micros;
+	char *detail = NULL;
 
 	if (left < 0)
 		return;
 	if (left > 0 && rate > 0 && left / LOW_HOURS < rate)
-		detail = psprintf("%.2f dollars are left, at %.2f an hour", left / 1000000.0, rate / 1000000.0);
+		detail =
+			psprintf("%.2f dollars are left, at %.2f an hour", left / 1000000.0, rate / 1000000.0);
 	store_alert(ALERT_BALANCE_LOW, "account", detail, now);
 	store_alert(ALERT_BALANCE_EMPTY, "account", left == 0 ? "nothing is left" : NULL, now);
 }
@@ -272,7 +274,7 @@ apply_account(Leader *leader, void *arg)
 	const CloudAnswer *answer = arg;
 	Installation *installation = &leader->installation;
 	TimestampTz now = clock_now();
-	bool		ours;
+	bool ours;
 
 	if (!store_installation_read(installation))
 		return;
@@ -283,14 +285,16 @@ apply_account(Leader *leader, void *arg)
 			return;
 		store_installation_pin(answer->account);
 		strlcpy(installation->account, answer->account, sizeof(installation->account));
-		store_event("account_pinned", "installation", store_detail("account", answer->account), now);
+		store_event("account_pinned", "installation", store_detail("account", answer->account),
+					now);
 	}
 	INJECT("account.apply");
 	ours = strcmp(installation->account, answer->account) == 0;
 	look_of(leader)->account = ours ? ACCOUNT_OURS : ACCOUNT_OTHER;
 	store_alert(ALERT_WRONG_ACCOUNT, "installation",
-				ours ? NULL : psprintf("the key is of account \"%s\", the pods are in \"%s\"",
-									   answer->account, installation->account),
+				ours ? NULL :
+					   psprintf("the key is of account \"%s\", the pods are in \"%s\"",
+								answer->account, installation->account),
 				now);
 	if (ours)
 		watch_balance(answer, now);
@@ -300,7 +304,7 @@ apply_account(Leader *leader, void *arg)
 typedef struct Told
 {
 	const LookAsked *asked;
-	bool		there;			/* and has a name, if it matters */
+	bool there; /* and has a name, if it matters */
 	const char *name;
 } Told;
 
@@ -329,7 +333,7 @@ apply_told(Leader *leader, void *arg)
 {
 	const Told *told = arg;
 	TimestampTz now = clock_now();
-	CloudOpRow	op;
+	CloudOpRow op;
 
 	if (!store_op_lock(told->asked->op, &op))
 		return;
@@ -343,7 +347,8 @@ apply_told(Leader *leader, void *arg)
 		return;
 	}
 	store_op_sent(op.id, leader->epoch, now);
-	store_op_answer(op.id, OP_SENT, 404, told->there ? "not_ours" : "not_found", NULL, NULL, 0, now);
+	store_op_answer(op.id, OP_SENT, 404, told->there ? "not_ours" : "not_found", NULL, NULL, 0,
+					now);
 	if (told->there)
 		store_event("pod_not_ours", op.pod_name, store_detail("pod_id", op.pod_id), now);
 }
@@ -355,10 +360,10 @@ apply_told(Leader *leader, void *arg)
 static void
 remember_told(Leader *leader, const Told *told, TimestampTz now)
 {
-	bool		found;
-	Absence    *absence = hash_search(leader->absences, told->asked->pod_id,
-									  told->asked->op == 0 || told->there ? HASH_FIND : HASH_ENTER,
-									  &found);
+	bool found;
+	Absence *absence =
+		hash_search(leader->absences, told->asked->pod_id,
+					told->asked->op == 0 || told->there ? HASH_FIND : HASH_ENTER, &found);
 
 	if (absence == NULL)
 		return;
@@ -386,9 +391,9 @@ static void
 pod_told(Leader *leader, CloudAnswer *answer)
 {
 	LeaderLook *look = look_of(leader);
-	int			place = (int) (TAG_LOOK - answer->tag);
-	LookAsked	asked;
-	Told		told = {.asked = &asked};
+	int place = (int) (TAG_LOOK - answer->tag);
+	LookAsked asked;
+	Told told = { .asked = &asked };
 	TimestampTz now = clock_now();
 
 	if (place < 0 || place >= LOOK_MAX_ASKED || !look->asked[place].called)

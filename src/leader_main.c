@@ -121,7 +121,7 @@ wait_for_start(void)
 {
 	ShmemState *state = shmem_state();
 	TimestampTz until;
-	int			failed;
+	int failed;
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	failed = state->failed_starts++;
@@ -168,8 +168,8 @@ void
 leader_note_error(const char *doing, const char *message)
 {
 	ShmemState *state = shmem_state();
-	char		text[SHMEM_TEXT];
-	bool		news;
+	char text[SHMEM_TEXT];
+	bool news;
 
 	snprintf(text, sizeof(text), "%s: %s", doing, message);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
@@ -204,7 +204,7 @@ leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(leader->scratch);
 		error = CopyErrorData();
@@ -271,7 +271,7 @@ time_to_wait(const Leader *leader)
 {
 	TimestampTz now = clock_now();
 	TimestampTz until = leader->next_tick;
-	long		wait;
+	long wait;
 
 	until = sooner(until, leader->decide_at);
 	if (leader->verdict == GUARD_GO)
@@ -282,13 +282,13 @@ time_to_wait(const Leader *leader)
 		if (leader->cloud != NULL)
 			until = sooner(until, leader->next_op_due);
 		if (leader->cloud != NULL && leader->list_started == 0)
-			until = sooner(until, Max(leader->next_reconcile,
-									  leader_gate_opens(leader, CLOUD_LIST)));
+			until =
+				sooner(until, Max(leader->next_reconcile, leader_gate_opens(leader, CLOUD_LIST)));
 	}
 	wait = until <= now ? 0 : (long) ((until - now) / 1000 + 1);
 	if (leader->cloud != NULL)
 	{
-		long		cloud_wait = cloud_timeout_ms(leader->cloud);
+		long cloud_wait = cloud_timeout_ms(leader->cloud);
 
 		if (cloud_wait >= 0)
 			wait = Min(wait, cloud_wait);
@@ -305,8 +305,8 @@ wait_for_events(Leader *leader)
 {
 	static WaitEventSet *set = NULL;
 	static uint64 watched = 0;
-	int			fd = leader->cloud ? cloud_fd(leader->cloud) : -1;
-	WaitEvent	event;
+	int fd = leader->cloud ? cloud_fd(leader->cloud) : -1;
+	WaitEvent event;
 
 	if (set == NULL || leader->cloud_generation != watched)
 	{
@@ -347,7 +347,7 @@ drive_cloud(Leader *leader)
 static int64
 rest_after(instr_time start)
 {
-	instr_time	took;
+	instr_time took;
 
 	INSTR_TIME_SET_CURRENT(took);
 	INSTR_TIME_SUBTRACT(took, start);
@@ -359,12 +359,13 @@ static void
 turn(Leader *leader)
 {
 	ShmemState *state = shmem_state();
-	uint32		flags = wake_pending();
+	uint32 flags = wake_pending();
 	TimestampTz now;
-	bool		asked;
-	bool		clock_followed;
+	bool asked;
+	bool clock_followed;
 
-	clock_followed = leader->epoch == 0 || leader->verdict != GUARD_GO || leader_watch_clock(leader);
+	clock_followed =
+		leader->epoch == 0 || leader->verdict != GUARD_GO || leader_watch_clock(leader);
 	drive_cloud(leader);
 	now = clock_now();
 	/* A clock that was set back must not put anything off. */
@@ -382,7 +383,7 @@ turn(Leader *leader)
 	{
 		if ((flags & ADMIT_FLAGS) != 0 && leader->admit_after <= now)
 		{
-			instr_time	start;
+			instr_time start;
 
 			INSTR_TIME_SET_CURRENT(start);
 			(void) leader_admit(leader, wake_take(ADMIT_FLAGS));
@@ -398,7 +399,7 @@ turn(Leader *leader)
 	LWLockRelease(state->lock);
 	if (asked || leader->next_tick <= now || (leader->decide_at != 0 && leader->decide_at <= now))
 	{
-		instr_time	start;
+		instr_time start;
 
 		(void) wake_take(WAKE_DECIDE);
 		INSTR_TIME_SET_CURRENT(start);
@@ -417,8 +418,8 @@ turn(Leader *leader)
 void
 gpu_orch_leader_main(Datum arg)
 {
-	Leader	   *leader;
-	HASHCTL		control = {0};
+	Leader *leader;
+	HASHCTL control = { 0 };
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -429,15 +430,15 @@ gpu_orch_leader_main(Datum arg)
 	enter();
 
 	leader = MemoryContextAllocZero(TopMemoryContext, sizeof(Leader));
-	leader->memory = AllocSetContextCreate(TopMemoryContext, "gpu_orch leader",
-										   ALLOCSET_DEFAULT_SIZES);
-	leader->scratch = AllocSetContextCreate(TopMemoryContext, "gpu_orch turn",
-											ALLOCSET_DEFAULT_SIZES);
+	leader->memory =
+		AllocSetContextCreate(TopMemoryContext, "gpu_orch leader", ALLOCSET_DEFAULT_SIZES);
+	leader->scratch =
+		AllocSetContextCreate(TopMemoryContext, "gpu_orch turn", ALLOCSET_DEFAULT_SIZES);
 	control.keysize = 64;
 	control.entrysize = 128;
 	control.hcxt = leader->memory;
-	leader->absences = hash_create("gpu_orch absences", 64, &control,
-								   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	leader->absences =
+		hash_create("gpu_orch absences", 64, &control, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	ereport(guc_log_level, (errmsg("gpu_orch: the leader works in database \"%s\"", guc_database)));
 
 	INJECT("leader.start");
@@ -456,7 +457,8 @@ gpu_orch_leader_main(Datum arg)
 		}
 		if (!guc_enabled)
 		{
-			ereport(guc_log_level, (errmsg("gpu_orch: the leader leaves: gpu_orch.enabled is off")));
+			ereport(guc_log_level,
+					(errmsg("gpu_orch: the leader leaves: gpu_orch.enabled is off")));
 			proc_exit(1);
 		}
 		turn(leader);

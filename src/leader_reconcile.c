@@ -42,43 +42,43 @@
 
 typedef struct Round
 {
-	Leader	   *leader;
+	Leader *leader;
 	const CloudAnswer *answer;
-	TimestampTz started;		/* when the list was asked for */
+	TimestampTz started; /* when the list was asked for */
 	TimestampTz now;
-	uint64		number;
+	uint64 number;
 	WorkerInfo *workers;
-	int			n_workers;
-	bool	   *seen;			/* by index of workers */
-	CloudOpRow *ops;			/* open ones */
-	int			n_ops;
-	bool	   *op_seen;
-	HTAB	   *by_pod;			/* pod id to index of workers */
-	HTAB	   *by_name;		/* pod name to index of ops, creates only */
-	HTAB	   *deletes;		/* pod id to index of ops, deletes only */
-	const CloudPod **ours;		/* pods of the list, in order of their making */
-	int			n_ours;
-	char	  **our_names;
-	char	  **our_ids;
-	const CloudPod **orphans;	/* those that no row wants, for long enough */
-	int			n_orphans;
-	bool		sign;			/* what the list does not show may be taken for gone */
-	bool		doubted;		/* too many pods are missing from it */
-	const char *useless;		/* why the pod in hand will do no work */
-	bool		unsaid;			/* a pod counts at a price that the provider has not said of it */
+	int n_workers;
+	bool *seen;		 /* by index of workers */
+	CloudOpRow *ops; /* open ones */
+	int n_ops;
+	bool *op_seen;
+	HTAB *by_pod;		   /* pod id to index of workers */
+	HTAB *by_name;		   /* pod name to index of ops, creates only */
+	HTAB *deletes;		   /* pod id to index of ops, deletes only */
+	const CloudPod **ours; /* pods of the list, in order of their making */
+	int n_ours;
+	char **our_names;
+	char **our_ids;
+	const CloudPod **orphans; /* those that no row wants, for long enough */
+	int n_orphans;
+	bool sign;			 /* what the list does not show may be taken for gone */
+	bool doubted;		 /* too many pods are missing from it */
+	const char *useless; /* why the pod in hand will do no work */
+	bool unsaid;		 /* a pod counts at a price that the provider has not said of it */
 	ReconcileSummary summary;
 } Round;
 
 typedef struct IndexEntry
 {
-	char		key[64];
-	int			index;
+	char key[64];
+	int index;
 } IndexEntry;
 
 static HTAB *
 make_index(const char *name)
 {
-	HASHCTL		control = {0};
+	HASHCTL control = { 0 };
 
 	control.keysize = 64;
 	control.entrysize = sizeof(IndexEntry);
@@ -89,7 +89,7 @@ make_index(const char *name)
 static void
 add_index(HTAB *index, const char *key, int value)
 {
-	bool		found;
+	bool found;
 	IndexEntry *entry = hash_search(index, key, HASH_ENTER, &found);
 
 	entry->index = value;
@@ -144,7 +144,7 @@ confirmed(Round *round, const char *pod_id, Absence **absence)
 }
 
 /* What has to be done for one pod, or for one worker or op by its index. */
-typedef void (*RoundStep) (Round *round, int index, const CloudPod *pod);
+typedef void (*RoundStep)(Round *round, int index, const CloudPod *pod);
 
 /* Do it in a subtransaction; an error is noted, and undoes this alone. False then. */
 static bool
@@ -164,7 +164,7 @@ alone(Round *round, RoundStep step, int index, const CloudPod *pod)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -203,8 +203,8 @@ static void
 adopt(Round *round, int index, const CloudPod *pod)
 {
 	const CloudOpRow *op = &round->ops[index];
-	WorkerRow	worker;
-	CloudOpRow	locked;
+	WorkerRow worker;
+	CloudOpRow locked;
 
 	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
 		(locked.state != OP_PLANNED && locked.state != OP_SENT && locked.state != OP_UNKNOWN))
@@ -212,8 +212,9 @@ adopt(Round *round, int index, const CloudPod *pod)
 	if (locked.state == OP_PLANNED)
 		store_spend_open(worker.no, op->pool, op->price_micros,
 						 op->price_assumed ? PRICE_ASSUMED : PRICE_CATALOG,
-						 pod->created_at == 0 ? op->planned_at :
-						 round->now - Max(provider_now(round) - pod->created_at, 0));
+						 pod->created_at == 0 ?
+							 op->planned_at :
+							 round->now - Max(provider_now(round) - pod->created_at, 0));
 	store_op_answer(op->id, OP_DONE, 0, "adopted", NULL, pod->id, 0, round->now);
 	store_op_verify(op->id);
 	store_worker_set_pod(worker.no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
@@ -233,7 +234,7 @@ adopt(Round *round, int index, const CloudPod *pod)
 static void
 rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 {
-	WorkerRow	worker;
+	WorkerRow worker;
 
 	if (!lock_worker(op->worker, &worker))
 		return;
@@ -251,10 +252,10 @@ rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 static void
 count_pod(Round *round, const CloudPod *pod, const CloudOpRow *op)
 {
-	bool		said = pod->price_micros > 0;
+	bool said = pod->price_micros > 0;
 	TimestampTz known = op && op->sent_at ? op->sent_at : round->now;
 	TimestampTz from = leader_when(round->leader, pod->created_at, known);
-	int64		price = said ? pod->price_micros : op ? op->price_micros : store_offer_ceiling(0);
+	int64 price = said ? pod->price_micros : op ? op->price_micros : store_offer_ceiling(0);
 
 	store_spend_open_pod(pod->id, op ? op->pool : 0, price, said ? PRICE_PROVIDER : PRICE_ASSUMED,
 						 Min(op ? Max(from, known) : from, round->now));
@@ -282,10 +283,10 @@ is_listed(const Round *round, const char *pod_id)
 static void
 settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 {
-	bool		again = store_op_was_deleted(pod->id);
-	bool		late = !again && (op->state == OP_REFUSED || op->state == OP_ABSENT);
-	bool		second = op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0;
-	bool		claimed = second && !op->verified && !is_listed(round, op->pod_id);
+	bool again = store_op_was_deleted(pod->id);
+	bool late = !again && (op->state == OP_REFUSED || op->state == OP_ABSENT);
+	bool second = op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0;
+	bool claimed = second && !op->verified && !is_listed(round, op->pod_id);
 
 	/*
 	 * A pod whose delete was just proved may still be shown for a moment, and one that
@@ -312,7 +313,10 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 		store_spend_reopen(op->worker);
 	INJECT("reconcile.settled");
 	/* The worker's own pod is another one than a double. */
-	plan_delete(round, late ? "late_pod" : second ? "double_pod" : "returned_pod",
+	plan_delete(round,
+				late	   ? "late_pod" :
+					second ? "double_pod" :
+							 "returned_pod",
 				second ? 0 : op->worker, op->pool, pod);
 }
 
@@ -320,8 +324,8 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 static bool
 is_old(const Round *round, const CloudPod *pod, const Absence *absence)
 {
-	int64		age = pod->created_at != 0 ? provider_now(round) - pod->created_at :
-		round->now - absence->since;
+	int64 age =
+		pod->created_at != 0 ? provider_now(round) - pod->created_at : round->now - absence->since;
 
 	return age >= (int64) guc_orphan_grace * 1000;
 }
@@ -339,9 +343,9 @@ end_orphan(Round *round, int index, const CloudPod *pod)
 static void
 unclaimed_pod(Round *round, int index, const CloudPod *pod)
 {
-	int			open = find_index(round->by_name, pod->name);
-	Absence    *absence;
-	CloudOpRow	op;
+	int open = find_index(round->by_name, pod->name);
+	Absence *absence;
+	CloudOpRow op;
 
 	if (open >= 0 && !round->op_seen[open])
 		adopt(round, open, pod);
@@ -354,7 +358,8 @@ unclaimed_pod(Round *round, int index, const CloudPod *pod)
 	}
 	else if (round->leader->installation.killing)
 		end_orphan(round, index, pod);
-	else if (!leader_adopt_pod(round->leader, pod, provider_now(round), round->now, &round->summary) &&
+	else if (!leader_adopt_pod(round->leader, pod, provider_now(round), round->now,
+							   &round->summary) &&
 			 confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
 		round->orphans[round->n_orphans++] = pod;
 }
@@ -476,7 +481,8 @@ ended_at(const Round *round, const CloudOpRow *op)
 {
 	const Absence *absence = hash_search(round->leader->absences, op->pod_id, HASH_FIND, NULL);
 	TimestampTz ended = op->http_status != 204 ? op->absent_since :
-		op->denied_at != 0 ? op->denied_at : round->now;
+		op->denied_at != 0					   ? op->denied_at :
+												 round->now;
 
 	/* It may have been gone before the delete. */
 	return absence != NULL && absence->gone_at != 0 ? Min(ended, absence->gone_at) : ended;
@@ -498,12 +504,12 @@ static void
 prove_delete(Round *round, int index, const CloudPod *pod)
 {
 	const CloudOpRow *op = &round->ops[index];
-	WorkerRow	worker;
-	CloudOpRow	locked;
+	WorkerRow worker;
+	CloudOpRow locked;
 	TimestampTz ended = ended_at(round, op);
 
-	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) ||
-		!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
+	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) || !store_op_lock(op->id, &locked) ||
+		locked.state != OP_SENT)
 		return;
 	store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
 	INJECT("reconcile.proved");
@@ -521,7 +527,7 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 static void
 settle_deletes(Round *round)
 {
-	Leader	   *leader = round->leader;
+	Leader *leader = round->leader;
 
 	for (int i = 0; i < round->n_ops; i++)
 	{
@@ -556,14 +562,14 @@ static void
 prove_create(Round *round, int index, const CloudPod *pod)
 {
 	const CloudOpRow *op = &round->ops[index];
-	WorkerRow	worker;
-	CloudOpRow	locked;
+	WorkerRow worker;
+	CloudOpRow locked;
 
 	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
 		locked.state != OP_UNKNOWN)
 		return;
-	store_op_answer(op->id, OP_ABSENT, 0, "absent",
-					"two complete lists did not show the pod", NULL, 0, round->now);
+	store_op_answer(op->id, OP_ABSENT, 0, "absent", "two complete lists did not show the pod", NULL,
+					0, round->now);
 	INJECT("reconcile.nothing");
 	store_spend_close(op->worker, 0);
 	if (store_worker_move(op->worker, "create_absent", NULL, round->now) == NULL)
@@ -574,8 +580,8 @@ prove_create(Round *round, int index, const CloudPod *pod)
 static void
 settle_creates(Round *round)
 {
-	int64		settle = (int64) guc_settle_time * 1000;
-	int64		timeout = (int64) guc_http_timeout * 1000;
+	int64 settle = (int64) guc_settle_time * 1000;
+	int64 timeout = (int64) guc_http_timeout * 1000;
 
 	for (int i = 0; i < round->n_ops; i++)
 	{
@@ -618,9 +624,9 @@ static void
 doubt_list(Round *round)
 {
 	LeaderLook *look = round->leader->look;
-	int			live = 0;
-	int			missing = 0;
-	char	   *detail = NULL;
+	int live = 0;
+	int missing = 0;
+	char *detail = NULL;
 
 	for (int i = 0; i < round->n_workers; i++)
 	{
@@ -673,14 +679,14 @@ may_be_listed(const WorkerInfo *worker)
 static void
 missing_pods(Round *round)
 {
-	int			room = round->doubted ? Max(2, round->n_workers * guc_kill_cap_percent / 100) :
-		round->n_workers;
+	int room =
+		round->doubted ? Max(2, round->n_workers * guc_kill_cap_percent / 100) : round->n_workers;
 
 	for (int i = 0; i < round->n_workers; i++)
 	{
 		const WorkerInfo *worker = &round->workers[i];
-		Absence    *absence;
-		bool		twice;
+		Absence *absence;
+		bool twice;
 
 		if (round->seen[i] || !may_be_listed(worker))
 			continue;
@@ -713,8 +719,10 @@ compare_age(const void *a, const void *b)
 	const CloudPod *right = *(const CloudPod *const *) b;
 
 	if (left->created_at != right->created_at)
-		return left->created_at == 0 || (right->created_at != 0 && left->created_at > right->created_at) ?
-			1 : -1;
+		return left->created_at == 0 ||
+				(right->created_at != 0 && left->created_at > right->created_at) ?
+			1 :
+			-1;
 	return strcmp(left->id, right->id);
 }
 
@@ -743,7 +751,7 @@ show_foreign(const Round *round)
 static void
 find_ours(Round *round)
 {
-	int			n = round->answer->n_pods;
+	int n = round->answer->n_pods;
 
 	round->our_names = palloc((n + 1) * sizeof(char *));
 	round->our_ids = palloc((n + 1) * sizeof(char *));
@@ -771,8 +779,8 @@ find_ours(Round *round)
 static void
 take_unclaimed(Round *round, const CloudPod *pod)
 {
-	int			open = find_index(round->by_name, pod->name);
-	bool		planned = open >= 0 && round->ops[open].state == OP_PLANNED;
+	int open = find_index(round->by_name, pod->name);
+	bool planned = open >= 0 && round->ops[open].state == OP_PLANNED;
 
 	(void) alone(round, unclaimed_pod, 0, pod);
 	if (planned && !round->op_seen[open])
@@ -809,7 +817,7 @@ leader_reconcile(Leader *leader, void *arg)
 {
 	static uint64 rounds = 0;
 	ShmemState *state = shmem_state();
-	Round		round = {.leader = leader, .answer = arg, .started = leader->list_started};
+	Round round = { .leader = leader, .answer = arg, .started = leader->list_started };
 
 	round.now = clock_now();
 	round.number = ++rounds;
@@ -825,8 +833,8 @@ leader_reconcile(Leader *leader, void *arg)
 	for (int i = 0; i < round.n_ours; i++)
 	{
 		const CloudPod *pod = round.ours[i];
-		int			index;
-		int			op;
+		int index;
+		int op;
 
 		CHECK_FOR_INTERRUPTS();
 		if ((op = find_index(round.deletes, pod->id)) >= 0)

@@ -33,8 +33,8 @@ static void
 start_list(Leader *leader, TimestampTz now)
 {
 	ShmemState *state = shmem_state();
-	char	   *error = NULL;
-	bool		asked;
+	char *error = NULL;
+	bool asked;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	asked = state->reconcile_done < state->reconcile_asked;
@@ -70,7 +70,7 @@ start_list(Leader *leader, TimestampTz now)
 static void
 start_catalog(Leader *leader, TimestampTz now)
 {
-	char	   *error = NULL;
+	char *error = NULL;
 
 	if (leader->cloud == NULL || leader->catalog_in_flight || leader->next_catalog > now ||
 		leader_gate_opens(leader, CLOUD_CATALOG) > now)
@@ -89,13 +89,13 @@ start_catalog(Leader *leader, TimestampTz now)
 /* One op on its way out. */
 typedef struct Sending
 {
-	CloudOpRow	op;
-	bool		go;				/* committed as sent: make the call */
-	bool		called_off;		/* not wanted any more: decide anew */
-	PoolRow    *pool;
-	char		token[TOKEN_LENGTH + 1];
-	char	   *worker_id;
-	char	   *error;			/* why the call could not be made */
+	CloudOpRow op;
+	bool go;		 /* committed as sent: make the call */
+	bool called_off; /* not wanted any more: decide anew */
+	PoolRow *pool;
+	char token[TOKEN_LENGTH + 1];
+	char *worker_id;
+	char *error; /* why the call could not be made */
 } Sending;
 
 /* A create that is not wanted any more: it was never sent, and there is no pod. */
@@ -118,8 +118,8 @@ static bool
 may_send_create(Sending *sending, const Installation *installation, TimestampTz now)
 {
 	const char *problem;
-	PoolRow    *pools;
-	int			n;
+	PoolRow *pools;
+	int n;
 
 	if (installation->killing)
 	{
@@ -147,15 +147,16 @@ may_send_create(Sending *sending, const Installation *installation, TimestampTz 
 static void
 mark_sent(Leader *leader, void *arg)
 {
-	Sending    *sending = arg;
+	Sending *sending = arg;
 	TimestampTz now = clock_now();
 	Installation installation;
-	WorkerRow	worker;
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	WorkerRow worker;
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
 
 	/* Nobody is waited for who may wait for the installation: then it is sent later. */
 	if (!(sending->op.kind == OP_CREATE ? store_installation_share(&installation) :
-		  store_installation_read(&installation)) || installation.hold)
+										  store_installation_read(&installation)) ||
+		installation.hold)
 		return;
 	/* Another leader came after this one. */
 	if (installation.leader_epoch != leader->epoch)
@@ -190,7 +191,7 @@ mark_sent(Leader *leader, void *arg)
 static void
 take_back(Leader *leader, void *arg)
 {
-	Sending    *sending = arg;
+	Sending *sending = arg;
 	const CloudOpRow *op = &sending->op;
 	TimestampTz now = clock_now();
 
@@ -228,13 +229,13 @@ static bool
 call_create(Leader *leader, const Sending *sending, char **error)
 {
 	const PoolRow *pool = sending->pool;
-	CloudPodSpec spec = {0};
-	CloudEnv   *env = palloc((JB_ROOT_COUNT(pool->env) + 8) * sizeof(CloudEnv));
+	CloudPodSpec spec = { 0 };
+	CloudEnv *env = palloc((JB_ROOT_COUNT(pool->env) + 8) * sizeof(CloudEnv));
 	JsonbIterator *iterator = JsonbIteratorInit(&pool->env->root);
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	char	   *key = NULL;
-	int			n = 0;
+	JsonbValue item;
+	char *key = NULL;
+	int n = 0;
 	const char *data_centers[1];
 
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
@@ -279,8 +280,8 @@ call_create(Leader *leader, const Sending *sending, char **error)
 static void
 send_op(Leader *leader, const CloudOpRow *op)
 {
-	Sending		sending = {.op = *op};
-	bool		started;
+	Sending sending = { .op = *op };
+	bool started;
 
 	if (op->kind == OP_CREATE)
 		INJECT("intent.committed");
@@ -304,8 +305,8 @@ send_op(Leader *leader, const CloudOpRow *op)
 	else
 	{
 		INJECT("delete.committed");
-		started = cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id,
-									 &sending.error);
+		started =
+			cloud_start_delete(leader->cloud, sending.op.id, sending.op.pod_id, &sending.error);
 		INJECT("delete.called");
 	}
 	if (started)
@@ -318,11 +319,11 @@ send_op(Leader *leader, const CloudOpRow *op)
 typedef struct DueOps
 {
 	CloudOpRow *deletes;
-	int			n_deletes;
-	int			room_deletes;	/* how many may be started */
+	int n_deletes;
+	int room_deletes; /* how many may be started */
 	CloudOpRow *creates;
-	int			n_creates;
-	int			room_creates;
+	int n_creates;
+	int room_creates;
 } DueOps;
 
 /*
@@ -332,7 +333,7 @@ typedef struct DueOps
 static int
 read_due_ops(CloudOpRow **ops, OpKind kind, int room, TimestampTz now)
 {
-	int			n = room > 0 ? store_op_due(ops, kind, Max(room, PROBE_CHOICE), now) : 0;
+	int n = room > 0 ? store_op_due(ops, kind, Max(room, PROBE_CHOICE), now) : 0;
 
 	if (room == 1)
 		for (int i = 1; i < n; i++)
@@ -344,9 +345,9 @@ read_due_ops(CloudOpRow **ops, OpKind kind, int room, TimestampTz now)
 static void
 read_due(Leader *leader, void *arg)
 {
-	DueOps	   *due = arg;
+	DueOps *due = arg;
 	TimestampTz now = clock_now();
-	bool		may_create;
+	bool may_create;
 
 	if (!store_installation_read(&leader->installation) || leader->installation.hold)
 		return;
@@ -355,8 +356,9 @@ read_due(Leader *leader, void *arg)
 	LWLockRelease(shmem_state()->lock);
 	due->n_deletes = read_due_ops(&due->deletes, OP_DELETE, due->room_deletes, now);
 	/* While the fleet is being ended they are called off. */
-	if (may_create && (leader->installation.killing ||
-					   (!leader->installation.paused && leader_look_refuses(leader, now) == NULL)))
+	if (may_create &&
+		(leader->installation.killing ||
+		 (!leader->installation.paused && leader_look_refuses(leader, now) == NULL)))
 		due->n_creates = read_due_ops(&due->creates, OP_CREATE, due->room_creates, now);
 	leader->next_op_due = store_op_next_due(now);
 }
@@ -368,22 +370,22 @@ read_due(Leader *leader, void *arg)
 static void
 find_room(const Leader *leader, DueOps *due, TimestampTz now)
 {
-	int			reserved = Min(2, Max(1, guc_api_concurrency / 4));
-	int			in_flight = cloud_in_flight(leader->cloud);
-	int			creating = leader->gates[CLOUD_CREATE].in_flight;
+	int reserved = Min(2, Max(1, guc_api_concurrency / 4));
+	int in_flight = cloud_in_flight(leader->cloud);
+	int creating = leader->gates[CLOUD_CREATE].in_flight;
 
-	due->room_deletes = Min(leader_gate_room(leader, CLOUD_DELETE, now),
-							Max(2, guc_api_concurrency) - in_flight);
-	due->room_creates = Min(leader_gate_room(leader, CLOUD_CREATE, now),
-							Min(guc_api_concurrency - in_flight,
-								Max(1, guc_api_concurrency - reserved) - creating));
+	due->room_deletes =
+		Min(leader_gate_room(leader, CLOUD_DELETE, now), Max(2, guc_api_concurrency) - in_flight);
+	due->room_creates = Min(
+		leader_gate_room(leader, CLOUD_CREATE, now),
+		Min(guc_api_concurrency - in_flight, Max(1, guc_api_concurrency - reserved) - creating));
 }
 
 /* Look again when a gate that keeps ops waiting opens. */
 static void
 wait_for_gates(Leader *leader, TimestampTz now)
 {
-	static const CloudCall calls[] = {CLOUD_DELETE, CLOUD_CREATE};
+	static const CloudCall calls[] = { CLOUD_DELETE, CLOUD_CREATE };
 
 	for (int i = 0; i < lengthof(calls); i++)
 	{
@@ -398,7 +400,7 @@ wait_for_gates(Leader *leader, TimestampTz now)
 void
 leader_send(Leader *leader)
 {
-	DueOps		due = {0};
+	DueOps due = { 0 };
 	TimestampTz now = clock_now();
 
 	if (leader->verdict != GUARD_GO || leader->epoch == 0)

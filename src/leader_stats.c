@@ -16,7 +16,7 @@
 
 StaticAssertDecl(PROVIDER_CALLS == CLOUD_LAST_CALL + 1, "a row for each kind of call");
 StaticAssertDecl(CLOUD_CREATE == 0 && CLOUD_GET == 1 && CLOUD_LIST == 2 && CLOUD_DELETE == 3 &&
-				 CLOUD_CATALOG == 4 && CLOUD_ACCOUNT == 5 && CLOUD_BILLING == 6,
+					 CLOUD_CATALOG == 4 && CLOUD_ACCOUNT == 5 && CLOUD_BILLING == 6,
 				 "in the order of their names");
 
 /* A call was started. */
@@ -74,7 +74,7 @@ static void
 compute_fingerprint(const char *key, char fingerprint[FINGERPRINT_LENGTH + 1])
 {
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
 
 	if (context == NULL || pg_cryptohash_init(context) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) key, strlen(key)) < 0 ||
@@ -110,7 +110,7 @@ void
 leader_stats_key(const char *key)
 {
 	ShmemState *state = shmem_state();
-	char		fingerprint[FINGERPRINT_LENGTH + 1] = "";
+	char fingerprint[FINGERPRINT_LENGTH + 1] = "";
 
 	if (key != NULL)
 		take_fingerprint(key, fingerprint);

@@ -48,7 +48,7 @@ static void
 begin(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
-	char		before[INSTALLATION_ID_LENGTH + 1];
+	char before[INSTALLATION_ID_LENGTH + 1];
 
 	strlcpy(before, leader->installation.id, sizeof(before));
 	if (!store_installation_check(&leader->installation, leader->epoch == 0, now))
@@ -71,14 +71,14 @@ begin(Leader *leader, void *arg)
 static void
 admit(Leader *leader, void *arg)
 {
-	uint32		flags = *(uint32 *) arg;
+	uint32 flags = *(uint32 *) arg;
 	TimestampTz now = clock_now();
-	bool		notify = (flags & WAKE_NOTIFY) != 0;
+	bool notify = (flags & WAKE_NOTIFY) != 0;
 
 	INJECT("leader.admit");
 	for (int pass = 0; pass < MAX_ADMIT_PASSES; pass++)
 	{
-		bool		made_ready;
+		bool made_ready;
 
 		CHECK_FOR_INTERRUPTS();
 		if (store_task_admit(now, &made_ready) == 0)
@@ -94,12 +94,10 @@ static void
 end_overdue(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
-	LeaseEnd	end = {
-		.outcome = OUTCOME_TIMEOUT,
-		.failure = FAILURE_TASK,
-		.retry = true,
-		.error = "the task's timeout passed"
-	};
+	LeaseEnd end = { .outcome = OUTCOME_TIMEOUT,
+					 .failure = FAILURE_TASK,
+					 .retry = true,
+					 .error = "the task's timeout passed" };
 
 	INJECT("leader.overdue");
 	store_lease_end_all(LEASES_PAST_DEADLINE, 0, now, (Datum) 0, &end, now);
@@ -111,7 +109,7 @@ static void
 end_unheld(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
-	LeaseEnd	end = {.outcome = OUTCOME_LOST, .error = "the worker had been ended"};
+	LeaseEnd end = { .outcome = OUTCOME_LOST, .error = "the worker had been ended" };
 
 	INJECT("leader.unheld");
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
@@ -145,7 +143,7 @@ leader_admit(Leader *leader, uint32 flags)
 static bool
 admit_next(Leader *leader)
 {
-	uint32		flags = wake_take(ADMIT_FLAGS);
+	uint32 flags = wake_take(ADMIT_FLAGS);
 
 	return flags == 0 || leader_admit(leader, flags);
 }
@@ -154,7 +152,7 @@ admit_next(Leader *leader)
 bool
 leader_end_overdue(Leader *leader)
 {
-	bool		good = leader_admit(leader, 0);
+	bool good = leader_admit(leader, 0);
 
 	good &= leader_step(leader, "ending overdue attempts", end_overdue, NULL);
 	if (leader->next_due != 0)
@@ -185,7 +183,7 @@ try_move(const PlanAction *action, TimestampTz now)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -204,7 +202,7 @@ try_move(const PlanAction *action, TimestampTz now)
 static int
 act(Leader *leader, const PlanResult *plan, TimestampTz now)
 {
-	int			moved = 0;
+	int moved = 0;
 
 	for (int i = 0; i < plan->n_actions; i++)
 	{
@@ -234,13 +232,13 @@ decide_pool(Leader *leader, void *arg)
 {
 	const PoolRow *named = arg;
 	TimestampTz now = clock_now();
-	FleetPlan	fleet;
-	FleetPool  *pool = NULL;
+	FleetPlan fleet;
+	FleetPool *pool = NULL;
 	const char *refused = NULL;
-	int64		decision;
-	bool		alone = store_installation_lock(false);
-	int			ended;
-	int			room;
+	int64 decision;
+	bool alone = store_installation_lock(false);
+	int ended;
+	int room;
 
 	if (!store_pool_lock(named->id) || !store_fleet_plan(&fleet, now))
 		return;
@@ -274,7 +272,8 @@ decide_pool(Leader *leader, void *arg)
 	{
 		if (store_fleet_intend(&pool->row, &leader->installation, decision, &refused, now) == NULL)
 		{
-			ereport(DEBUG1, (errmsg("gpu_orch: pool \"%s\" gets no pod: %s", named->name, refused)));
+			ereport(DEBUG1,
+					(errmsg("gpu_orch: pool \"%s\" gets no pod: %s", named->name, refused)));
 			break;
 		}
 		INJECT("intent.planned");
@@ -287,7 +286,7 @@ static void
 decide_external(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
-	FleetPlan	fleet;
+	FleetPlan fleet;
 
 	INJECT("leader.external");
 	if (store_fleet_plan(&fleet, now))
@@ -312,12 +311,12 @@ static void
 abandon_planned(TimestampTz now)
 {
 	CloudOpRow *ops;
-	int			n = store_op_abandoned(&ops);
+	int n = store_op_abandoned(&ops);
 
 	for (int i = 0; i < n; i++)
 	{
-		WorkerRow	worker;
-		CloudOpRow	op;
+		WorkerRow worker;
+		CloudOpRow op;
 
 		if (!store_worker_is_free(ops[i].worker) || !store_worker_lock(ops[i].worker, &worker) ||
 			!store_op_lock(ops[i].id, &op) || op.state != OP_PLANNED)
@@ -332,10 +331,10 @@ abandon_planned(TimestampTz now)
 static void
 prepare(Leader *leader, void *arg)
 {
-	PoolRow   **pools = arg;
+	PoolRow **pools = arg;
 	TimestampTz now = clock_now();
-	int			n = store_pool_list(pools);
-	int64		unpriced;
+	int n = store_pool_list(pools);
+	int64 unpriced;
 
 	(*pools)[n].name = NULL;
 	abandon_planned(now);
@@ -354,7 +353,7 @@ prepare(Leader *leader, void *arg)
 static void
 summarise(Leader *leader, void *arg)
 {
-	FleetPlan	fleet;
+	FleetPlan fleet;
 
 	TimestampTz now = clock_now();
 
@@ -370,12 +369,12 @@ void
 leader_tick(Leader *leader)
 {
 	ShmemState *state = shmem_state();
-	CycleSummary summary = {0};
-	PoolRow    *pools = NULL;
-	uint64		answering;
-	uint64		reset_before = pg_atomic_read_u64(&state->tasks_reset);
-	int64		epoch_before = leader->epoch;
-	bool		good;
+	CycleSummary summary = { 0 };
+	PoolRow *pools = NULL;
+	uint64 answering;
+	uint64 reset_before = pg_atomic_read_u64(&state->tasks_reset);
+	int64 epoch_before = leader->epoch;
+	bool good;
 	TimestampTz now;
 
 	now = clock_now();

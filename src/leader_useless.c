@@ -27,22 +27,22 @@
 /* What lists showed of one pod's container. */
 typedef struct PodStart
 {
-	char		pod_id[64];
-	TimestampTz started;		/* by our clock and its uptime */
-	int			again;			/* later starts, one soon after another */
-	int			without_gpu;	/* lists in a row that showed it without one */
+	char pod_id[64];
+	TimestampTz started; /* by our clock and its uptime */
+	int again;			 /* later starts, one soon after another */
+	int without_gpu;	 /* lists in a row that showed it without one */
 } PodStart;
 
 /* What is kept of a pod; begun with this start of its container where there is nothing yet. */
 static PodStart *
 find_start(Leader *leader, const char *pod_id, TimestampTz started)
 {
-	PodStart   *start;
-	bool		found;
+	PodStart *start;
+	bool found;
 
 	if (leader->starts == NULL)
 	{
-		HASHCTL		control = {0};
+		HASHCTL control = { 0 };
 
 		control.keysize = sizeof(((PodStart *) 0)->pod_id);
 		control.entrysize = sizeof(PodStart);
@@ -84,10 +84,10 @@ restarts(PodStart *start, const WorkerInfo *worker, TimestampTz started)
 const char *
 leader_useless_pod(Leader *leader, const WorkerInfo *worker, const CloudPod *pod, TimestampTz now)
 {
-	bool		running = pod->status != NULL && strcmp(pod->status, "RUNNING") == 0;
-	bool		no_runtime = running && !pod->has_runtime;
+	bool running = pod->status != NULL && strcmp(pod->status, "RUNNING") == 0;
+	bool no_runtime = running && !pod->has_runtime;
 	TimestampTz started = now - Max(pod->uptime, 0) * USECS_PER_SEC;
-	PodStart   *start;
+	PodStart *start;
 
 	if (worker->state != WS_INITIALIZING && worker->state != WS_ACTIVE)
 	{

@@ -18,24 +18,17 @@
 #define SHOWN_VALUE 200
 
 /* What each operator wants, in the words of a reason. */
-static const char *const operator_wants[] =
-{
-	[OP_EQ] = "exactly ",
-	[OP_NE] = "anything but ",
-	[OP_GT] = "more than ",
-	[OP_GTE] = "at least ",
-	[OP_LT] = "less than ",
-	[OP_LTE] = "at most ",
-	[OP_IN] = "one of ",
-	[OP_NIN] = "none of ",
-	[OP_ANY] = "any of ",
+static const char *const operator_wants[] = {
+	[OP_EQ] = "exactly ",	[OP_NE] = "anything but ", [OP_GT] = "more than ",
+	[OP_GTE] = "at least ", [OP_LT] = "less than ",	   [OP_LTE] = "at most ",
+	[OP_IN] = "one of ",	[OP_NIN] = "none of ",	   [OP_ANY] = "any of ",
 	[OP_NOT] = "not ",
 };
 
 typedef struct Matching
 {
-	const char *kind;			/* NULL: of no particular kind */
-	List	  **reasons;		/* NULL: only the verdict is wanted */
+	const char *kind; /* NULL: of no particular kind */
+	List **reasons;	  /* NULL: only the verdict is wanted */
 } Matching;
 
 static bool demand_met(const Matching *m, JsonbValue *have, JsonbValue *want,
@@ -62,8 +55,8 @@ append_shown(StringInfo out, const JsonbValue *value)
  * nothing of that name. Always returns false, the verdict.
  */
 static bool
-mismatch(const Matching *m, const MatchPath *path, const JsonbValue *have,
-		 const char *before, const JsonbValue *want, const char *after)
+mismatch(const Matching *m, const MatchPath *path, const JsonbValue *have, const char *before,
+		 const JsonbValue *want, const char *after)
 {
 	MatchReason *reason;
 	StringInfoData key;
@@ -126,21 +119,21 @@ scalars_equal(const JsonbValue *a, const JsonbValue *b)
 static bool
 contains(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPath *path)
 {
-	Matching	quiet = {m->kind, NULL};
+	Matching quiet = { m->kind, NULL };
 	JsonbIterator *it;
-	JsonbValue	element;
-	bool		found = false;
+	JsonbValue element;
+	bool found = false;
 
 	if (have == NULL)
 		return false;
 	if (!match_is_array(have))
 		return IsAJsonbScalar(want) ? scalars_equal(have, want) :
-			demand_met(&quiet, have, want, path);
+									  demand_met(&quiet, have, want, path);
 
 	it = JsonbIteratorInit(have->val.binary.data);
 	while (!found && match_next_element(&it, &element))
 		found = IsAJsonbScalar(want) ? scalars_equal(&element, want) :
-			demand_met(&quiet, &element, want, path);
+									   demand_met(&quiet, &element, want, path);
 	match_stop_walk(it);
 	return found;
 }
@@ -150,7 +143,7 @@ static bool
 scalar_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPath *path)
 {
 	const char *before = "";
-	bool		met;
+	bool met;
 
 	if (have != NULL && match_is_array(have))
 		return contains(m, have, want, path) ||
@@ -171,8 +164,8 @@ static bool
 array_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPath *path)
 {
 	JsonbIterator *it = JsonbIteratorInit(want->val.binary.data);
-	JsonbValue	element;
-	bool		met = true;
+	JsonbValue element;
+	bool met = true;
 
 	while ((met || m->reasons != NULL) && match_next_element(&it, &element))
 	{
@@ -198,14 +191,14 @@ find_key(const JsonbValue *object, const MatchPath *path, JsonbValue *space)
 static bool
 models_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPath *path)
 {
-	bool		by_kind = have != NULL && match_is_object(have);
-	Matching	quiet = {m->kind, NULL};
+	bool by_kind = have != NULL && match_is_object(have);
+	Matching quiet = { m->kind, NULL };
 	JsonbIterator *it;
-	JsonbValue	key;
-	JsonbValue	value;
-	JsonbValue	models;
-	bool		met;
-	bool		any = false;
+	JsonbValue key;
+	JsonbValue value;
+	JsonbValue models;
+	bool met;
+	bool any = false;
 
 	if (match_is_object(want) && !match_is_operators(want))
 	{
@@ -213,7 +206,7 @@ models_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPat
 		met = true;
 		while ((met || m->reasons != NULL) && match_next_pair(&it, &key, &value))
 		{
-			MatchPath	here = {path, key.val.string.val, key.val.string.len};
+			MatchPath here = { path, key.val.string.val, key.val.string.len };
 
 			met &= demand_met(m, by_kind ? find_key(have, &here, &models) : have, &value, &here);
 		}
@@ -226,7 +219,7 @@ models_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPat
 
 	if (m->kind != NULL)
 	{
-		MatchPath	here = {path, m->kind, strlen(m->kind)};
+		MatchPath here = { path, m->kind, strlen(m->kind) };
 
 		return demand_met(m, find_key(have, &here, &models), want, &here);
 	}
@@ -249,14 +242,14 @@ static bool
 object_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPath *path)
 {
 	JsonbIterator *it = JsonbIteratorInit(want->val.binary.data);
-	JsonbValue	key;
-	JsonbValue	value;
-	bool		met = true;
+	JsonbValue key;
+	JsonbValue value;
+	bool met = true;
 
 	while ((met || m->reasons != NULL) && match_next_pair(&it, &key, &value))
 	{
-		MatchPath	here = {path, key.val.string.val, key.val.string.len};
-		JsonbValue	space;
+		MatchPath here = { path, key.val.string.val, key.val.string.len };
+		JsonbValue space;
 		JsonbValue *found = NULL;
 
 		if (have != NULL)
@@ -275,10 +268,10 @@ static bool
 operator_met(const Matching *m, JsonbValue *have, MatchOperator op, JsonbValue *operand,
 			 const MatchPath *path)
 {
-	Matching	quiet = {m->kind, NULL};
-	bool		met = false;
+	Matching quiet = { m->kind, NULL };
+	bool met = false;
 	JsonbIterator *it;
-	JsonbValue	item;
+	JsonbValue item;
 
 	switch (op)
 	{
@@ -292,10 +285,12 @@ operator_met(const Matching *m, JsonbValue *have, MatchOperator op, JsonbValue *
 		case OP_LTE:
 			if (have != NULL && have->type == jbvNumeric)
 			{
-				int			order = compare_numbers(have, operand);
+				int order = compare_numbers(have, operand);
 
-				met = op == OP_GT ? order > 0 : op == OP_GTE ? order >= 0 :
-					op == OP_LT ? order < 0 : order <= 0;
+				met = op == OP_GT ? order > 0 :
+					op == OP_GTE  ? order >= 0 :
+					op == OP_LT	  ? order < 0 :
+									order <= 0;
 			}
 			break;
 		case OP_IN:
@@ -304,7 +299,7 @@ operator_met(const Matching *m, JsonbValue *have, MatchOperator op, JsonbValue *
 			it = JsonbIteratorInit(operand->val.binary.data);
 			while (!met && match_next_element(&it, &item))
 				met = op == OP_ANY ? demand_met(&quiet, have, &item, path) :
-					contains(m, have, &item, path);
+									 contains(m, have, &item, path);
 			match_stop_walk(it);
 			met = met == (op != OP_NIN);
 			break;
@@ -332,9 +327,9 @@ static bool
 demand_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPath *path)
 {
 	JsonbIterator *it;
-	JsonbValue	key;
-	JsonbValue	operand;
-	bool		met = true;
+	JsonbValue key;
+	JsonbValue operand;
+	bool met = true;
 
 	if (have != NULL && have->type == jbvNull)
 		have = NULL;
@@ -349,8 +344,9 @@ demand_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPat
 	{
 		it = JsonbIteratorInit(want->val.binary.data);
 		while ((met || m->reasons != NULL) && match_next_pair(&it, &key, &operand))
-			met &= operator_met(m, have, match_find_operator(key.val.string.val, key.val.string.len),
-								&operand, path);
+			met &=
+				operator_met(m, have, match_find_operator(key.val.string.val, key.val.string.len),
+							 &operand, path);
 		match_stop_walk(it);
 		return met;
 	}
@@ -373,12 +369,12 @@ demand_met(const Matching *m, JsonbValue *have, JsonbValue *want, const MatchPat
 bool
 match_satisfies(Jsonb *capabilities, Jsonb *requirements, const char *kind, List **reasons)
 {
-	Matching	m = {kind, reasons};
-	JsonbValue	have;
-	JsonbValue	want;
-	JsonbValue	space;
+	Matching m = { kind, reasons };
+	JsonbValue have;
+	JsonbValue want;
+	JsonbValue space;
 	JsonbValue *services;
-	bool		met = true;
+	bool met = true;
 
 	JsonbToJsonbValue(capabilities, &have);
 	JsonbToJsonbValue(requirements, &want);
@@ -386,8 +382,8 @@ match_satisfies(Jsonb *capabilities, Jsonb *requirements, const char *kind, List
 	services = getKeyJsonValueFromContainer(&capabilities->root, "services", 8, &space);
 	if (kind != NULL && services != NULL && services->type != jbvNull)
 	{
-		MatchPath	path = {NULL, "services", 8};
-		JsonbValue	wanted_kind;
+		MatchPath path = { NULL, "services", 8 };
+		JsonbValue wanted_kind;
 
 		wanted_kind.type = jbvString;
 		wanted_kind.val.string.val = unconstify(char *, kind);

@@ -10,16 +10,16 @@
 #include "utils/jsonb.h"
 
 /* What is accepted as capabilities or requirements. */
-#define MATCH_MAX_BYTES		(64 * 1024) /* of the jsonb in its binary form */
-#define MATCH_MAX_DEPTH		16			/* objects and arrays, the outermost counted */
-#define MATCH_MAX_NODES		1000		/* keys and elements together */
-#define MATCH_MAX_DIGITS	100			/* of a number, before and after the point */
+#define MATCH_MAX_BYTES (64 * 1024) /* of the jsonb in its binary form */
+#define MATCH_MAX_DEPTH 16			/* objects and arrays, the outermost counted */
+#define MATCH_MAX_NODES 1000		/* keys and elements together */
+#define MATCH_MAX_DIGITS 100		/* of a number, before and after the point */
 
 /* Why a worker does not do; both strings are palloc'd. */
 typedef struct MatchReason
 {
-	char	   *key;			/* of the requirement: hardware.gpu_memory_gb */
-	char	   *sentence;		/* begins with the key and a colon */
+	char *key;		/* of the requirement: hardware.gpu_memory_gb */
+	char *sentence; /* begins with the key and a colon */
 } MatchReason;
 
 extern char *match_check_requirements(Jsonb *requirements, char **hint);

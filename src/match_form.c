@@ -20,9 +20,9 @@
 
 typedef struct Checking
 {
-	bool		is_requirements;	/* else capabilities, where $ has no meaning */
-	int			nodes;			/* keys and elements seen so far */
-	char	   *hint;			/* palloc'd, with the fault */
+	bool is_requirements; /* else capabilities, where $ has no meaning */
+	int nodes;			  /* keys and elements seen so far */
+	char *hint;			  /* palloc'd, with the fault */
 } Checking;
 
 /* The path as a message names it, palloc'd: "hardware.gpu_memory_gb", or the top level. */
@@ -44,13 +44,13 @@ name_path(const MatchPath *path)
 static bool
 number_fits(Numeric number)
 {
-	Datum		value = NumericGetDatum(number);
-	Datum		limit = DirectFunctionCall3(numeric_in,
-											CStringGetDatum("1e" CppAsString2(MATCH_MAX_DIGITS)),
-											ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	Datum value = NumericGetDatum(number);
+	Datum limit =
+		DirectFunctionCall3(numeric_in, CStringGetDatum("1e" CppAsString2(MATCH_MAX_DIGITS)),
+							ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 
-	return DatumGetBool(DirectFunctionCall2(numeric_lt, DirectFunctionCall1(numeric_abs, value),
-											limit)) &&
+	return DatumGetBool(
+			   DirectFunctionCall2(numeric_lt, DirectFunctionCall1(numeric_abs, value), limit)) &&
 		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, value)) <= MATCH_MAX_DIGITS;
 }
 
@@ -61,16 +61,17 @@ number_fits(Numeric number)
 static const char *
 operand_fault(MatchOperator op, const JsonbValue *operand)
 {
-	bool		of_scalars = op == OP_IN || op == OP_NIN;
+	bool of_scalars = op == OP_IN || op == OP_NIN;
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	item;
+	JsonbValue item;
 
 	switch (op)
 	{
 		case OP_EQ:
 		case OP_NE:
-			return operand->type != jbvNull && IsAJsonbScalar(operand) ? NULL :
+			return operand->type != jbvNull && IsAJsonbScalar(operand) ?
+				NULL :
 				"a string, a number or a boolean";
 		case OP_GT:
 		case OP_GTE:
@@ -106,11 +107,11 @@ check_value(Checking *c, const JsonbValue *value, const MatchPath *path, int dep
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	MatchPath	here = {path, NULL, 0};
+	JsonbValue item;
+	MatchPath here = { path, NULL, 0 };
 	MatchOperator op = OP_UNKNOWN;
-	bool		of_operators;
-	char	   *fault;
+	bool of_operators;
+	char *fault;
 
 	if (value->type == jbvNumeric && !number_fits(value->val.numeric))
 	{
@@ -156,15 +157,16 @@ check_value(Checking *c, const JsonbValue *value, const MatchPath *path, int dep
 
 				initStringInfo(&name);
 				match_append_clipped(&name, here.key, here.len, MATCH_SHOWN_KEY);
-				c->hint = pstrdup("The operators are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, "
-								  "$any, $exists and $not.");
+				c->hint =
+					pstrdup("The operators are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, "
+							"$any, $exists and $not.");
 				return psprintf("unknown operator \"%s\" at %s", name.data, name_path(path));
 			}
 			continue;
 		}
 
-		fault = check_value(c, &item, token == WJB_VALUE && !of_operators ? &here : path,
-							depth + 1);
+		fault =
+			check_value(c, &item, token == WJB_VALUE && !of_operators ? &here : path, depth + 1);
 		if (fault != NULL)
 			return fault;
 		if (of_operators && operand_fault(op, &item) != NULL)
@@ -181,7 +183,7 @@ check_value(Checking *c, const JsonbValue *value, const MatchPath *path, int dep
 static char *
 check_document(Checking *c, Jsonb *document)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	if (!JB_ROOT_IS_OBJECT(document))
 	{
@@ -191,8 +193,8 @@ check_document(Checking *c, Jsonb *document)
 	if (VARSIZE(document) > MATCH_MAX_BYTES)
 	{
 		c->hint = pstrdup("Keep data that no worker or task is matched by elsewhere.");
-		return psprintf("the value takes %d bytes, more than %d",
-						(int) VARSIZE(document), MATCH_MAX_BYTES);
+		return psprintf("the value takes %d bytes, more than %d", (int) VARSIZE(document),
+						MATCH_MAX_BYTES);
 	}
 	JsonbToJsonbValue(document, &value);
 	return check_value(c, &value, NULL, 1);
@@ -205,8 +207,8 @@ check_document(Checking *c, Jsonb *document)
 char *
 match_check_requirements(Jsonb *requirements, char **hint)
 {
-	Checking	c = {true, 0, NULL};
-	char	   *fault = check_document(&c, requirements);
+	Checking c = { true, 0, NULL };
+	char *fault = check_document(&c, requirements);
 
 	*hint = c.hint;
 	return fault;
@@ -216,11 +218,11 @@ match_check_requirements(Jsonb *requirements, char **hint)
 char *
 match_check_capabilities(Jsonb *capabilities, char **hint)
 {
-	Checking	c = {false, 0, NULL};
-	char	   *fault = check_document(&c, capabilities);
-	JsonbValue	space;
+	Checking c = { false, 0, NULL };
+	char *fault = check_document(&c, capabilities);
+	JsonbValue space;
 	JsonbValue *services;
-	bool		fine = true;
+	bool fine = true;
 
 	*hint = c.hint;
 	if (fault != NULL)
@@ -230,7 +232,7 @@ match_check_capabilities(Jsonb *capabilities, char **hint)
 	if (services != NULL && match_is_array(services))
 	{
 		JsonbIterator *it = JsonbIteratorInit(services->val.binary.data);
-		JsonbValue	element;
+		JsonbValue element;
 
 		while (fine && match_next_element(&it, &element))
 			fine = element.type == jbvString;
@@ -263,8 +265,8 @@ raise_fault(const char *argument, const char *fault, const char *hint)
 void
 match_require_requirements(Jsonb *requirements, const char *argument)
 {
-	char	   *hint;
-	char	   *fault = match_check_requirements(requirements, &hint);
+	char *hint;
+	char *fault = match_check_requirements(requirements, &hint);
 
 	raise_fault(argument, fault, hint);
 }
@@ -273,8 +275,8 @@ match_require_requirements(Jsonb *requirements, const char *argument)
 void
 match_require_capabilities(Jsonb *capabilities, const char *argument)
 {
-	char	   *hint;
-	char	   *fault = match_check_capabilities(capabilities, &hint);
+	char *hint;
+	char *fault = match_check_capabilities(capabilities, &hint);
 
 	raise_fault(argument, fault, hint);
 }
@@ -296,10 +298,10 @@ static void
 append_canonical(StringInfo out, const JsonbValue *value, bool is_requirements)
 {
 	JsonbIterator *it;
-	JsonbValue	key;
-	JsonbValue	item;
-	char	  **elements;
-	int			count = 0;
+	JsonbValue key;
+	JsonbValue item;
+	char **elements;
+	int count = 0;
 	const char *separator = "";
 
 	if (value->type != jbvBinary)
@@ -374,7 +376,7 @@ char *
 match_canonical(const char *kind, Jsonb *requirements, const char *isolation)
 {
 	StringInfoData out;
-	JsonbValue	value;
+	JsonbValue value;
 
 	JsonbToJsonbValue(requirements, &value);
 	initStringInfo(&out);
@@ -393,7 +395,7 @@ char *
 match_capabilities_canonical(Jsonb *capabilities)
 {
 	StringInfoData out;
-	JsonbValue	value;
+	JsonbValue value;
 
 	JsonbToJsonbValue(capabilities, &value);
 	initStringInfo(&out);
@@ -409,8 +411,8 @@ int64
 match_shape_id(const char *canonical)
 {
 	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	uint64		id;
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
+	uint64 id;
 
 	if (pg_cryptohash_init(ctx) < 0 ||
 		pg_cryptohash_update(ctx, (const uint8 *) canonical, strlen(canonical)) < 0 ||

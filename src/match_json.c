@@ -14,20 +14,10 @@
 #include "utils/json.h"
 #include "utils/numeric.h"
 
-static const char *const operator_names[] =
-{
-	[OP_EQ] = "$eq",
-	[OP_NE] = "$ne",
-	[OP_GT] = "$gt",
-	[OP_GTE] = "$gte",
-	[OP_LT] = "$lt",
-	[OP_LTE] = "$lte",
-	[OP_IN] = "$in",
-	[OP_NIN] = "$nin",
-	[OP_ALL] = "$all",
-	[OP_ANY] = "$any",
-	[OP_EXISTS] = "$exists",
-	[OP_NOT] = "$not",
+static const char *const operator_names[] = {
+	[OP_EQ] = "$eq",   [OP_NE] = "$ne",	  [OP_GT] = "$gt",		   [OP_GTE] = "$gte",
+	[OP_LT] = "$lt",   [OP_LTE] = "$lte", [OP_IN] = "$in",		   [OP_NIN] = "$nin",
+	[OP_ALL] = "$all", [OP_ANY] = "$any", [OP_EXISTS] = "$exists", [OP_NOT] = "$not",
 };
 
 /*
@@ -100,12 +90,12 @@ bool
 match_is_operators(const JsonbValue *object)
 {
 	JsonbIterator *it = JsonbIteratorInit(object->val.binary.data);
-	JsonbValue	key;
-	bool		result;
+	JsonbValue key;
+	bool result;
 
 	(void) JsonbIteratorNext(&it, &key, true);
-	result = JsonbIteratorNext(&it, &key, true) == WJB_KEY &&
-		key.val.string.len > 0 && key.val.string.val[0] == '$';
+	result = JsonbIteratorNext(&it, &key, true) == WJB_KEY && key.val.string.len > 0 &&
+		key.val.string.val[0] == '$';
 	match_stop_walk(it);
 	return result;
 }
@@ -118,17 +108,18 @@ bool
 match_demands_nothing(const JsonbValue *want)
 {
 	JsonbIterator *it;
-	JsonbValue	key;
-	JsonbValue	value;
-	bool		nothing = true;
+	JsonbValue key;
+	JsonbValue value;
+	bool nothing = true;
 
 	if (want->type != jbvBinary)
 		return want->type == jbvNull;
 	if (match_is_object(want) && match_is_operators(want))
 		return false;
 	it = JsonbIteratorInit(want->val.binary.data);
-	while (nothing && (match_is_array(want) ? match_next_element(&it, &value) :
-					   match_next_pair(&it, &key, &value)))
+	while (nothing &&
+		   (match_is_array(want) ? match_next_element(&it, &value) :
+								   match_next_pair(&it, &key, &value)))
 		nothing = match_demands_nothing(&value);
 	match_stop_walk(it);
 	return nothing;
@@ -159,7 +150,7 @@ match_append_path(StringInfo out, const MatchPath *path)
 void
 match_append_scalar(StringInfo out, const JsonbValue *value)
 {
-	char	   *text;
+	char *text;
 
 	switch (value->type)
 	{

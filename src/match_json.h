@@ -32,8 +32,8 @@ typedef enum MatchOperator
 typedef struct MatchPath
 {
 	const struct MatchPath *parent;
-	const char *key;			/* not terminated */
-	int			len;
+	const char *key; /* not terminated */
+	int len;
 } MatchPath;
 
 static inline bool

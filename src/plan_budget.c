@@ -16,7 +16,7 @@
 static int64_t
 cost_of(int64_t price, int64_t seconds)
 {
-	__int128	cost = ((__int128) price * seconds + SECONDS_PER_HOUR - 1) / SECONDS_PER_HOUR;
+	__int128 cost = ((__int128) price * seconds + SECONDS_PER_HOUR - 1) / SECONDS_PER_HOUR;
 
 	return cost > INT64_MAX ? INT64_MAX : (int64_t) cost;
 }
@@ -32,7 +32,7 @@ plan_budget_committed(const PlanBudget *budget)
 int64_t
 plan_budget_left(const PlanBudget *budget)
 {
-	__int128	left = (__int128) budget->amount - budget->spent - plan_budget_committed(budget);
+	__int128 left = (__int128) budget->amount - budget->spent - plan_budget_committed(budget);
 
 	return left < INT64_MIN ? INT64_MIN : (int64_t) left;
 }
@@ -41,8 +41,8 @@ plan_budget_left(const PlanBudget *budget)
 int
 plan_budget_room(const PlanBudget *budget, int64_t price)
 {
-	int64_t		left = plan_budget_left(budget);
-	int64_t		room;
+	int64_t left = plan_budget_left(budget);
+	int64_t room;
 
 	if (left <= 0 || price <= 0)
 		return 0;

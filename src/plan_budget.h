@@ -12,15 +12,15 @@
 
 typedef struct PlanBudget
 {
-	bool		hard;			/* a create never breaks it; a soft one is told of */
-	int64_t		amount;			/* for the whole window */
-	int64_t		spent;			/* in the window until now */
-	int64_t		rate;			/* of all that bills, may bill, or is announced */
-	int64_t		seconds_left;	/* of the window, rounded up */
+	bool hard;			  /* a create never breaks it; a soft one is told of */
+	int64_t amount;		  /* for the whole window */
+	int64_t spent;		  /* in the window until now */
+	int64_t rate;		  /* of all that bills, may bill, or is announced */
+	int64_t seconds_left; /* of the window, rounded up */
 } PlanBudget;
 
 extern int64_t plan_budget_committed(const PlanBudget *budget);
 extern int64_t plan_budget_left(const PlanBudget *budget);
-extern int	plan_budget_room(const PlanBudget *budget, int64_t price);
+extern int plan_budget_room(const PlanBudget *budget, int64_t price);
 
 #endif

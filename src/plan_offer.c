@@ -37,7 +37,7 @@
 #define MINUTE INT64_C(60000000)
 
 /* Minutes before each canary; the last one stands for all that follow. */
-static const int canary_waits[] = {1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, 60};
+static const int canary_waits[] = { 1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, 60 };
 
 #define N_WAITS ((int) (sizeof(canary_waits) / sizeof(canary_waits[0])))
 
@@ -45,20 +45,16 @@ static const int canary_waits[] = {1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, 60};
 static const struct
 {
 	const char *cause;
-	PlanBlame	blame;
-}			blames[] = {
-	{"spawn_timeout", BLAME_BOOT},
-	{"no_runtime", BLAME_BOOT},
-	{"pod_failed", BLAME_BOOT},
-	{"image", BLAME_BOOT},
-	{"restart_loop", BLAME_WORK},
-	{"never_claimed", BLAME_WORK},
-	{"no_gpu", BLAME_OFFER},
-	{"pod_gone", BLAME_OFFER},
-	{"heartbeat_lost", BLAME_OFFER},
+	PlanBlame blame;
+} blames[] = {
+	{ "spawn_timeout", BLAME_BOOT },   { "no_runtime", BLAME_BOOT },
+	{ "pod_failed", BLAME_BOOT },	   { "image", BLAME_BOOT },
+	{ "restart_loop", BLAME_WORK },	   { "never_claimed", BLAME_WORK },
+	{ "no_gpu", BLAME_OFFER },		   { "pod_gone", BLAME_OFFER },
+	{ "heartbeat_lost", BLAME_OFFER },
 };
 
-static const char *const state_names[] = {"closed", "open", "half_open"};
+static const char *const state_names[] = { "closed", "open", "half_open" };
 
 /* Whom a cause speaks against; one that is not listed: nobody. */
 PlanBlame
@@ -80,8 +76,8 @@ plan_offer_decay(double count, double seconds)
 static int
 compare(const void *a, const void *b)
 {
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
+	double x = *(const double *) a;
+	double y = *(const double *) b;
 
 	return (x > y) - (x < y);
 }
@@ -93,8 +89,8 @@ compare(const void *a, const void *b)
 double
 plan_offer_quantile(const double *values, int n, double share)
 {
-	double		sorted[PLAN_BOOTS];
-	int			place;
+	double sorted[PLAN_BOOTS];
+	int place;
 
 	if (n > PLAN_BOOTS)
 		n = PLAN_BOOTS;
@@ -125,8 +121,8 @@ plan_breaker_threshold(int min_workers)
 {
 	if (min_workers > INT_MAX / FAILURES_PER_MIN)
 		return INT_MAX;
-	return FAILURES_PER_MIN * min_workers > LEAST_FAILURES ? FAILURES_PER_MIN * min_workers
-		: LEAST_FAILURES;
+	return FAILURES_PER_MIN * min_workers > LEAST_FAILURES ? FAILURES_PER_MIN * min_workers :
+															 LEAST_FAILURES;
 }
 
 /*
@@ -138,8 +134,8 @@ bool
 plan_breaker_failed(PlanBreaker *breaker, PlanBlame blame, int64_t worker, int threshold,
 					int64_t lived, int64_t now)
 {
-	int			step;
-	int64_t		wait;
+	int step;
+	int64_t wait;
 
 	breaker->failures += breaker->failures < INT_MAX;
 	breaker->must_work = breaker->must_work || blame == BLAME_WORK;

@@ -30,9 +30,9 @@ better(PlaceMode mode, const PlaceOffer *a, const PlaceOffer *b)
 int
 plan_place(const PlaceInput *input, const char **reason)
 {
-	int			best = -1;
-	bool		backing_off = false;
-	bool		price_unknown = false;
+	int best = -1;
+	bool backing_off = false;
+	bool price_unknown = false;
 
 	for (int i = 0; i < input->n_offers; i++)
 	{
@@ -49,8 +49,8 @@ plan_place(const PlaceInput *input, const char **reason)
 	}
 
 	if (best >= 0)
-		*reason = input->mode == PLACE_CHEAPEST ? "cheapest offer available"
-			: "first offer available in order of preference";
+		*reason = input->mode == PLACE_CHEAPEST ? "cheapest offer available" :
+												  "first offer available in order of preference";
 	else if (input->n_offers == 0)
 		*reason = "the pool has no offers";
 	else if (backing_off)

@@ -40,45 +40,46 @@ typedef struct Plan
 {
 	const PlanInput *in;
 	PlanResult *out;
-	int			booting;		/* spawning and initializing */
-	int			active;
-	int			busy;			/* active, with a lease */
-	int			draining;
-	int			min;			/* min_workers, never above max_workers */
-	int			waiting;		/* tasks that want a worker of this pool */
-	int			lost;			/* declared lost by this plan */
-	int			recalled;		/* taken back from draining by this plan */
-	int			replacement;	/* wanted for a worker that is too old */
-	int			wants;			/* what the policy wants, before any bound */
+	int booting; /* spawning and initializing */
+	int active;
+	int busy; /* active, with a lease */
+	int draining;
+	int min;		 /* min_workers, never above max_workers */
+	int waiting;	 /* tasks that want a worker of this pool */
+	int lost;		 /* declared lost by this plan */
+	int recalled;	 /* taken back from draining by this plan */
+	int replacement; /* wanted for a worker that is too old */
+	int wants;		 /* what the policy wants, before any bound */
 } Plan;
 
 /* Says of a worker without a verdict whether a step may take it. */
-typedef bool (*Eligible) (const Plan *plan, const PlanWorker *worker);
+typedef bool (*Eligible)(const Plan *plan, const PlanWorker *worker);
 
 const PlanOption plan_options[] = {
-	{"tasks_per_worker", "tasks", false, offsetof(PlanPool, tasks_per_worker), 3, 0.001, 1e6,
-	"waiting tasks for each worker above which queue_ratio adds workers"},
-	{"scale_up_multiplier", "factor", false, offsetof(PlanPool, scale_up_multiplier), 1.0, 0.01, 100,
-	"times tasks_per_worker: where queue_ratio begins to add workers"},
-	{"scale_down_multiplier", "factor", false, offsetof(PlanPool, scale_down_multiplier), 0.9, 0.01, 100,
-	"times tasks_per_worker: where queue_ratio begins to want fewer; never above scale_up_multiplier"},
-	{"scale_down_grace", "s", false, offsetof(PlanPool, scale_down_grace), 60, 0, 86400,
-	"least time between two scale-ins"},
-	{"spawning_grace", "s", false, offsetof(PlanPool, spawning_grace), 180, 0, 86400,
-	"least age of a booting pod before it may be cancelled for want of demand"},
-	{"drain_settle", "s", false, offsetof(PlanPool, drain_settle), 5, 0, 3600,
-	"least time in draining, so that a claim that raced the drain is seen"},
-	{"fixed_workers", "workers", true, offsetof(PlanPool, fixed_workers), 0, 0, 100000,
-	"what policy fixed wants"},
-	{"max_create_per_cycle", "workers", true, offsetof(PlanPool, max_create_per_cycle), 0, 0, 100000,
-	"most creates in one evaluation; 0 sets no limit"},
-	{"offers_by_price", "flag", true, offsetof(PlanPool, offers_by_price), 0, 0, 1,
-	"1: the cheapest offer goes first; 0: the preferred one"},
+	{ "tasks_per_worker", "tasks", false, offsetof(PlanPool, tasks_per_worker), 3, 0.001, 1e6,
+	  "waiting tasks for each worker above which queue_ratio adds workers" },
+	{ "scale_up_multiplier", "factor", false, offsetof(PlanPool, scale_up_multiplier), 1.0, 0.01,
+	  100, "times tasks_per_worker: where queue_ratio begins to add workers" },
+	{ "scale_down_multiplier", "factor", false, offsetof(PlanPool, scale_down_multiplier), 0.9,
+	  0.01, 100,
+	  "times tasks_per_worker: where queue_ratio begins to want fewer; never above scale_up_multiplier" },
+	{ "scale_down_grace", "s", false, offsetof(PlanPool, scale_down_grace), 60, 0, 86400,
+	  "least time between two scale-ins" },
+	{ "spawning_grace", "s", false, offsetof(PlanPool, spawning_grace), 180, 0, 86400,
+	  "least age of a booting pod before it may be cancelled for want of demand" },
+	{ "drain_settle", "s", false, offsetof(PlanPool, drain_settle), 5, 0, 3600,
+	  "least time in draining, so that a claim that raced the drain is seen" },
+	{ "fixed_workers", "workers", true, offsetof(PlanPool, fixed_workers), 0, 0, 100000,
+	  "what policy fixed wants" },
+	{ "max_create_per_cycle", "workers", true, offsetof(PlanPool, max_create_per_cycle), 0, 0,
+	  100000, "most creates in one evaluation; 0 sets no limit" },
+	{ "offers_by_price", "flag", true, offsetof(PlanPool, offers_by_price), 0, 0, 1,
+	  "1: the cheapest offer goes first; 0: the preferred one" },
 };
 
-const int	n_plan_options = sizeof(plan_options) / sizeof(plan_options[0]);
+const int n_plan_options = sizeof(plan_options) / sizeof(plan_options[0]);
 
-static const char *const policy_names[] = {"queue_ratio", "one_to_one", "fixed"};
+static const char *const policy_names[] = { "queue_ratio", "one_to_one", "fixed" };
 
 /* The name of a policy, which is also the name of its term. */
 const char *
@@ -104,8 +105,8 @@ plan_policy_parse(const char *name, PlanPolicy *policy)
 static void
 store_option(PlanPool *pool, const PlanOption *option, double value)
 {
-	char	   *place = (char *) pool + option->offset;
-	int			whole = (int) value;
+	char *place = (char *) pool + option->offset;
+	int whole = (int) value;
 
 	if (option->whole)
 		memcpy(place, &whole, sizeof(whole));
@@ -149,15 +150,14 @@ plan_option_set(PlanPool *pool, const char *name, double value)
 }
 
 /* Add a term to the explanation. */
-static void
-term(Plan *plan, const char *name, double value, const char *format,...)
+static void term(Plan *plan, const char *name, double value, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
 static void
-term(Plan *plan, const char *name, double value, const char *format,...)
+term(Plan *plan, const char *name, double value, const char *format, ...)
 {
-	PlanTerm   *new_term = &plan->out->terms[plan->out->n_terms++];
-	va_list		args;
+	PlanTerm *new_term = &plan->out->terms[plan->out->n_terms++];
+	va_list args;
 
 	new_term->name = name;
 	new_term->value = value;
@@ -207,7 +207,7 @@ has_place(const PlanWorker *worker)
 static bool
 is_silent(const Plan *plan, const PlanWorker *worker)
 {
-	double		silence = worker->silence < 0 ? worker->state_age : worker->silence;
+	double silence = worker->silence < 0 ? worker->state_age : worker->silence;
 
 	return (worker->state == WS_ACTIVE || worker->state == WS_DRAINING) &&
 		silence > plan->in->pool.heartbeat_timeout;
@@ -263,14 +263,14 @@ verdict(Plan *plan, int i, PlanActionKind kind, const char *cause)
 static int
 pick(const Plan *plan, Eligible eligible, bool oldest)
 {
-	int			best = -1;
+	int best = -1;
 
 	for (int i = 0; i < plan->in->n_workers; i++)
 	{
 		const PlanWorker *worker = &plan->in->workers[i];
 		const PlanWorker *other = &plan->in->workers[best < 0 ? i : best];
-		bool		younger = worker->age < other->age ||
-			(worker->age == other->age && worker->no > other->no);
+		bool younger =
+			worker->age < other->age || (worker->age == other->age && worker->no > other->no);
 
 		if (plan->out->actions[i].kind == PLAN_KEEP && has_place(worker) &&
 			eligible(plan, worker) && (best < 0 || younger != oldest))
@@ -399,8 +399,8 @@ end_failed(Plan *plan)
 		else if (!has_place(worker))
 			continue;
 		else if (worker->state == WS_INITIALIZING &&
-				 worker->state_age > plan_offer_spawn_timeout(pool->spawn_timeout,
-															  worker->boot_expected))
+				 worker->state_age >
+					 plan_offer_spawn_timeout(pool->spawn_timeout, worker->boot_expected))
 			verdict(plan, i, PLAN_TERMINATE, worker->no_runtime ? "no_runtime" : "spawn_timeout");
 		else if (useless_for(worker) != NULL)
 			verdict(plan, i, PLAN_TERMINATE, useless_for(worker));
@@ -420,13 +420,13 @@ end_failed(Plan *plan)
 static int
 retire_expired(Plan *plan)
 {
-	int			at_once = most(1, plan->active / EXPIRE_SHARE);
-	int			i;
+	int at_once = most(1, plan->active / EXPIRE_SHARE);
+	int i;
 
 	while ((i = pick(plan, is_expired, true)) >= 0 && plan->draining < at_once)
 	{
-		bool		full = plan->active == plan->in->pool.max_workers &&
-			plan->active == plan->out->n_total;
+		bool full =
+			plan->active == plan->in->pool.max_workers && plan->active == plan->out->n_total;
 
 		if (plan->active <= plan->min && !full)
 			return 1;
@@ -443,10 +443,10 @@ static int
 policy_wants(const Plan *plan)
 {
 	const PlanPool *pool = &plan->in->pool;
-	double		up = pool->tasks_per_worker * pool->scale_up_multiplier;
-	double		down = pool->tasks_per_worker * pool->scale_down_multiplier;
-	int			now = capacity(plan);
-	int			wants;
+	double up = pool->tasks_per_worker * pool->scale_up_multiplier;
+	double down = pool->tasks_per_worker * pool->scale_down_multiplier;
+	int now = capacity(plan);
+	int wants;
 
 	if (pool->policy == POLICY_FIXED)
 		return pool->fixed_workers;
@@ -515,7 +515,7 @@ decide_desired(Plan *plan)
 static void
 decide_and_recall(Plan *plan)
 {
-	int			i;
+	int i;
 
 	decide_desired(plan);
 	while (!plan->in->hold && capacity(plan) < plan->out->desired &&
@@ -551,8 +551,8 @@ term_desired(Plan *plan)
 		term(plan, "fixed", plan->wants, "fixed_workers");
 	term(plan, "min_workers", plan->min, "of %d asked for", pool->min_workers);
 	if (pool->policy != POLICY_FIXED)
-		term(plan, "busy_plus_buffer", busy_plus_buffer(plan), "%d busy + idle_buffer %d", plan->busy,
-			 buffer(plan));
+		term(plan, "busy_plus_buffer", busy_plus_buffer(plan), "%d busy + idle_buffer %d",
+			 plan->busy, buffer(plan));
 	if (plan->in->unreadable)
 		term(plan, "unreadable", 1, "the pool's row cannot be read: its fleet stays as it is");
 	if (plan->in->soft_budget != NULL)
@@ -567,8 +567,8 @@ term_desired(Plan *plan)
 static void
 shed_excess(Plan *plan)
 {
-	int			max = plan->in->pool.max_workers;
-	int			i;
+	int max = plan->in->pool.max_workers;
+	int i;
 
 	while (capacity(plan) > max && (i = pick(plan, is_booting, false)) >= 0)
 		verdict(plan, i, PLAN_TERMINATE, "surplus");
@@ -583,7 +583,8 @@ static void
 limit(Plan *plan, const char *name, int room, const char *by, int *creates)
 {
 	if (room != PLAN_NO_LIMIT)
-		term(plan, name, room, "creates allowed%s%s", by != NULL ? " by " : "", by != NULL ? by : "");
+		term(plan, name, room, "creates allowed%s%s", by != NULL ? " by " : "",
+			 by != NULL ? by : "");
 	if (*creates > most(room, 0))
 	{
 		*creates = most(room, 0);
@@ -609,8 +610,8 @@ decide_creates(Plan *plan)
 {
 	const PlanInput *in = plan->in;
 	PlanResult *out = plan->out;
-	int			creates = most(0, out->desired - capacity(plan));
-	int			step = in->pool.max_create_per_cycle;
+	int creates = most(0, out->desired - capacity(plan));
+	int step = in->pool.max_create_per_cycle;
 
 	term(plan, "short", creates, "desired - capacity");
 	gate(plan, "hold", in->hold, &creates);
@@ -637,11 +638,11 @@ static void
 scale_in(Plan *plan)
 {
 	const PlanInput *in = plan->in;
-	int			wanted = least(capacity(plan), add(plan->busy, plan->waiting));
-	int			keep = most(plan->out->desired, wanted);
-	bool		too_soon = in->since_last_scale_in >= 0 &&
-		in->since_last_scale_in < in->pool.scale_down_grace;
-	int			i;
+	int wanted = least(capacity(plan), add(plan->busy, plan->waiting));
+	int keep = most(plan->out->desired, wanted);
+	bool too_soon =
+		in->since_last_scale_in >= 0 && in->since_last_scale_in < in->pool.scale_down_grace;
+	int i;
 
 	term(plan, "keep", keep, "the larger of desired and busy + waiting");
 	term(plan, "scale_down_grace", in->pool.scale_down_grace, "s between scale-ins: %s",
@@ -681,7 +682,7 @@ term_input(Plan *plan)
 {
 	const PlanInput *in = plan->in;
 	const PlanResult *out = plan->out;
-	int			in_doubt = 0;
+	int in_doubt = 0;
 
 	for (int i = 0; i < in->n_workers; i++)
 		in_doubt += has_place(&in->workers[i]) && in->workers[i].create_open;
@@ -689,7 +690,8 @@ term_input(Plan *plan)
 	term(plan, "claimable", in->claimable, "tasks that this pool's workers match");
 	term(plan, "external_idle", in->matching_external, "external workers that could serve them");
 	term(plan, "waiting", plan->waiting, "claimable - external_idle");
-	term(plan, "spawning", out->n_spawning, "%d workers with a create that is not settled", in_doubt);
+	term(plan, "spawning", out->n_spawning, "%d workers with a create that is not settled",
+		 in_doubt);
 	term(plan, "initializing", out->n_initializing, "spawn_timeout %g s", in->pool.spawn_timeout);
 	term(plan, "active", out->n_active, "heartbeat_timeout %g s, max_worker_age %g s",
 		 in->pool.heartbeat_timeout, in->pool.max_worker_age);
@@ -712,7 +714,7 @@ void
 plan_scale(const PlanInput *input, PlanResult *result)
 {
 	PlanAction *actions = result->actions;
-	Plan		plan = {.in = input, .out = result};
+	Plan plan = { .in = input, .out = result };
 
 	memset(result, 0, sizeof(*result));
 	result->actions = actions;

@@ -16,9 +16,8 @@
 
 PG_FUNCTION_INFO_V1(gpu_orch_api_counters);
 
-static const char *const call_names[PROVIDER_CALLS] = {
-	"create", "get", "list", "delete", "catalog", "account", "billing"
-};
+static const char *const call_names[PROVIDER_CALLS] = { "create",  "get",	  "list",	"delete",
+														"catalog", "account", "billing" };
 
 /* A time, null where it is 0. */
 static Datum
@@ -55,8 +54,8 @@ gpu_orch_api_counters(PG_FUNCTION_ARGS)
 	for (int c = 0; c < PROVIDER_CALLS; c++)
 	{
 		const ProviderCall *call = &stats.calls[c];
-		Datum		values[13];
-		bool		nulls[13] = {false};
+		Datum values[13];
+		bool nulls[13] = { false };
 
 		values[0] = CStringGetTextDatum(call_names[c]);
 		values[1] = Int64GetDatum(call->calls);

@@ -31,48 +31,48 @@
 
 typedef struct ShapeKey
 {
-	QueueId		queue;
-	int64		shape;
+	QueueId queue;
+	int64 shape;
 } ShapeKey;
 
 typedef struct ShapeEntry
 {
-	ShapeKey	key;
-	int			index;
+	ShapeKey key;
+	int index;
 } ShapeEntry;
 
 typedef struct ShapeSlot
 {
-	slock_t		mutex;			/* guards the bound and the generation */
-	ShapeKey	key;			/* changes under the lock only */
-	uint64		generation;		/* never reset, so that it tells reuse too */
-	uint64		looked_at;		/* generation at the last look for candidates */
-	QueueKey	least_put;		/* since then */
-	int64		last_tag;
-	uint32		model;
-	ShapeBound	bound;
+	slock_t mutex;		/* guards the bound and the generation */
+	ShapeKey key;		/* changes under the lock only */
+	uint64 generation;	/* never reset, so that it tells reuse too */
+	uint64 looked_at;	/* generation at the last look for candidates */
+	QueueKey least_put; /* since then */
+	int64 last_tag;
+	uint32 model;
+	ShapeBound bound;
 } ShapeSlot;
 
 typedef struct QueueSlot
 {
-	QueueId		queue;			/* database 0: free */
-	bool		known;			/* all of its shapes with work are here */
-	uint64		used_at;
+	QueueId queue; /* database 0: free */
+	bool known;	   /* all of its shapes with work are here */
+	uint64 used_at;
 } QueueSlot;
 
 typedef struct BoundState
 {
-	LWLock	   *lock;			/* exclusive to give a place to a shape or a queue */
-	uint64		clock;			/* counts uses, to find what was not used for long */
-	QueueSlot	queues[MAX_QUEUES];
-	int			n_shapes;		/* places ever used */
-	int			hand;			/* where the last search for a free place ended */
-	ShapeSlot	shapes[FLEXIBLE_ARRAY_MEMBER];
+	LWLock *lock; /* exclusive to give a place to a shape or a queue */
+	uint64 clock; /* counts uses, to find what was not used for long */
+	QueueSlot queues[MAX_QUEUES];
+	int n_shapes; /* places ever used */
+	int hand;	  /* where the last search for a free place ended */
+	ShapeSlot shapes[FLEXIBLE_ARRAY_MEMBER];
 } BoundState;
 
 static BoundState *state = NULL;
 static HTAB *table = NULL;
-static void (*on_reuse) (int index) = NULL;
+static void (*on_reuse)(int index) = NULL;
 
 static Size
 array_size(void)
@@ -84,16 +84,15 @@ array_size(void)
 Size
 queue_bound_size(void)
 {
-	return add_size(MAXALIGN(array_size()),
-					hash_estimate_size(guc_max_shapes, sizeof(ShapeEntry)));
+	return add_size(MAXALIGN(array_size()), hash_estimate_size(guc_max_shapes, sizeof(ShapeEntry)));
 }
 
 /* Set up or attach to shared memory; under AddinShmemInitLock. */
 void
 queue_bound_startup(LWLock *lock)
 {
-	HASHCTL		control = {0};
-	bool		found;
+	HASHCTL control = { 0 };
+	bool found;
 
 	state = ShmemInitStruct("gpu_orch bounds", array_size(), &found);
 	if (!found)
@@ -111,7 +110,7 @@ queue_bound_startup(LWLock *lock)
 
 /* Have a function called, under the exclusive lock, when a place changes its shape. */
 void
-queue_bound_reused(void (*callback) (int index))
+queue_bound_reused(void (*callback)(int index))
 {
 	on_reuse = callback;
 }
@@ -136,7 +135,7 @@ find_queue(QueueId queue)
 bool
 queue_bound_known(QueueId queue)
 {
-	QueueSlot  *slot = find_queue(queue);
+	QueueSlot *slot = find_queue(queue);
 
 	return slot != NULL && slot->known;
 }
@@ -145,7 +144,7 @@ queue_bound_known(QueueId queue)
 bool
 queue_bound_is_known(QueueId queue)
 {
-	bool		known;
+	bool known;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	known = queue_bound_known(queue);
@@ -157,7 +156,7 @@ queue_bound_is_known(QueueId queue)
 static QueueSlot *
 enter_queue(QueueId queue)
 {
-	QueueSlot  *slot = find_queue(queue);
+	QueueSlot *slot = find_queue(queue);
 
 	if (slot == NULL)
 	{
@@ -185,7 +184,7 @@ queue_bound_set_known(QueueId queue)
 static int
 find_shape(QueueId queue, int64 shape)
 {
-	ShapeKey	key = {queue, shape};
+	ShapeKey key = { queue, shape };
 	ShapeEntry *entry = hash_search(table, &key, HASH_FIND, NULL);
 
 	return entry ? entry->index : -1;
@@ -199,8 +198,8 @@ free_place(void)
 		return state->n_shapes;
 	for (int i = 0; i < guc_max_shapes; i++)
 	{
-		int			index = (state->hand + i) % guc_max_shapes;
-		ShapeSlot  *slot = &state->shapes[index];
+		int index = (state->hand + i) % guc_max_shapes;
+		ShapeSlot *slot = &state->shapes[index];
 
 		if (!slot->bound.work || find_queue(slot->key.queue) == NULL)
 		{
@@ -215,10 +214,10 @@ free_place(void)
 static int
 enter_shape(QueueId queue, int64 shape)
 {
-	ShapeKey	key = {queue, shape};
-	int			index = find_shape(queue, shape);
-	ShapeSlot  *slot;
-	bool		found;
+	ShapeKey key = { queue, shape };
+	int index = find_shape(queue, shape);
+	ShapeSlot *slot;
+	bool found;
 
 	if (index >= 0)
 		return index;
@@ -253,8 +252,8 @@ enter_shape(QueueId queue, int64 shape)
 bool
 queue_bound_lower(QueueId queue, int64 shape, const QueueKey *key)
 {
-	int			index;
-	ShapeSlot  *slot;
+	int index;
+	ShapeSlot *slot;
 	ShapeBound *bound;
 
 	LWLockAcquire(state->lock, LW_SHARED);
@@ -293,7 +292,7 @@ queue_bound_lower(QueueId queue, int64 shape, const QueueKey *key)
 bool
 queue_bound_room(QueueId queue, int64 shape)
 {
-	bool		room;
+	bool room;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	room = state->n_shapes < guc_max_shapes || find_shape(queue, shape) >= 0;
@@ -316,7 +315,7 @@ queue_bound_count(void)
 static void
 view_slot(int index, ShapeView *view, bool for_raise)
 {
-	ShapeSlot  *slot = &state->shapes[index];
+	ShapeSlot *slot = &state->shapes[index];
 
 	view->index = index;
 	view->shape = slot->key.shape;
@@ -340,7 +339,7 @@ view_slot(int index, ShapeView *view, bool for_raise)
 bool
 queue_bound_look(int index, QueueId queue, ShapeView *view)
 {
-	ShapeSlot  *slot = &state->shapes[index];
+	ShapeSlot *slot = &state->shapes[index];
 
 	if (!slot->bound.work || !same_queue(slot->key.queue, queue))
 		return false;
@@ -355,7 +354,7 @@ queue_bound_look(int index, QueueId queue, ShapeView *view)
 bool
 queue_bound_look_at(int index, QueueId queue, ShapeView *view)
 {
-	bool		more;
+	bool more;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	more = index < state->n_shapes;
@@ -369,7 +368,7 @@ queue_bound_look_at(int index, QueueId queue, ShapeView *view)
 bool
 queue_bound_find(QueueId queue, int64 shape, ShapeView *view)
 {
-	int			index;
+	int index;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	index = find_shape(queue, shape);
@@ -388,14 +387,14 @@ queue_bound_find(QueueId queue, int64 shape, ShapeView *view)
 void
 queue_bound_raise(const ShapeView *view, const ShapeBound *seen)
 {
-	ShapeSlot  *slot = &state->shapes[view->index];
+	ShapeSlot *slot = &state->shapes[view->index];
 
 	SpinLockAcquire(&slot->mutex);
 	if (slot->generation == view->generation)
 		slot->bound = *seen;
 	else if (slot->looked_at == view->generation)
 	{
-		QueueKey	put = slot->least_put;
+		QueueKey put = slot->least_put;
 
 		slot->bound = *seen;
 		slot->bound.work = true;
@@ -413,13 +412,13 @@ queue_bound_raise(const ShapeView *view, const ShapeBound *seen)
 void
 queue_bound_claimed(QueueId queue, int64 shape, int64 tag)
 {
-	int			index;
+	int index;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	index = find_shape(queue, shape);
 	if (index >= 0)
 	{
-		ShapeSlot  *slot = &state->shapes[index];
+		ShapeSlot *slot = &state->shapes[index];
 
 		SpinLockAcquire(&slot->mutex);
 		slot->last_tag = tag;

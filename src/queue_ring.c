@@ -34,53 +34,53 @@
 
 typedef struct RingKey
 {
-	QueueId		queue;
-	int64		capset;
+	QueueId queue;
+	int64 capset;
 } RingKey;
 
 typedef struct RingSlot
 {
-	RingKey		key;			/* changes under the lock and both of the below */
-	LWLock	   *fill_lock;		/* held by the one that looks into the index */
+	RingKey key;	   /* changes under the lock and both of the below */
+	LWLock *fill_lock; /* held by the one that looks into the index */
 	pg_atomic_uint64 used_at;
 
-	slock_t		mutex;			/* guards what follows */
-	bool		stale;
-	bool		empty;			/* nothing was claimable at the last look */
-	QueueKey	last;			/* what comes before it disturbs */
-	QueueKey	put_meanwhile;	/* the first key that was put since the last fill began */
-	int			want;			/* entries that the next fill should find */
-	int			filled;			/* entries that the last fill found */
-	int			missed;			/* of those, whose rows were gone */
-	int			first;
-	int			n;
-	int			n_passed;		/* of what was left when the last fill began */
-	RingEntry	passed[MAX_LOCALITY_WINDOW];
-	RingEntry	entries[RING_SIZE];
+	slock_t mutex; /* guards what follows */
+	bool stale;
+	bool empty;				/* nothing was claimable at the last look */
+	QueueKey last;			/* what comes before it disturbs */
+	QueueKey put_meanwhile; /* the first key that was put since the last fill began */
+	int want;				/* entries that the next fill should find */
+	int filled;				/* entries that the last fill found */
+	int missed;				/* of those, whose rows were gone */
+	int first;
+	int n;
+	int n_passed; /* of what was left when the last fill began */
+	RingEntry passed[MAX_LOCALITY_WINDOW];
+	RingEntry entries[RING_SIZE];
 } RingSlot;
 
 /* A prepared transaction that put or took rows, from this key on. */
 typedef struct Prepared
 {
 	TransactionId xid;
-	QueueId		queue;
-	QueueKey	first;
+	QueueId queue;
+	QueueKey first;
 } Prepared;
 
 typedef struct RingState
 {
-	LWLock	   *lock;			/* queue_bound's: places, and verdicts */
-	int			n_rings;
+	LWLock *lock; /* queue_bound's: places, and verdicts */
+	int n_rings;
 	pg_atomic_uint64 clock;
 	pg_atomic_uint64 warm[WARM_WORKERS];
-	slock_t		prepared_mutex; /* guards what follows */
-	int			n_prepared;
-	Prepared	prepared[MAX_PREPARED];
+	slock_t prepared_mutex; /* guards what follows */
+	int n_prepared;
+	Prepared prepared[MAX_PREPARED];
 } RingState;
 
 static RingState *state = NULL;
 static RingSlot *rings = NULL;
-static uint8 *verdicts = NULL;	/* two bits for each ring and shape */
+static uint8 *verdicts = NULL; /* two bits for each ring and shape */
 
 static Size
 verdict_bytes(void)
@@ -98,7 +98,7 @@ rings_size(void)
 Size
 queue_ring_size(void)
 {
-	Size		size = add_size(MAXALIGN(sizeof(RingState)), MAXALIGN(rings_size()));
+	Size size = add_size(MAXALIGN(sizeof(RingState)), MAXALIGN(rings_size()));
 
 	return add_size(size, MAXALIGN(mul_size(guc_max_capability_sets, verdict_bytes())));
 }
@@ -115,7 +115,7 @@ forget_shape(int index)
 void
 queue_ring_startup(LWLock *lock, LWLockPadded *fill_locks)
 {
-	bool		found;
+	bool found;
 
 	state = ShmemInitStruct("gpu_orch rings", queue_ring_size(), &found);
 	rings = (RingSlot *) ((char *) state + MAXALIGN(sizeof(RingState)));
@@ -161,9 +161,9 @@ lookup(Ring *ring)
 static void
 find_place(Ring *ring)
 {
-	bool		found;
-	int			index = 0;
-	RingSlot   *slot;
+	bool found;
+	int index = 0;
+	RingSlot *slot;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	found = lookup(ring);
@@ -208,7 +208,7 @@ queue_ring_watch(QueueId queue, const QueueKey *first, TransactionId xid)
 {
 	SpinLockAcquire(&state->prepared_mutex);
 	if (state->n_prepared < MAX_PREPARED)
-		state->prepared[state->n_prepared++] = (Prepared) {xid, queue, *first};
+		state->prepared[state->n_prepared++] = (Prepared){ xid, queue, *first };
 	SpinLockRelease(&state->prepared_mutex);
 }
 
@@ -216,8 +216,8 @@ queue_ring_watch(QueueId queue, const QueueKey *first, TransactionId xid)
 static void
 look_at_prepared(void)
 {
-	Prepared	prepared[MAX_PREPARED];
-	int			n;
+	Prepared prepared[MAX_PREPARED];
+	int n;
 
 	SpinLockAcquire(&state->prepared_mutex);
 	n = state->n_prepared;
@@ -245,14 +245,14 @@ look_at_prepared(void)
 static int
 choose(RingSlot *slot, uint32 model)
 {
-	RingEntry  *first = &slot->entries[slot->first];
+	RingEntry *first = &slot->entries[slot->first];
 
 	if (model == 0 || guc_locality_window == 0 || first->model == model ||
 		first->passed >= guc_locality_window)
 		return 0;
 	for (int i = 1; i < slot->n && i < guc_locality_window; i++)
 	{
-		RingEntry  *entry = &slot->entries[slot->first + i];
+		RingEntry *entry = &slot->entries[slot->first + i];
 
 		if (entry->key.rank != first->key.rank)
 			return 0;
@@ -286,8 +286,8 @@ next_want(const RingSlot *slot)
 RingAnswer
 queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 {
-	RingAnswer	answer = RING_FILL;
-	RingSlot   *slot;
+	RingAnswer answer = RING_FILL;
+	RingSlot *slot;
 
 	if (state->n_prepared > 0)
 		look_at_prepared();
@@ -299,7 +299,7 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 		ring->index = -1;
 	else if (!slot->stale && slot->n > 0)
 	{
-		int			chosen = choose(slot, model);
+		int chosen = choose(slot, model);
 
 		*entry = slot->entries[slot->first + chosen];
 		for (int i = chosen; i > 0; i--)
@@ -322,7 +322,7 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 void
 queue_ring_missed(Ring *ring)
 {
-	RingSlot   *slot = &rings[ring->index];
+	RingSlot *slot = &rings[ring->index];
 
 	SpinLockAcquire(&slot->mutex);
 	slot->missed++;
@@ -337,8 +337,8 @@ queue_ring_missed(Ring *ring)
 bool
 queue_ring_begin_fill(Ring *ring, int *want)
 {
-	RingSlot   *slot;
-	bool		ours;
+	RingSlot *slot;
+	bool ours;
 
 	if (ring->index < 0)
 		find_place(ring);
@@ -375,7 +375,7 @@ queue_ring_begin_fill(Ring *ring, int *want)
 static void
 remember_passed(RingSlot *slot)
 {
-	int			at = 0;
+	int at = 0;
 
 	for (int i = 0; i < slot->n && at < slot->n_passed; i++)
 	{
@@ -394,7 +394,7 @@ remember_passed(RingSlot *slot)
 void
 queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool settled)
 {
-	RingSlot   *slot = &rings[ring->filling];
+	RingSlot *slot = &rings[ring->filling];
 
 	Assert(n <= RING_SIZE);
 	SpinLockAcquire(&slot->mutex);
@@ -416,7 +416,7 @@ queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool 
 void
 queue_ring_abandon_fill(Ring *ring)
 {
-	RingSlot   *slot = &rings[ring->filling];
+	RingSlot *slot = &rings[ring->filling];
 
 	SpinLockAcquire(&slot->mutex);
 	slot->stale = true;
@@ -433,9 +433,9 @@ queue_ring_abandon_fill(Ring *ring)
 int
 queue_ring_candidates(Ring *ring, ShapeView **views, int64 **unknown, int *n_unknown)
 {
-	int			n = 0;
-	int			max;
-	uint8	   *bits;
+	int n = 0;
+	int max;
+	uint8 *bits;
 
 	*n_unknown = 0;
 	if (ring->index < 0)
@@ -450,7 +450,7 @@ queue_ring_candidates(Ring *ring, ShapeView **views, int64 **unknown, int *n_unk
 	bits = verdicts + ring->index * verdict_bytes();
 	for (int i = 0; i < queue_bound_count() && i < max; i++)
 	{
-		Verdict		verdict = (bits[i / 4] >> (i % 4 * 2)) & 3;
+		Verdict verdict = (bits[i / 4] >> (i % 4 * 2)) & 3;
 
 		if (verdict == VERDICT_NO || !queue_bound_look(i, ring->queue, &(*views)[n]))
 			continue;
@@ -474,15 +474,15 @@ queue_ring_candidates(Ring *ring, ShapeView **views, int64 **unknown, int *n_unk
 void
 queue_ring_set_verdict(Ring *ring, int64 shape, bool matches, uint32 model)
 {
-	ShapeView	view;
+	ShapeView view;
 
 	if (ring->index < 0 || !queue_bound_find(ring->queue, shape, &view))
 		return;
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	if (is_ring(&rings[ring->index], ring) && queue_bound_is(view.index, ring->queue, shape))
 	{
-		uint8	   *bits = verdicts + ring->index * verdict_bytes() + view.index / 4;
-		int			shift = view.index % 4 * 2;
+		uint8 *bits = verdicts + ring->index * verdict_bytes() + view.index / 4;
+		int shift = view.index % 4 * 2;
 
 		*bits = (*bits & ~(3 << shift)) | ((matches ? VERDICT_YES : VERDICT_NO) << shift);
 		queue_bound_set_model(view.index, model);
@@ -494,13 +494,13 @@ queue_ring_set_verdict(Ring *ring, int64 shape, bool matches, uint32 model)
 void
 queue_ring_disturb(QueueId queue, const QueueKey *key)
 {
-	int			n;
+	int n;
 
 	LWLockAcquire(state->lock, LW_SHARED);
 	n = state->n_rings;
 	for (int i = 0; i < n; i++)
 	{
-		RingSlot   *slot = &rings[i];
+		RingSlot *slot = &rings[i];
 
 		if (slot->key.queue.database != queue.database || slot->key.queue.file != queue.file)
 			continue;
@@ -518,7 +518,7 @@ queue_ring_disturb(QueueId queue, const QueueKey *key)
 uint32
 queue_ring_warm_model(int64 worker)
 {
-	uint64		warm = pg_atomic_read_u64(&state->warm[worker % WARM_WORKERS]);
+	uint64 warm = pg_atomic_read_u64(&state->warm[worker % WARM_WORKERS]);
 
 	return warm >> 32 == (uint32) worker ? (uint32) warm : 0;
 }

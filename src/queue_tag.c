@@ -32,21 +32,21 @@
 
 typedef struct TenantKey
 {
-	QueueId		queue;
-	int32		tenant;
+	QueueId queue;
+	int32 tenant;
 } TenantKey;
 
 typedef struct TenantEntry
 {
-	TenantKey	key;
-	int64		last;			/* its last tag */
-	int64		owed;			/* service beyond what its tags stand for; may be negative */
-	int64		cost;			/* of one task, a moving average */
+	TenantKey key;
+	int64 last; /* its last tag */
+	int64 owed; /* service beyond what its tags stand for; may be negative */
+	int64 cost; /* of one task, a moving average */
 } TenantEntry;
 
 typedef struct TagState
 {
-	LWLock	   *lock;
+	LWLock *lock;
 } TagState;
 
 static TagState *state = NULL;
@@ -64,8 +64,8 @@ queue_tag_size(void)
 void
 queue_tag_startup(LWLock *lock)
 {
-	HASHCTL		control = {0};
-	bool		found;
+	HASHCTL control = { 0 };
+	bool found;
 
 	state = ShmemInitStruct("gpu_orch tags", sizeof(TagState), &found);
 	state->lock = lock;
@@ -84,8 +84,8 @@ forget_one(void)
 {
 	HASH_SEQ_STATUS scan;
 	TenantEntry *entry;
-	TenantKey	least = {0};
-	int64		last = PG_INT64_MAX;
+	TenantKey least = { 0 };
+	int64 last = PG_INT64_MAX;
 
 	hash_seq_init(&scan, tenants);
 	while ((entry = hash_seq_search(&scan)) != NULL)
@@ -101,7 +101,7 @@ forget_one(void)
 static TenantEntry *
 tenant_entry(QueueId queue, int32 tenant)
 {
-	TenantKey	key = {queue, tenant};
+	TenantKey key = { queue, tenant };
 	TenantEntry *entry = hash_search(tenants, &key, HASH_FIND, NULL);
 
 	if (entry != NULL)
@@ -122,10 +122,10 @@ int64
 queue_tag_next(QueueId queue, int64 shape, int32 tenant, double weight)
 {
 	TenantEntry *entry;
-	ShapeView	view;
-	int64		virtual_time;
-	int64		earliest;
-	bool		waits = queue_bound_find(queue, shape, &view) && view.bound.work;
+	ShapeView view;
+	int64 virtual_time;
+	int64 earliest;
+	bool waits = queue_bound_find(queue, shape, &view) && view.bound.work;
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	virtual_time = tenant_entry(queue, QUEUE_VIRTUAL_TIME)->last;

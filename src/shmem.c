@@ -55,7 +55,7 @@ static void
 startup(void)
 {
 	LWLockPadded *locks;
-	bool		found;
+	bool found;
 
 	if (previous_startup_hook)
 		previous_startup_hook();

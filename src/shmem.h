@@ -15,9 +15,9 @@
 #define SHMEM_TEXT 256
 
 /* What a commit may ask of the leader; see wake.h. */
-#define WAKE_DECIDE 1			/* look again: something changed */
-#define WAKE_NOTIFY 2			/* work became claimable: tell the listeners */
-#define WAKE_ADMIT 4			/* what waits may be released */
+#define WAKE_DECIDE 1 /* look again: something changed */
+#define WAKE_NOTIFY 2 /* work became claimable: tell the listeners */
+#define WAKE_ADMIT 4  /* what waits may be released */
 
 /* Flags that have waiting tasks looked at, and the listeners told. */
 #define ADMIT_FLAGS (WAKE_ADMIT | WAKE_NOTIFY)
@@ -25,55 +25,55 @@
 /* Counters of one cycle, in the words of run_cycle(). */
 typedef struct CycleSummary
 {
-	int64		queued;
-	int64		spawning;
-	int64		initializing;
-	int64		active;
-	int64		idle;
-	int64		busy;
-	int64		draining;
-	int64		terminating;
-	int64		total;
-	int64		desired;
-	int64		workers_promoted;
-	int64		workers_failed;
-	int64		workers_spawned;
-	int64		workers_terminated;
-	int64		tasks_reset;
+	int64 queued;
+	int64 spawning;
+	int64 initializing;
+	int64 active;
+	int64 idle;
+	int64 busy;
+	int64 draining;
+	int64 terminating;
+	int64 total;
+	int64 desired;
+	int64 workers_promoted;
+	int64 workers_failed;
+	int64 workers_spawned;
+	int64 workers_terminated;
+	int64 tasks_reset;
 } CycleSummary;
 
 /* What the last complete reconcile saw. */
 typedef struct ReconcileSummary
 {
-	int64		pods;			/* pods of ours that the provider showed */
-	int64		foreign;		/* pods of the account that are not ours */
-	int64		adopted;
-	int64		orphans;		/* pods of ours without a row that wants them */
-	int64		missing;		/* rows whose pod was not shown */
+	int64 pods;	   /* pods of ours that the provider showed */
+	int64 foreign; /* pods of the account that are not ours */
+	int64 adopted;
+	int64 orphans; /* pods of ours without a row that wants them */
+	int64 missing; /* rows whose pod was not shown */
 } ReconcileSummary;
 
 typedef struct ShmemState
 {
-	LWLock	   *lock;			/* guards the fields below it, not the atomics */
+	LWLock *lock; /* guards the fields below it, not the atomics */
 
 	/* the leader: who it is and how it does */
-	int			leader_pid;		/* 0: none */
+	int leader_pid;				/* 0: none */
 	struct Latch *leader_latch; /* of leader_pid's PGPROC; never a private latch */
 	TimestampTz leader_started;
 	TimestampTz last_tick;
-	TimestampTz grace_since;	/* silence of workers before this proves nothing */
+	TimestampTz grace_since; /* silence of workers before this proves nothing */
 	TimestampTz last_error_at;
-	int			failed_starts;	/* consecutive, slept off before connecting */
-	int64		leader_memory;	/* bytes in its memory contexts after the last tick */
-	char		leader_doing[SHMEM_TEXT];
-	char		last_error[SHMEM_TEXT];
+	int failed_starts;	 /* consecutive, slept off before connecting */
+	int64 leader_memory; /* bytes in its memory contexts after the last tick */
+	char leader_doing[SHMEM_TEXT];
+	char last_error[SHMEM_TEXT];
 
 	/* the provider, as the leader sees it */
-	bool		api_ok;
-	bool		first_look_done;
+	bool api_ok;
+	bool first_look_done;
 	TimestampTz api_last_success;
-	TimestampTz api_retry_at;	/* when all that waits will have been tried again */
-	char		api_error[SHMEM_TEXT];
+	TimestampTz api_retry_at; /* when all that waits will have been tried again */
+	char api_error[SHMEM_TEXT];
 	TimestampTz last_reconcile;
 	ProviderStats provider;
 
@@ -81,20 +81,20 @@ typedef struct ShmemState
 	ReconcileSummary reconcile;
 
 	/* requests of run_cycle() and reconcile_now(): asked for, and answered up to */
-	uint64		cycle_asked;
-	uint64		cycle_done;
-	bool		cycle_failed;	/* a step of the newest answered cycle did */
-	uint64		reconcile_asked;
-	uint64		reconcile_done;
-	bool		reconcile_failed;	/* the newest answered reconcile could not be completed */
+	uint64 cycle_asked;
+	uint64 cycle_done;
+	bool cycle_failed; /* a step of the newest answered cycle did */
+	uint64 reconcile_asked;
+	uint64 reconcile_done;
+	bool reconcile_failed; /* the newest answered reconcile could not be completed */
 	ConditionVariable answered;
 
 	pg_atomic_uint32 wake_flags;	/* WAKE_* not yet taken by the leader */
 	pg_atomic_uint64 clock_offset;	/* microseconds, two's complement */
-	pg_atomic_uint64 clock_stepped;	/* that part of it in which no time passed */
+	pg_atomic_uint64 clock_stepped; /* that part of it in which no time passed */
 	pg_atomic_uint64 ticks;
-	pg_atomic_uint64 tasks_reset;	/* leases ended by loss or deadline, ever */
-	ClaimStats	claims;
+	pg_atomic_uint64 tasks_reset; /* leases ended by loss or deadline, ever */
+	ClaimStats claims;
 } ShmemState;
 
 extern void shmem_init_hooks(void);

@@ -72,18 +72,19 @@ spi_arg_jsonb(SpiArgs *args, Jsonb *value)
 void
 spi_arg_text_array(SpiArgs *args, char *const *texts, int n)
 {
-	Datum	   *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+	Datum *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
 
 	for (int i = 0; i < n; i++)
 		items[i] = CStringGetTextDatum(texts[i]);
-	spi_arg(args, PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)), false);
+	spi_arg(args, PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)),
+			false);
 }
 
 /* Add an array of n numbers of eight bytes, or of times: type says which. */
 void
 spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type)
 {
-	Datum	   *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+	Datum *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
 
 	for (int i = 0; i < n; i++)
 		items[i] = Int64GetDatum(numbers[i]);
@@ -96,7 +97,7 @@ spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type)
 #define PINNED_PATH "pg_catalog, pg_temp"
 
 /* The level of settings under which spi_begin() pinned the search_path; 0: it did not. */
-static int	pin_level = 0;
+static int pin_level = 0;
 
 /*
  * Begin a function that does not pin its search_path by SET, since that costs more
@@ -124,7 +125,7 @@ spi_begin(void)
 {
 	if (strcmp(namespace_search_path, PINNED_PATH) != 0)
 	{
-		int			level = NewGUCNestLevel();
+		int level = NewGUCNestLevel();
 
 		if (pin_level == 0)
 			pin_level = level;
@@ -145,12 +146,12 @@ spi_end(void)
 static uint64
 execute(SpiQuery *query, SpiArgs *args, bool read_only, long limit)
 {
-	int			rc;
+	int rc;
 
 	Assert((args ? args->n : 0) == query->nargs);
 	if (query->plan == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(query->sql, query->nargs, query->types);
+		SPIPlanPtr plan = SPI_prepare(query->sql, query->nargs, query->types);
 
 		if (plan == NULL)
 			elog(ERROR, "gpu_orch: could not prepare \"%s\": %s", query->sql,
@@ -188,7 +189,7 @@ spi_read(SpiQuery *query, SpiArgs *args, long limit)
 void
 spi_run_one(SpiQuery *query, SpiArgs *args, const char *what)
 {
-	uint64		rows = execute(query, args, false, 0);
+	uint64 rows = execute(query, args, false, 0);
 
 	if (rows != 1)
 		elog(ERROR, "gpu_orch: %s changed " UINT64_FORMAT " rows instead of one", what, rows);
@@ -205,7 +206,7 @@ spi_datum(uint64 row, int column, bool *isnull)
 bool
 spi_null(uint64 row, int column)
 {
-	bool		isnull;
+	bool isnull;
 
 	(void) spi_datum(row, column, &isnull);
 	return isnull;
@@ -215,8 +216,8 @@ spi_null(uint64 row, int column)
 int64
 spi_int8(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 
 	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT8OID);
 	return isnull ? 0 : DatumGetInt64(value);
@@ -226,8 +227,8 @@ spi_int8(uint64 row, int column)
 int32
 spi_int4(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 
 	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT4OID);
 	return isnull ? 0 : DatumGetInt32(value);
@@ -237,8 +238,8 @@ spi_int4(uint64 row, int column)
 bool
 spi_bool(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 
 	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == BOOLOID);
 	return isnull ? false : DatumGetBool(value);
@@ -248,8 +249,8 @@ spi_bool(uint64 row, int column)
 TimestampTz
 spi_time(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 
 	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == TIMESTAMPTZOID);
 	return isnull ? 0 : DatumGetTimestampTz(value);
@@ -262,8 +263,8 @@ spi_time(uint64 row, int column)
 char *
 spi_text(uint64 row, int column)
 {
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
-	char	   *copy;
+	char *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+	char *copy;
 
 	if (value == NULL)
 		return NULL;

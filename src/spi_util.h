@@ -19,20 +19,23 @@
 typedef struct SpiQuery
 {
 	const char *sql;
-	int			nargs;
-	Oid			types[SPI_MAX_ARGS];
-	SPIPlanPtr	plan;
+	int nargs;
+	Oid types[SPI_MAX_ARGS];
+	SPIPlanPtr plan;
 } SpiQuery;
 
 /* The arguments of one execution. */
 typedef struct SpiArgs
 {
-	int			n;
-	Datum		values[SPI_MAX_ARGS];
-	char		nulls[SPI_MAX_ARGS + 1];
+	int n;
+	Datum values[SPI_MAX_ARGS];
+	char nulls[SPI_MAX_ARGS + 1];
 } SpiArgs;
 
-#define SPI_ARGS_INIT {0}
+#define SPI_ARGS_INIT \
+	{ \
+		0 \
+	}
 
 extern void spi_arg(SpiArgs *args, Datum value, bool isnull);
 extern void spi_arg_text(SpiArgs *args, const char *value);

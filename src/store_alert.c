@@ -21,26 +21,26 @@ store_alert(const char *name, const char *subject, const char *detail, Timestamp
 {
 	static SpiQuery read = {
 		"SELECT detail FROM gpu_orch.alert WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
-		2, {TEXTOID, TEXTOID}
+		2,
+		{ TEXTOID, TEXTOID }
 	};
-	static SpiQuery clear = {
-		"UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
-		" WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
-		3, {TEXTOID, TEXTOID, TIMESTAMPTZOID}
-	};
-	static SpiQuery change = {
-		"UPDATE gpu_orch.alert SET detail = $3"
-		" WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
-		3, {TEXTOID, TEXTOID, TEXTOID}
-	};
+	static SpiQuery clear = { "UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
+							  " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
+							  3,
+							  { TEXTOID, TEXTOID, TIMESTAMPTZOID } };
+	static SpiQuery change = { "UPDATE gpu_orch.alert SET detail = $3"
+							   " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
+							   3,
+							   { TEXTOID, TEXTOID, TEXTOID } };
 	static SpiQuery raise = {
 		"INSERT INTO gpu_orch.alert (name, subject, detail, raised_at)"
 		" SELECT r.name, $2, $3, $4 FROM gpu_orch.alert_rule r WHERE r.name = $1"
 		" ON CONFLICT DO NOTHING",
-		4, {TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+		4,
+		{ TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		open;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool open;
 
 	spi_begin();
 	spi_arg_text(&args, name);
@@ -73,10 +73,10 @@ static int
 list_subjects(const char *name, char ***subjects)
 {
 	static SpiQuery query = {
-		"SELECT subject FROM gpu_orch.alert WHERE name = $1 AND cleared_at IS NULL", 1, {TEXTOID}
+		"SELECT subject FROM gpu_orch.alert WHERE name = $1 AND cleared_at IS NULL", 1, { TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
 
 	spi_begin();
 	spi_arg_text(&args, name);
@@ -92,14 +92,14 @@ list_subjects(const char *name, char ***subjects)
 void
 store_alert_all(const char *name, const AlertCase *cases, int n, TimestampTz now)
 {
-	char	  **subjects;
-	int			n_open = list_subjects(name, &subjects);
+	char **subjects;
+	int n_open = list_subjects(name, &subjects);
 
 	for (int i = 0; i < n; i++)
 		store_alert(name, cases[i].subject, cases[i].detail, now);
 	for (int i = 0; i < n_open; i++)
 	{
-		bool		holds = false;
+		bool holds = false;
 
 		for (int c = 0; c < n; c++)
 			holds = holds || strcmp(cases[c].subject, subjects[i]) == 0;

@@ -47,13 +47,12 @@ store_bill_write(char *const *pod_ids, const TimestampTz *hours, const int64 *am
 		" GROUP BY r.pod_id, r.hour"
 		" ON CONFLICT (pod_id, hour) DO UPDATE SET amount_micros = excluded.amount_micros,"
 		" read_at = excluded.read_at WHERE b.amount_micros <> excluded.amount_micros",
-		4, {TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID}
+		4,
+		{ TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID }
 	};
-	static SpiQuery forget = {
-		"DELETE FROM gpu_orch.bill WHERE hour < $1", 1, {TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	SpiArgs		forget_args = SPI_ARGS_INIT;
+	static SpiQuery forget = { "DELETE FROM gpu_orch.bill WHERE hour < $1", 1, { TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs forget_args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text_array(&args, pod_ids, n);
@@ -78,14 +77,15 @@ store_bill_watch(TimestampTz now)
 		"  FROM gpu_orch.spend WHERE pod_id IS NOT NULL AND started_at < $2"
 		"  AND (ended_at IS NULL OR ended_at > $1)),"
 		" to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-		2, {TIMESTAMPTZOID, TIMESTAMPTZOID}
+		2,
+		{ TIMESTAMPTZOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz day = complete_day(now);
-	char	   *detail = NULL;
-	int64		billed;
-	int64		counted;
-	int64		apart;
+	char *detail = NULL;
+	int64 billed;
+	int64 counted;
+	int64 apart;
 
 	spi_begin();
 	spi_arg_time(&args, day);
@@ -114,10 +114,11 @@ store_bill_unexpected(char ***pod_ids, int limit, TimestampTz now)
 		" (SELECT 1 FROM gpu_orch.spend s WHERE s.pod_id = b.pod_id"
 		"  AND (s.ended_at IS NULL OR s.ended_at > b.hour))"
 		" GROUP BY b.pod_id ORDER BY min(b.hour), b.pod_id LIMIT $2",
-		2, {TIMESTAMPTZOID, INT8OID}
+		2,
+		{ TIMESTAMPTZOID, INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
 
 	spi_begin();
 	spi_arg_time(&args, complete_day(now));
@@ -136,9 +137,10 @@ store_bill_looked(const char *pod_id, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.bill SET looked_at = $2 WHERE pod_id = $1 AND looked_at IS NULL AND hour <= $2",
-		2, {TEXTOID, TIMESTAMPTZOID}
+		2,
+		{ TEXTOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, pod_id);
@@ -154,10 +156,11 @@ store_bill_past(const char *pod_id, BillPast *past)
 	static SpiQuery query = {
 		"SELECT pool, price_micros, ended_at FROM gpu_orch.spend WHERE pod_id = $1"
 		" ORDER BY ended_at DESC NULLS FIRST, id DESC LIMIT 1",
-		1, {TEXTOID}
+		1,
+		{ TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_text(&args, pod_id);

@@ -39,17 +39,17 @@ read_breaker(PlanBreaker *breaker)
 static bool
 load(const char *image, bool lock, PlanBreaker *breaker)
 {
-	static SpiQuery plain = {
-		"SELECT " BREAKER_COLUMNS " FROM gpu_orch.image_breaker b WHERE b.image = $1",
-		1, {TEXTOID}
-	};
-	static SpiQuery locking = {
-		"SELECT " BREAKER_COLUMNS " FROM gpu_orch.image_breaker b WHERE b.image = $1"
-		" FOR NO KEY UPDATE OF b",
-		1, {TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	static SpiQuery plain = { "SELECT " BREAKER_COLUMNS
+							  " FROM gpu_orch.image_breaker b WHERE b.image = $1",
+							  1,
+							  { TEXTOID } };
+	static SpiQuery locking = { "SELECT " BREAKER_COLUMNS
+								" FROM gpu_orch.image_breaker b WHERE b.image = $1"
+								" FOR NO KEY UPDATE OF b",
+								1,
+								{ TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	memset(breaker, 0, sizeof(*breaker));
 	spi_begin();
@@ -72,10 +72,11 @@ save(const char *image, const PlanBreaker *breaker, const char *cause, Timestamp
 		" ON CONFLICT (image) DO UPDATE SET state = $2, failures = $3, must_work = $4, canaries = $5,"
 		" last_cause = $6, opened_at = CASE WHEN $2 <> 'closed' THEN coalesce(b.opened_at, $9) END,"
 		" retry_at = $7, canary = $8",
-		9, {TEXTOID, TEXTOID, INT4OID, BOOLOID, INT4OID, TEXTOID, TIMESTAMPTZOID, INT8OID,
-			TIMESTAMPTZOID}
+		9,
+		{ TEXTOID, TEXTOID, INT4OID, BOOLOID, INT4OID, TEXTOID, TIMESTAMPTZOID, INT8OID,
+		  TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, image);
@@ -122,9 +123,10 @@ store_breaker_send_canary(const char *image, int64 worker)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.image_breaker SET state = 'half_open', canary = $2 WHERE image = $1",
-		2, {TEXTOID, INT8OID}
+		2,
+		{ TEXTOID, INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, image);
@@ -154,10 +156,10 @@ store_breaker_failed(const char *image, const char *cause, int64 worker, int min
 void
 store_breaker_worked(const char *image, bool claimed)
 {
-	static SpiQuery query = {
-		"DELETE FROM gpu_orch.image_breaker WHERE image = $1", 1, {TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "DELETE FROM gpu_orch.image_breaker WHERE image = $1",
+							  1,
+							  { TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 	PlanBreaker breaker;
 
 	if (!load(image, true, &breaker) || !plan_breaker_worked(&breaker, claimed))
@@ -175,9 +177,10 @@ store_breaker_retry(int32 pool, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.image_breaker b SET retry_at = least(b.retry_at, $2), canaries = 0"
 		" FROM gpu_orch.pool p WHERE p.id = $1 AND b.image = p.image AND b.state <> 'closed'",
-		2, {INT4OID, TIMESTAMPTZOID}
+		2,
+		{ INT4OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -193,7 +196,8 @@ forget_unused(void)
 	static SpiQuery query = {
 		"DELETE FROM gpu_orch.image_breaker b WHERE NOT EXISTS (SELECT 1 FROM gpu_orch.pool p"
 		" WHERE p.image = b.image AND p.dropped_at IS NULL)",
-		0, {0}
+		0,
+		{ 0 }
 	};
 
 	spi_begin();
@@ -210,12 +214,14 @@ store_breaker_watch(TimestampTz now)
 		" pg_catalog.format('%s pods failed in a row, the last one as %s; the next one is tried at %s', b.failures,"
 		"        b.last_cause, b.retry_at) END"
 		" FROM gpu_orch.image_breaker b FULL JOIN (SELECT x.subject FROM gpu_orch.alert x"
-		"   WHERE x.name = '" ALERT_IMAGE_BROKEN "' AND x.cleared_at IS NULL) a ON a.subject = b.image",
-		0, {0}
+		"   WHERE x.name = '" ALERT_IMAGE_BROKEN
+		"' AND x.cleared_at IS NULL) a ON a.subject = b.image",
+		0,
+		{ 0 }
 	};
-	char	  **images;
-	char	  **details;
-	int			n;
+	char **images;
+	char **details;
+	int n;
 
 	forget_unused();
 	spi_begin();

@@ -8,7 +8,7 @@
 #include "plan_offer.h"
 #include "spi_util.h"
 
-extern int	store_breaker_room(const char *image, TimestampTz now);
+extern int store_breaker_room(const char *image, TimestampTz now);
 extern bool store_breaker_admits(const char *image, bool *canary, TimestampTz now);
 extern void store_breaker_send_canary(const char *image, int64 worker);
 extern bool store_breaker_failed(const char *image, const char *cause, int64 worker,

@@ -27,16 +27,17 @@ store_budget_list(BudgetRow **budgets)
 		" b.rate_micros, ceil(extract(epoch FROM b.ends_at - b.at))::bigint"
 		" FROM gpu_orch.budget_state b LEFT JOIN gpu_orch.pool p ON p.id = b.pool"
 		" ORDER BY b.pool, b.per, b.hard",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	n = (int) spi_read(&query, NULL, 0);
 	*budgets = SPI_palloc((n + 1) * sizeof(BudgetRow));
 	for (int i = 0; i < n; i++)
 	{
-		BudgetRow  *budget = &(*budgets)[i];
+		BudgetRow *budget = &(*budgets)[i];
 
 		budget->pool = spi_int4(i, 1);
 		budget->name = spi_text(i, 2);
@@ -59,9 +60,10 @@ store_budget_set(int32 pool, const char *per, bool hard, Datum amount, Timestamp
 		"INSERT INTO gpu_orch.budget (pool, per, hard, amount_micros, set_at)"
 		" VALUES ($1, $2, $3, ($4 * 1000000)::bigint, $5) ON CONFLICT (pool, per, hard)"
 		" DO UPDATE SET amount_micros = excluded.amount_micros, set_at = excluded.set_at",
-		5, {INT4OID, TEXTOID, BOOLOID, NUMERICOID, TIMESTAMPTZOID}
+		5,
+		{ INT4OID, TEXTOID, BOOLOID, NUMERICOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg(&args, Int32GetDatum(pool), pool == 0);
@@ -79,10 +81,11 @@ store_budget_remove(int32 pool, const char *per, bool hard)
 {
 	static SpiQuery query = {
 		"DELETE FROM gpu_orch.budget WHERE pool IS NOT DISTINCT FROM $1 AND per = $2 AND hard = $3",
-		3, {INT4OID, TEXTOID, BOOLOID}
+		3,
+		{ INT4OID, TEXTOID, BOOLOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		removed;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool removed;
 
 	spi_begin();
 	spi_arg(&args, Int32GetDatum(pool), pool == 0);
@@ -100,8 +103,8 @@ store_budget_remove(int32 pool, const char *per, bool hard)
 const char *
 store_budget_broken(int32 pool)
 {
-	BudgetRow  *budgets;
-	int			n = store_budget_list(&budgets);
+	BudgetRow *budgets;
+	int n = store_budget_list(&budgets);
 
 	for (int i = 0; i < n; i++)
 		if ((budgets[i].pool == 0 || budgets[i].pool == pool) && budgets[i].plan.hard &&

@@ -29,9 +29,8 @@
 #include "utils/snapmgr.h"
 
 /* The tables without which a pod is not known any more, or not ended. */
-static const char *const guarded[] = {
-	"worker", "worker_profile", "cloud_op", "spend", "pool", "installation", NULL
-};
+static const char *const guarded[] = { "worker", "worker_profile", "cloud_op", "spend",
+									   "pool",	 "installation",   NULL };
 
 static object_access_hook_type previous_hook = NULL;
 
@@ -39,9 +38,9 @@ static object_access_hook_type previous_hook = NULL;
 static bool
 holds(TupleTableSlot *row, AttrNumber column, const char *const *values)
 {
-	bool		isnull;
-	Datum		value;
-	char	   *found;
+	bool isnull;
+	Datum value;
+	char *found;
 
 	if (column == InvalidAttrNumber)
 		return false;
@@ -61,16 +60,16 @@ holds(TupleTableSlot *row, AttrNumber column, const char *const *values)
  */
 static int64
 count_rows(Oid namespace, const char *table, const char *is_column, const char *const *is,
-		   const char *not_column, const char *const *not)
+		   const char *not_column, const char *const * not )
 {
-	Oid			oid = get_relname_relid(table, namespace);
-	Relation	rel;
-	AttrNumber	is_number;
-	AttrNumber	not_number;
+	Oid oid = get_relname_relid(table, namespace);
+	Relation rel;
+	AttrNumber is_number;
+	AttrNumber not_number;
 	TableScanDesc scan;
 	TupleTableSlot *row;
-	Snapshot	snapshot;
-	int64		n = 0;
+	Snapshot snapshot;
+	int64 n = 0;
 
 	if (!OidIsValid(oid) || get_rel_relkind(oid) != RELKIND_RELATION)
 		return 0;
@@ -84,7 +83,7 @@ count_rows(Oid namespace, const char *table, const char *is_column, const char *
 	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (holds(row, is_number, is) && (not == NULL || !holds(row, not_number, not)))
+		if (holds(row, is_number, is) && (not == NULL || !holds(row, not_number, not )))
 			n++;
 	}
 	table_endscan(scan);
@@ -98,30 +97,33 @@ count_rows(Oid namespace, const char *table, const char *is_column, const char *
 static void
 refuse_if_needed(Oid namespace)
 {
-	static const char *const cloud[] = {"cloud", NULL};
-	static const char *const terminated[] = {"terminated", NULL};
-	static const char *const open[] = {"planned", "sent", "unknown", NULL};
-	int64		workers = count_rows(namespace, "worker", "origin", cloud, "state", terminated);
-	int64		ops = count_rows(namespace, "cloud_op", "state", open, NULL, NULL);
+	static const char *const cloud[] = { "cloud", NULL };
+	static const char *const terminated[] = { "terminated", NULL };
+	static const char *const open[] = { "planned", "sent", "unknown", NULL };
+	int64 workers = count_rows(namespace, "worker", "origin", cloud, "state", terminated);
+	int64 ops = count_rows(namespace, "cloud_op", "state", open, NULL, NULL);
 
 	if (workers == 0 && ops == 0)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-			 errmsg("gpu_orch cannot be dropped while it has pods"),
-			 errdetail(INT64_FORMAT " cloud workers are not terminated, and " INT64_FORMAT
-					   " calls to the provider are not settled.", workers, ops),
-			 errhint("Call gpu_orch.kill_fleet() and wait until the workers are terminated. Where the "
-					 "leader cannot do that, or this is a copy: SET gpu_orch.allow_drop = on, drop, and "
-					 "end what is left with the program gpu-orch-sweep.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+		 errmsg("gpu_orch cannot be dropped while it has pods"),
+		 errdetail(INT64_FORMAT " cloud workers are not terminated, and " INT64_FORMAT
+								" calls to the provider are not settled.",
+				   workers, ops),
+		 errhint(
+			 "Call gpu_orch.kill_fleet() and wait until the workers are terminated. Where the "
+			 "leader cannot do that, or this is a copy: SET gpu_orch.allow_drop = on, drop, and "
+			 "end what is left with the program gpu-orch-sweep.")));
 }
 
 /* Whether a relation is one of the guarded tables of an extension that is there. */
 static bool
 is_guarded(Oid relation, Oid *namespace)
 {
-	char	   *name;
-	char	   *schema;
+	char *name;
+	char *schema;
 
 	if (get_rel_relkind(relation) != RELKIND_RELATION)
 		return false;
@@ -139,7 +141,7 @@ is_guarded(Oid relation, Oid *namespace)
 static void
 on_object_access(ObjectAccessType access, Oid class, Oid object, int sub_object, void *arg)
 {
-	Oid			namespace;
+	Oid namespace;
 
 	if (previous_hook != NULL)
 		previous_hook(access, class, object, sub_object, arg);

@@ -17,7 +17,7 @@ Jsonb *
 store_detail(const char *key, const char *value)
 {
 	JsonbParseState *state = NULL;
-	JsonbValue	item;
+	JsonbValue item;
 
 	if (value == NULL)
 		return NULL;
@@ -40,9 +40,10 @@ add_event(const char *kind, const char *subject, int64 worker, const WorkerRule 
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.event (at, kind, subject, worker, rule, from_state, to_state, actor,"
 		" detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}'))",
-		9, {TIMESTAMPTZOID, TEXTOID, TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID}
+		9,
+		{ TIMESTAMPTZOID, TEXTOID, TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_time(&args, now);
@@ -84,7 +85,7 @@ store_event_added(const char *kind, const char *subject, int64 worker, WorkerSta
 static void
 push_text(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, text);
@@ -102,7 +103,7 @@ terms_of(const PlanResult *plan)
 	for (int i = 0; i < plan->n_terms; i++)
 	{
 		const PlanTerm *term = &plan->terms[i];
-		JsonbValue	value;
+		JsonbValue value;
 
 		pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 		push_text(&state, WJB_KEY, "term");
@@ -136,17 +137,19 @@ store_decision(int32 pool, const char *policy, const PlanResult *plan, int ended
 {
 	static SpiQuery last = {
 		"SELECT desired, bound_by FROM gpu_orch.decision WHERE pool = $1 ORDER BY id DESC LIMIT 1",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
 	static SpiQuery add = {
 		"INSERT INTO gpu_orch.decision (pool, at, policy, desired, created, ended, bound_by, terms) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
-		8, {INT4OID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID, INT4OID, TEXTOID, JSONBOID}
+		8,
+		{ INT4OID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID, INT4OID, TEXTOID, JSONBOID }
 	};
-	SpiArgs		pool_arg = SPI_ARGS_INIT;
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		id = 0;
-	bool		same;
+	SpiArgs pool_arg = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 id = 0;
+	bool same;
 
 	spi_begin();
 	spi_arg_int4(&pool_arg, pool);

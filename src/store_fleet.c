@@ -38,23 +38,21 @@ seconds_since(TimestampTz then, TimestampTz now)
 static PlanWorker
 plan_worker(const WorkerInfo *worker, TimestampTz now)
 {
-	PlanWorker	plan = {
-		.no = worker->no,
-		.state = worker->state,
-		.origin = worker->origin,
-		.held = (int) worker->held,
-		.age = seconds_since(worker->created_at, now),
-		.state_age = seconds_since(worker->state_since, now),
-		.silence = seconds_since(worker->last_heartbeat, now),
-		.create_open = worker->create_open,
-		.recallable = worker->recallable,
-		.boot_expected = worker->boot_expected,
-		.booted_in = worker->booted_in,
-		.no_runtime = worker->no_runtime,
-		.claimed = worker->claimed,
-		.registrations = worker->registrations,
-		.passed_over = seconds_since(worker->passed_since, now)
-	};
+	PlanWorker plan = { .no = worker->no,
+						.state = worker->state,
+						.origin = worker->origin,
+						.held = (int) worker->held,
+						.age = seconds_since(worker->created_at, now),
+						.state_age = seconds_since(worker->state_since, now),
+						.silence = seconds_since(worker->last_heartbeat, now),
+						.create_open = worker->create_open,
+						.recallable = worker->recallable,
+						.boot_expected = worker->boot_expected,
+						.booted_in = worker->booted_in,
+						.no_runtime = worker->no_runtime,
+						.claimed = worker->claimed,
+						.registrations = worker->registrations,
+						.passed_over = seconds_since(worker->passed_since, now) };
 
 	plan.idle = seconds_since(Max(worker->busy_at, worker->state_since), now);
 	return plan;
@@ -64,7 +62,7 @@ plan_worker(const WorkerInfo *worker, TimestampTz now)
 static int
 live_workers(const PlanInput *input)
 {
-	int			live = 0;
+	int live = 0;
 
 	for (int i = 0; i < input->n_workers; i++)
 		live += input->workers[i].origin == WO_CLOUD;
@@ -79,22 +77,22 @@ static void
 assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 {
 	ShapeCount *counts;
-	int			n = store_queue_count(&counts, COUNT_LIMIT);
-	bool	   *counted = palloc0((n_workers + 1) * sizeof(bool));
+	int n = store_queue_count(&counts, COUNT_LIMIT);
+	bool *counted = palloc0((n_workers + 1) * sizeof(bool));
 
 	for (int i = 0; i < n; i++)
 	{
-		FleetPool  *taker = NULL;
-		char	   *kind;
-		Jsonb	   *requirements;
+		FleetPool *taker = NULL;
+		char *kind;
+		Jsonb *requirements;
 
 		fleet->summary.queued += counts[i].count;
 		if (!store_shape_load(counts[i].shape, &kind, &requirements))
 			continue;
 		for (int p = 0; p < fleet->n_pools; p++)
 		{
-			FleetPool  *pool = &fleet->pools[p];
-			bool		full = pool->row.unreadable != NULL ||
+			FleetPool *pool = &fleet->pools[p];
+			bool full = pool->row.unreadable != NULL ||
 				live_workers(&pool->input) >= pool->row.plan.max_workers;
 
 			if (pool->row.dropped || pool->row.plan.max_workers == 0 ||
@@ -135,9 +133,9 @@ counts_in(const BudgetRow *budget, const PoolRow *pool)
 static void
 fill_budgets(FleetPool *pool, const BudgetRow *budgets, int n_budgets)
 {
-	OfferRow   *offers;
-	int64		price = 0;
-	int			n = store_offer_list(pool->row.id, &offers);
+	OfferRow *offers;
+	int64 price = 0;
+	int n = store_offer_list(pool->row.id, &offers);
 
 	for (int i = 0; i < n; i++)
 		price = Max(price, offers[i].price_micros);
@@ -145,7 +143,7 @@ fill_budgets(FleetPool *pool, const BudgetRow *budgets, int n_budgets)
 	for (int i = 0; i < n_budgets; i++)
 	{
 		const BudgetRow *budget = &budgets[i];
-		int			room;
+		int room;
 
 		if (!counts_in(budget, &pool->row))
 			continue;
@@ -182,24 +180,24 @@ add_status(CycleSummary *summary, const PlanResult *plan)
 static int
 rate_left(TimestampTz now)
 {
-	return (int) Max((int64) 0, guc_spawn_rate_limit -
-					 store_op_creates_since(now - USECS_PER_MINUTE));
+	return (int) Max((int64) 0,
+					 guc_spawn_rate_limit - store_op_creates_since(now - USECS_PER_MINUTE));
 }
 
 /* Note the pools and workers whose rows make no sense. */
 static void
 note_unreadable(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 {
-	AlertCase  *next = palloc((fleet->n_pools + n_workers + 1) * sizeof(AlertCase));
+	AlertCase *next = palloc((fleet->n_pools + n_workers + 1) * sizeof(AlertCase));
 
 	fleet->unreadable = next;
 	for (int p = 0; p < fleet->n_pools; p++)
 		if (fleet->pools[p].row.unreadable != NULL)
-			*next++ = (AlertCase) {fleet->pools[p].row.name, fleet->pools[p].row.unreadable};
+			*next++ = (AlertCase){ fleet->pools[p].row.name, fleet->pools[p].row.unreadable };
 	for (int w = 0; w < n_workers; w++)
 		if (workers[w].unreadable != NULL)
-			*next++ = (AlertCase) {psprintf("worker %s", workers[w].id),
-				psprintf("its state \"%s\" is none", workers[w].unreadable)};
+			*next++ = (AlertCase){ psprintf("worker %s", workers[w].id),
+								   psprintf("its state \"%s\" is none", workers[w].unreadable) };
 	fleet->n_unreadable = next - fleet->unreadable;
 }
 
@@ -210,8 +208,8 @@ note_unreadable(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 static int
 lost_room(const PlanInput *input, bool grace)
 {
-	int			speaking = 0;
-	int			room;
+	int speaking = 0;
+	int room;
 
 	if (grace)
 		return 0;
@@ -231,22 +229,21 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 {
 	ShmemState *shared = shmem_state();
 	WorkerInfo *workers;
-	PoolRow    *pools;
+	PoolRow *pools;
 	PlanWorker *external;
-	BudgetRow  *budgets;
-	int			n_budgets;
-	int			n_workers;
-	int			rate_room;
-	bool		grace;
-	bool		first_look_done;
+	BudgetRow *budgets;
+	int n_budgets;
+	int n_workers;
+	int rate_room;
+	bool grace;
+	bool first_look_done;
 
 	memset(fleet, 0, sizeof(FleetPlan));
 	if (!store_installation_read(&fleet->installation))
 		return false;
 	LWLockAcquire(shared->lock, LW_SHARED);
 	first_look_done = shared->first_look_done;
-	grace = now - shared->grace_since <
-		GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000;
+	grace = now - shared->grace_since < GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000;
 	LWLockRelease(shared->lock);
 	rate_room = rate_left(now);
 	n_budgets = store_budget_list(&budgets);
@@ -256,7 +253,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	fleet->pools = palloc0((fleet->n_pools + 1) * sizeof(FleetPool));
 	for (int p = 0; p < fleet->n_pools; p++)
 	{
-		FleetPool  *pool = &fleet->pools[p];
+		FleetPool *pool = &fleet->pools[p];
 		PlanWorker *own = palloc((n_workers + 1) * sizeof(PlanWorker));
 
 		pool->row = pools[p];
@@ -304,7 +301,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	assign_demand(fleet, workers, n_workers);
 	for (int p = 0; p < fleet->n_pools; p++)
 	{
-		FleetPool  *pool = &fleet->pools[p];
+		FleetPool *pool = &fleet->pools[p];
 
 		pool->plan.actions = palloc((n_workers + 1) * sizeof(PlanAction));
 		pool->input.rate_room = rate_room;
@@ -326,8 +323,8 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 static const char *
 budget_against(const PoolRow *pool, int64 price)
 {
-	BudgetRow  *budgets;
-	int			n = store_budget_list(&budgets);
+	BudgetRow *budgets;
+	int n = store_budget_list(&budgets);
 
 	for (int i = 0; i < n; i++)
 		if (counts_in(&budgets[i], pool) && budgets[i].plan.hard &&
@@ -344,15 +341,14 @@ budget_against(const PoolRow *pool, int64 price)
 static OfferRow *
 choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 {
-	OfferRow   *offers;
+	OfferRow *offers;
 	PlaceOffer *places;
-	PlaceInput	place = {.mode = pool->plan.offers_by_price ? PLACE_CHEAPEST : PLACE_PREFERENCE,
-		.max_price_micros = pool->max_price_micros
-	};
-	OfferRow   *chosen;
+	PlaceInput place = { .mode = pool->plan.offers_by_price ? PLACE_CHEAPEST : PLACE_PREFERENCE,
+						 .max_price_micros = pool->max_price_micros };
+	OfferRow *chosen;
 	const char *budget;
-	int			n = store_offer_list(pool->id, &offers);
-	int			best;
+	int n = store_offer_list(pool->id, &offers);
+	int best;
 
 	places = palloc((n + 1) * sizeof(PlaceOffer));
 	for (int i = 0; i < n; i++)
@@ -399,12 +395,12 @@ const char *
 store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 decision,
 				   const char **refused, TimestampTz now)
 {
-	OfferRow   *chosen = choose_offer(pool, refused, now);
-	char		random[TOKEN_LENGTH + 1];
-	char	   *id;
-	int64		worker;
-	int64		price;
-	bool		canary;
+	OfferRow *chosen = choose_offer(pool, refused, now);
+	char random[TOKEN_LENGTH + 1];
+	char *id;
+	int64 worker;
+	int64 price;
+	bool canary;
 
 	if (chosen == NULL)
 		return NULL;
@@ -423,8 +419,7 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
 	INJECT("intent.worker");
-	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center,
-						 chosen->price_micros);
+	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center, chosen->price_micros);
 	store_offer_expect(worker, pool->image, chosen);
 	if (canary)
 		store_breaker_send_canary(pool->image, worker);
@@ -439,8 +434,8 @@ store_fleet_watch(const FleetPlan *fleet, TimestampTz now)
 {
 	StringInfoData hard;
 	StringInfoData soft;
-	BudgetRow  *budgets;
-	int			n = store_budget_list(&budgets);
+	BudgetRow *budgets;
+	int n = store_budget_list(&budgets);
 
 	initStringInfo(&hard);
 	initStringInfo(&soft);

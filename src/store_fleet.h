@@ -16,21 +16,21 @@
 /* One pool with what it was planned from. */
 typedef struct FleetPool
 {
-	PoolRow		row;
-	PlanInput	input;
-	PlanResult	plan;
+	PoolRow row;
+	PlanInput input;
+	PlanResult plan;
 } FleetPool;
 
 typedef struct FleetPlan
 {
 	Installation installation;
-	FleetPool  *pools;
-	int			n_pools;
-	PlanInput	external;		/* workers without a pool of ours */
-	PlanResult	external_plan;
-	AlertCase  *unreadable;		/* pools and workers whose rows make no sense */
-	int			n_unreadable;
-	CycleSummary summary;		/* status and, where planned, actions */
+	FleetPool *pools;
+	int n_pools;
+	PlanInput external; /* workers without a pool of ours */
+	PlanResult external_plan;
+	AlertCase *unreadable; /* pools and workers whose rows make no sense */
+	int n_unreadable;
+	CycleSummary summary; /* status and, where planned, actions */
 } FleetPlan;
 
 extern bool store_fleet_plan(FleetPlan *fleet, TimestampTz now);

@@ -24,9 +24,10 @@ store_foreign_listed(const ForeignPods *pods, TimestampTz now)
 		" status = excluded.status, price_micros = excluded.price_micros"
 		" WHERE (f.name, f.gpu_type, f.status, f.price_micros) IS DISTINCT FROM"
 		"  (excluded.name, excluded.gpu_type, excluded.status, excluded.price_micros)",
-		6, {TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID}
+		6,
+		{ TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text_array(&args, pods->ids, pods->n);

@@ -13,12 +13,12 @@
 /* What is shown of them, by column; what is not known is "", or no price above 0. */
 typedef struct ForeignPods
 {
-	int			n;
-	char	   *ids[FOREIGN_KEPT];
-	char	   *names[FOREIGN_KEPT];
-	char	   *gpu_types[FOREIGN_KEPT];
-	char	   *statuses[FOREIGN_KEPT];
-	int64		prices[FOREIGN_KEPT];
+	int n;
+	char *ids[FOREIGN_KEPT];
+	char *names[FOREIGN_KEPT];
+	char *gpu_types[FOREIGN_KEPT];
+	char *statuses[FOREIGN_KEPT];
+	int64 prices[FOREIGN_KEPT];
 } ForeignPods;
 
 extern void store_foreign_listed(const ForeignPods *pods, TimestampTz now);

@@ -41,10 +41,8 @@ read_row(Installation *installation)
 bool
 store_installation_read(Installation *installation)
 {
-	static SpiQuery query = {
-		"SELECT " ROW_COLUMNS " FROM gpu_orch.installation", 0, {0}
-	};
-	bool		found;
+	static SpiQuery query = { "SELECT " ROW_COLUMNS " FROM gpu_orch.installation", 0, { 0 } };
+	bool found;
 
 	spi_begin();
 	found = spi_read(&query, NULL, 1) == 1;
@@ -63,9 +61,9 @@ bool
 store_installation_share(Installation *installation)
 {
 	static SpiQuery query = {
-		"SELECT " ROW_COLUMNS " FROM gpu_orch.installation FOR SHARE SKIP LOCKED", 0, {0}
+		"SELECT " ROW_COLUMNS " FROM gpu_orch.installation FOR SHARE SKIP LOCKED", 0, { 0 }
 	};
-	bool		found;
+	bool found;
 
 	spi_begin();
 	found = spi_run(&query, NULL) == 1;
@@ -80,7 +78,9 @@ static void
 read_incarnation(Incarnation *was)
 {
 	static SpiQuery query = {
-		"SELECT system_identifier, database::bigint, timeline, site, host FROM gpu_orch.installation", 0, {0}
+		"SELECT system_identifier, database::bigint, timeline, site, host FROM gpu_orch.installation",
+		0,
+		{ 0 }
 	};
 
 	spi_begin();
@@ -100,9 +100,10 @@ write_incarnation(const Incarnation *mine)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET system_identifier = $1, database = $2, timeline = $3,"
 		" site = $4, host = $5",
-		5, {TEXTOID, OIDOID, INT4OID, TEXTOID, TEXTOID}
+		5,
+		{ TEXTOID, OIDOID, INT4OID, TEXTOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, mine->system_identifier);
@@ -121,9 +122,10 @@ begin_epoch(TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET hold = false, hold_reason = NULL, epoch = epoch + 1,"
 		" taken_over_at = $1, account = NULL",
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_time(&args, now);
@@ -140,9 +142,11 @@ store_installation_hold(Installation *installation, const char *alert, const cha
 						TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.installation SET hold = true, hold_reason = $1 WHERE NOT hold", 1, {TEXTOID}
+		"UPDATE gpu_orch.installation SET hold = true, hold_reason = $1 WHERE NOT hold",
+		1,
+		{ TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, reason);
@@ -168,9 +172,10 @@ store_installation_saw_epoch(int64 epoch)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET epoch = $1 WHERE epoch < $1 AND epoch + 1000 > $1",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, epoch);
@@ -180,7 +185,8 @@ store_installation_saw_epoch(int64 epoch)
 
 /* Compare where we are with where the installation acts, and act on the difference. */
 static void
-compare(Installation *installation, const Incarnation *mine, const SiteList *others, TimestampTz now)
+compare(Installation *installation, const Incarnation *mine, const SiteList *others,
+		TimestampTz now)
 {
 	Incarnation was;
 	StringInfoData difference;
@@ -197,9 +203,12 @@ compare(Installation *installation, const Incarnation *mine, const SiteList *oth
 		case SITE_TAKES_OVER:
 			write_incarnation(mine);
 			begin_epoch(now);
-			store_event("taken_over", "installation",
-						store_detail("why", psprintf("promoted at a listed site: timeline %d instead of %d",
-													 mine->timeline, was.timeline)), now);
+			store_event(
+				"taken_over", "installation",
+				store_detail("why",
+							 psprintf("promoted at a listed site: timeline %d instead of %d",
+									  mine->timeline, was.timeline)),
+				now);
 			(void) store_installation_read(installation);
 			break;
 		case SITE_DIFFERS:
@@ -218,7 +227,7 @@ bool
 store_installation_check(Installation *installation, bool begins, TimestampTz now)
 {
 	Incarnation mine;
-	SiteList	others;
+	SiteList others;
 	const char *wrong;
 
 	if (!store_installation_read(installation))
@@ -229,10 +238,11 @@ store_installation_check(Installation *installation, bool begins, TimestampTz no
 	if (wrong == NULL)
 		compare(installation, &mine, &others, now);
 	else if (begins)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("%s", wrong),
-				 errhint("Repair the file that gpu_orch.site_token_file names. Until then nobody knows "
-						 "whether this copy of the database may act.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("%s", wrong),
+			 errhint("Repair the file that gpu_orch.site_token_file names. Until then nobody knows "
+					 "whether this copy of the database may act.")));
 	return true;
 }
 
@@ -246,17 +256,18 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 	static SpiQuery make = {
 		"INSERT INTO gpu_orch.installation (id, system_identifier, database, created_at)"
 		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		4, {TEXTOID, TEXTOID, OIDOID, TIMESTAMPTZOID}
+		4,
+		{ TEXTOID, TEXTOID, OIDOID, TIMESTAMPTZOID }
 	};
 	Incarnation mine;
-	SiteList	nobody = {0};
+	SiteList nobody = { 0 };
 
 	store_site_place(&mine);
 	if (!store_installation_read(installation))
 	{
-		uint8		bits[INSTALLATION_ID_LENGTH / 2];
-		char		id[INSTALLATION_ID_LENGTH + 1];
-		SpiArgs		args = SPI_ARGS_INIT;
+		uint8 bits[INSTALLATION_ID_LENGTH / 2];
+		char id[INSTALLATION_ID_LENGTH + 1];
+		SpiArgs args = SPI_ARGS_INIT;
 
 		if (!pg_strong_random(bits, sizeof(bits)))
 			elog(ERROR, "gpu_orch: could not obtain random bits");
@@ -280,8 +291,8 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 void
 store_installation_pin(const char *account)
 {
-	static SpiQuery query = {"UPDATE gpu_orch.installation SET account = $1", 1, {TEXTOID}};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "UPDATE gpu_orch.installation SET account = $1", 1, { TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, account);
@@ -297,13 +308,11 @@ store_installation_pin(const char *account)
 bool
 store_installation_lock(bool wait)
 {
-	static SpiQuery waiting = {
-		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE", 0, {0}
-	};
+	static SpiQuery waiting = { "SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE", 0, { 0 } };
 	static SpiQuery skipping = {
-		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE SKIP LOCKED", 0, {0}
+		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE SKIP LOCKED", 0, { 0 }
 	};
-	bool		locked;
+	bool locked;
 
 	spi_begin();
 	locked = spi_run(wait ? &waiting : &skipping, NULL) == 1;
@@ -317,9 +326,10 @@ store_installation_new_leader(void)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET leader_epoch = leader_epoch + 1 RETURNING leader_epoch",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int64		epoch;
+	int64 epoch;
 
 	spi_begin();
 	spi_run_one(&query, NULL, "beginning a leader's epoch");
@@ -335,10 +345,11 @@ store_installation_pause(bool paused, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET paused = $1,"
 		" killing_since = CASE WHEN $1 THEN killing_since END WHERE paused <> $1",
-		1, {BOOLOID}
+		1,
+		{ BOOLOID }
 	};
 	Installation installation;
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	store_installation_ensure(&installation, now);
 	spi_begin();
@@ -352,12 +363,11 @@ store_installation_pause(bool paused, TimestampTz now)
 void
 store_installation_kill(TimestampTz now)
 {
-	static SpiQuery query = {
-		"UPDATE gpu_orch.installation SET paused = true,"
-		" killing_since = coalesce(killing_since, $1)",
-		1, {TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "UPDATE gpu_orch.installation SET paused = true,"
+							  " killing_since = coalesce(killing_since, $1)",
+							  1,
+							  { TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_time(&args, now);
@@ -375,7 +385,7 @@ store_installation_adopt(TimestampTz now)
 {
 	Installation installation;
 	Incarnation mine;
-	SiteList	others;
+	SiteList others;
 	const char *wrong;
 
 	PreventCommandIfReadOnly("adopt_installation()");

@@ -13,21 +13,21 @@
 
 typedef struct Installation
 {
-	char		id[INSTALLATION_ID_LENGTH + 1];
-	int32		epoch;
-	int64		leader_epoch;
-	bool		hold;
-	bool		paused;
-	char		account[MAX_ACCOUNT_LENGTH + 1];	/* "": not known yet */
+	char id[INSTALLATION_ID_LENGTH + 1];
+	int32 epoch;
+	int64 leader_epoch;
+	bool hold;
+	bool paused;
+	char account[MAX_ACCOUNT_LENGTH + 1]; /* "": not known yet */
 	TimestampTz created_at;
-	TimestampTz taken_over_at;	/* adopted, or promoted at a listed site; 0: never */
-	bool		killing;		/* the whole fleet is being ended; paused as well */
+	TimestampTz taken_over_at; /* adopted, or promoted at a listed site; 0: never */
+	bool killing;			   /* the whole fleet is being ended; paused as well */
 } Installation;
 
 extern bool store_installation_read(Installation *installation);
 extern bool store_installation_check(Installation *installation, bool begins, TimestampTz now);
-extern void store_installation_hold(Installation *installation, const char *alert, const char *reason,
-									TimestampTz now);
+extern void store_installation_hold(Installation *installation, const char *alert,
+									const char *reason, TimestampTz now);
 extern void store_installation_saw_epoch(int64 epoch);
 extern void store_installation_ensure(Installation *installation, TimestampTz now);
 extern void store_installation_pin(const char *account);

@@ -16,12 +16,11 @@
 static int64
 count_owed(void)
 {
-	static SpiQuery query = {
-		"SELECT count(*) FROM gpu_orch.cloud_op"
-		" WHERE kind = 'delete' AND state IN ('planned', 'sent', 'unknown')",
-		0, {0}
-	};
-	int64		n;
+	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.cloud_op"
+							  " WHERE kind = 'delete' AND state IN ('planned', 'sent', 'unknown')",
+							  0,
+							  { 0 } };
+	int64 n;
 
 	spi_begin();
 	spi_read(&query, NULL, 1);
@@ -40,7 +39,7 @@ int64
 store_kill_fleet(TimestampTz now)
 {
 	WorkerInfo *workers;
-	int			n;
+	int n;
 
 	store_installation_kill(now);
 	n = store_worker_list(&workers);

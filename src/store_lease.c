@@ -68,8 +68,8 @@ enum
 	ATTEMPT_RESULT
 };
 
-static DirectTable lease_table = {"lease", "lease_pkey"};
-static DirectTable attempt_table = {"attempt", NULL};
+static DirectTable lease_table = { "lease", "lease_pkey" };
+static DirectTable attempt_table = { "attempt", NULL };
 
 /* Copy the current result row into a claimed task that outlives spi_end(). */
 static void
@@ -78,9 +78,10 @@ read_claimed(ClaimedTask *claimed, uint64 row)
 	for (int i = 0; i < CLAIMED_COLUMNS; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(SPI_tuptable->tupdesc, i);
-		Datum		value = spi_datum(row, i + 1, &claimed->nulls[i]);
+		Datum value = spi_datum(row, i + 1, &claimed->nulls[i]);
 
-		claimed->values[i] = claimed->nulls[i] ? (Datum) 0 :
+		claimed->values[i] = claimed->nulls[i] ?
+			(Datum) 0 :
 			SPI_datumTransfer(value, column->attbyval, column->attlen);
 	}
 }
@@ -93,7 +94,7 @@ read_claimed(ClaimedTask *claimed, uint64 row)
 /* Where the entries of a lease's index pointed to when this session made it. */
 typedef struct LeasePlace
 {
-	int64		task_id;
+	int64 task_id;
 	ItemPointerData tid;
 } LeasePlace;
 
@@ -116,7 +117,7 @@ static void
 make_lease_id(pg_uuid_t *id)
 {
 	static uint8 bits[32 * UUID_LEN];
-	static int	used = sizeof(bits);
+	static int used = sizeof(bits);
 
 	if (used == sizeof(bits))
 	{
@@ -142,12 +143,12 @@ void
 store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_after,
 				   TimestampTz now, Snapshot snapshot, ClaimedTask *claimed)
 {
-	Relation	rel = direct_open(&lease_table);
+	Relation rel = direct_open(&lease_table);
 	TupleTableSlot *row = direct_new_row(&lease_table, rel);
-	Datum	   *values = row->tts_values;
-	bool	   *nulls = row->tts_isnull;
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-	TaskBody	body;
+	Datum *values = row->tts_values;
+	bool *nulls = row->tts_isnull;
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
+	TaskBody body;
 
 	if (!store_task_body(slot->task_id, snapshot, &body))
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " is ready and does not exist", slot->task_id);
@@ -163,7 +164,8 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	values[LEASE_LOSSES] = Int32GetDatum(slot->losses);
 	values[LEASE_TAG] = Int64GetDatum(slot->tag);
 	values[LEASE_CLAIMED_AT] = TimestampTzGetDatum(now);
-	values[LEASE_DEADLINE] = body.timeout == NULL ? (Datum) 0 :
+	values[LEASE_DEADLINE] = body.timeout == NULL ?
+		(Datum) 0 :
 		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
 							IntervalPGetDatum(body.timeout));
 	nulls[LEASE_DEADLINE] = body.timeout == NULL;
@@ -197,13 +199,13 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 int
 store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after, ClaimedTask **claimed)
 {
-	static SpiQuery query = {
-		"SELECT " CLAIMED_SELECT "FROM gpu_orch.lease l JOIN gpu_orch.task t ON t.id = l.task_id "
-		"WHERE l.worker = $1 AND l.claimed_after = $2 ORDER BY l.task_id",
-		2, {INT8OID, UUIDOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int			n;
+	static SpiQuery query = { "SELECT " CLAIMED_SELECT
+							  "FROM gpu_orch.lease l JOIN gpu_orch.task t ON t.id = l.task_id "
+							  "WHERE l.worker = $1 AND l.claimed_after = $2 ORDER BY l.task_id",
+							  2,
+							  { INT8OID, UUIDOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -232,10 +234,10 @@ record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	   const char *outcome, const char *failure, const char *final_state, const char *error,
 	   Jsonb *result, TimestampTz now)
 {
-	Relation	rel = direct_open(&attempt_table);
+	Relation rel = direct_open(&attempt_table);
 	TupleTableSlot *row = direct_new_row(&attempt_table, rel);
-	Datum	   *values = row->tts_values;
-	bool	   *nulls = row->tts_isnull;
+	Datum *values = row->tts_values;
+	bool *nulls = row->tts_isnull;
 
 	values[ATTEMPT_TASK_ID] = Int64GetDatum(slot->task_id);
 	values[ATTEMPT_NUMBER] = Int32GetDatum(slot->attempt);
@@ -264,18 +266,18 @@ static void
 settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
 	   bool cancelled, const LeaseEnd *end, TimestampTz now)
 {
-	AttemptEnd	attempt = {
-		.outcome = end->outcome,
-		.failure = end->failure,
-		.retry = end->retry,
-		.cancel_requested = cancelled,
-		.faults = slot->faults,
-		.losses = slot->losses,
-		.max_attempts = end->outcome == OUTCOME_SUCCEEDED ? 0 : store_task_max_attempts(slot->task_id),
-		.max_losses = guc_max_losses
-	};
+	AttemptEnd attempt = { .outcome = end->outcome,
+						   .failure = end->failure,
+						   .retry = end->retry,
+						   .cancel_requested = cancelled,
+						   .faults = slot->faults,
+						   .losses = slot->losses,
+						   .max_attempts = end->outcome == OUTCOME_SUCCEEDED ?
+							   0 :
+							   store_task_max_attempts(slot->task_id),
+						   .max_losses = guc_max_losses };
 	TaskVerdict verdict = fsm_task_after(&attempt);
-	TaskSlot	next = *slot;
+	TaskSlot next = *slot;
 	const char *final_state = NULL;
 	const char *error = end->error;
 	TimestampTz due_at = 0;
@@ -294,8 +296,10 @@ settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 		case NEXT_READY:
 			break;
 		case NEXT_RETRY:
-			due_at = now + 1000 * backoff_ms(verdict.faults + verdict.losses, guc_retry_delay,
-											 RETRY_CAP_MS, (uint64) slot->task_id);
+			due_at = now +
+				1000 *
+					backoff_ms(verdict.faults + verdict.losses, guc_retry_delay, RETRY_CAP_MS,
+							   (uint64) slot->task_id);
 			break;
 	}
 	if (verdict.quarantined)
@@ -318,11 +322,11 @@ settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	}
 	else
 	{
-		bool		alone = verdict.next == NEXT_SUCCEEDED &&
-			!store_task_release_dependents(slot->task_id, now);
+		bool alone =
+			verdict.next == NEXT_SUCCEEDED && !store_task_release_dependents(slot->task_id, now);
 
 		wake_at_commit(alone && slot->tenant == DEFAULT_TENANT ? WAKE_DECIDE :
-					   WAKE_DECIDE | WAKE_ADMIT);
+																 WAKE_DECIDE | WAKE_ADMIT);
 	}
 }
 
@@ -338,13 +342,13 @@ static int64
 settle_deleted(const LeaseEnd *end, TimestampTz now)
 {
 	SPITupleTable *deleted = SPI_tuptable;
-	uint64		n = SPI_processed;
+	uint64 n = SPI_processed;
 
 	for (uint64 i = 0; i < n; i++)
 	{
-		Datum		values[ENDED_COLUMN_COUNT];
-		bool		nulls[ENDED_COLUMN_COUNT];
-		TaskSlot	slot;
+		Datum values[ENDED_COLUMN_COUNT];
+		bool nulls[ENDED_COLUMN_COUNT];
+		TaskSlot slot;
 
 		heap_deform_tuple(deleted->vals[i], deleted->tupdesc, values, nulls);
 		slot.shape = DatumGetInt64(values[0]);
@@ -363,8 +367,8 @@ settle_deleted(const LeaseEnd *end, TimestampTz now)
 
 typedef enum LeaseFound
 {
-	LEASE_ABSENT,				/* or not this worker's */
-	LEASE_CHANGED,				/* somebody updated it meanwhile: look again */
+	LEASE_ABSENT,  /* or not this worker's */
+	LEASE_CHANGED, /* somebody updated it meanwhile: look again */
 	LEASE_DELETED
 } LeaseFound;
 
@@ -387,7 +391,7 @@ static LeaseFound
 delete_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 worker, int64 task_id,
 			 const pg_uuid_t *lease)
 {
-	bool		changed;
+	bool changed;
 
 	if (!find_lease(rel, row, snapshot, task_id))
 		return LEASE_ABSENT;
@@ -408,10 +412,10 @@ bool
 store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end,
 				TimestampTz now)
 {
-	Relation	rel = direct_open(&lease_table);
+	Relation rel = direct_open(&lease_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	LeaseFound	found = LEASE_ABSENT;
-	bool		looked_again = false;
+	LeaseFound found = LEASE_ABSENT;
+	bool looked_again = false;
 
 	/*
 	 * The statement's snapshot nearly always sees it; if not, a newer one settles the
@@ -421,7 +425,7 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 		found = delete_lease(rel, row, GetActiveSnapshot(), worker, task_id, lease);
 	while (found == LEASE_CHANGED || (found == LEASE_ABSENT && !looked_again))
 	{
-		Snapshot	snapshot = direct_snapshot();
+		Snapshot snapshot = direct_snapshot();
 
 		looked_again = true;
 		found = delete_lease(rel, row, snapshot, worker, task_id, lease);
@@ -429,17 +433,15 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 	}
 	if (found == LEASE_DELETED)
 	{
-		Datum	   *values = row->tts_values;
-		TaskSlot	slot = {
-			.task_id = task_id,
-			.shape = DatumGetInt64(values[LEASE_SHAPE]),
-			.priority = DatumGetInt32(values[LEASE_PRIORITY]),
-			.tenant = DatumGetInt32(values[LEASE_TENANT]),
-			.attempt = DatumGetInt32(values[LEASE_ATTEMPT]),
-			.faults = DatumGetInt32(values[LEASE_FAULTS]),
-			.losses = DatumGetInt32(values[LEASE_LOSSES]),
-			.tag = DatumGetInt64(values[LEASE_TAG])
-		};
+		Datum *values = row->tts_values;
+		TaskSlot slot = { .task_id = task_id,
+						  .shape = DatumGetInt64(values[LEASE_SHAPE]),
+						  .priority = DatumGetInt32(values[LEASE_PRIORITY]),
+						  .tenant = DatumGetInt32(values[LEASE_TENANT]),
+						  .attempt = DatumGetInt32(values[LEASE_ATTEMPT]),
+						  .faults = DatumGetInt32(values[LEASE_FAULTS]),
+						  .losses = DatumGetInt32(values[LEASE_LOSSES]),
+						  .tag = DatumGetInt64(values[LEASE_TAG]) };
 
 		settle(&slot, worker, lease, DatumGetTimestampTz(values[LEASE_CLAIMED_AT]),
 			   DatumGetBool(values[LEASE_CANCEL_REQUESTED]), end, now);
@@ -460,10 +462,11 @@ store_lease_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease, const
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.attempt WHERE task_id = $1 AND lease = $2 AND worker = $3"
 		" AND outcome = $4 AND failure IS NOT DISTINCT FROM $5",
-		5, {INT8OID, UUIDOID, INT8OID, TEXTOID, TEXTOID}
+		5,
+		{ INT8OID, UUIDOID, INT8OID, TEXTOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -485,19 +488,21 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 					const LeaseEnd *end, TimestampTz now)
 {
 	static SpiQuery of_worker = {
-		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS, 1, {INT8OID}
+		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS, 1, { INT8OID }
 	};
 	static SpiQuery not_named = {
 		"DELETE FROM gpu_orch.lease WHERE worker = $1 AND claimed_at < $2 AND id <> ALL ($3) "
 		"RETURNING " ENDED_COLUMNS,
-		3, {INT8OID, TIMESTAMPTZOID, UUIDARRAYOID}
+		3,
+		{ INT8OID, TIMESTAMPTZOID, UUIDARRAYOID }
 	};
 	static SpiQuery past_deadline = {
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
 		" (SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 1000"
 		"  FOR UPDATE SKIP LOCKED) "
 		"RETURNING " ENDED_COLUMNS,
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
 	static SpiQuery of_ended = {
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
@@ -507,10 +512,11 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		"  WHERE w.state NOT IN ('active', 'draining') AND w.state_since > $1 - interval '1 hour'"
 		"  LIMIT 1000) "
 		"RETURNING " ENDED_COLUMNS,
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	switch (set)
@@ -559,10 +565,11 @@ store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const 
 	static SpiQuery query = {
 		"UPDATE gpu_orch.lease SET progress = coalesce($4, progress), stage = coalesce($5, stage),"
 		" progress_at = $6 WHERE task_id = $1 AND id = $2 AND worker = $3",
-		6, {INT8OID, UUIDOID, INT8OID, FLOAT4OID, TEXTOID, TIMESTAMPTZOID}
+		6,
+		{ INT8OID, UUIDOID, INT8OID, FLOAT4OID, TEXTOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		held;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool held;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -581,10 +588,10 @@ bool
 store_lease_request_cancel(int64 task_id)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.lease SET cancel_requested = true WHERE task_id = $1", 1, {INT8OID}
+		"UPDATE gpu_orch.lease SET cancel_requested = true WHERE task_id = $1", 1, { INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		held;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool held;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -599,11 +606,11 @@ store_lease_request_cancel(int64 task_id)
 int64
 store_lease_count_worker(int64 worker)
 {
-	static SpiQuery query = {
-		"SELECT count(*) FROM gpu_orch.lease WHERE worker = $1", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.lease WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -618,10 +625,10 @@ int64
 store_lease_count_tenant(int32 tenant)
 {
 	static SpiQuery query = {
-		"SELECT count(*) FROM gpu_orch.lease WHERE tenant = $1 AND tenant <> 0", 1, {INT4OID}
+		"SELECT count(*) FROM gpu_orch.lease WHERE tenant = $1 AND tenant <> 0", 1, { INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
@@ -638,11 +645,12 @@ store_lease_cancelled(int64 worker)
 	static SpiQuery query = {
 		"SELECT coalesce(pg_catalog.array_agg(task_id ORDER BY task_id), '{}')"
 		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		isnull;
-	Datum		tasks;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool isnull;
+	Datum tasks;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -659,10 +667,11 @@ store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded)
 	static SpiQuery query = {
 		"SELECT attempt, final_state IS NOT NULL, coalesce(final_state = 'succeeded', false)"
 		" FROM gpu_orch.attempt WHERE task_id = $1 ORDER BY attempt DESC LIMIT 1",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);

@@ -45,21 +45,21 @@ enum
 /* One look at one shape: where it goes on, and what it learned so far. */
 typedef struct Look
 {
-	ShapeView	view;
-	QueueKey	next;			/* nothing below it is left to look at */
-	bool		touched;		/* it learned something */
-	bool		ended;			/* nothing at all is left */
-	bool		bound_found;	/* learned.bound is final */
-	bool		gap_open;		/* nothing claimable was seen yet */
-	ShapeBound	learned;
+	ShapeView view;
+	QueueKey next;	  /* nothing below it is left to look at */
+	bool touched;	  /* it learned something */
+	bool ended;		  /* nothing at all is left */
+	bool bound_found; /* learned.bound is final */
+	bool gap_open;	  /* nothing claimable was seen yet */
+	ShapeBound learned;
 } Look;
 
 /* What stands behind an index entry. */
 typedef enum RowState
 {
 	ROW_GONE,
-	ROW_INSERTED,				/* by a transaction in progress */
-	ROW_TAKEN,					/* deleted or locked by a transaction in progress */
+	ROW_INSERTED, /* by a transaction in progress */
+	ROW_TAKEN,	  /* deleted or locked by a transaction in progress */
 	ROW_CLAIMABLE
 } RowState;
 
@@ -67,7 +67,7 @@ typedef enum RowState
 QueueId
 store_look_queue(Relation table)
 {
-	QueueId		id = {MyDatabaseId, compat_relation_file(table)};
+	QueueId id = { MyDatabaseId, compat_relation_file(table) };
 
 	return id;
 }
@@ -80,10 +80,10 @@ static int
 place_keys(int64 shape, const QueueKey *from, ScanKey keys, ScanKey sub)
 {
 	ScanKeyInit(&keys[0], KEY_SHAPE, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(shape));
-	ScanKeyEntryInitialize(&sub[0], SK_ROW_MEMBER, KEY_RANK, BTGreaterEqualStrategyNumber,
-						   INT4OID, InvalidOid, F_BTINT4CMP, Int32GetDatum(from->rank));
-	ScanKeyEntryInitialize(&sub[1], SK_ROW_MEMBER, KEY_TAG, BTGreaterEqualStrategyNumber,
-						   INT8OID, InvalidOid, F_BTINT8CMP, Int64GetDatum(from->tag));
+	ScanKeyEntryInitialize(&sub[0], SK_ROW_MEMBER, KEY_RANK, BTGreaterEqualStrategyNumber, INT4OID,
+						   InvalidOid, F_BTINT4CMP, Int32GetDatum(from->rank));
+	ScanKeyEntryInitialize(&sub[1], SK_ROW_MEMBER, KEY_TAG, BTGreaterEqualStrategyNumber, INT8OID,
+						   InvalidOid, F_BTINT8CMP, Int64GetDatum(from->tag));
 	ScanKeyEntryInitialize(&sub[2], SK_ROW_MEMBER | SK_ROW_END, KEY_TASK_ID,
 						   BTGreaterEqualStrategyNumber, INT8OID, InvalidOid, F_BTINT8CMP,
 						   Int64GetDatum(from->task_id));
@@ -120,12 +120,12 @@ next_shape(IndexScanDesc scan, const int64 *shape)
 static int64
 read_entry(IndexScanDesc scan, QueueKey *key)
 {
-	bool		isnull;
+	bool isnull;
 
 	key->rank = DatumGetInt32(index_getattr(scan->xs_itup, KEY_RANK, scan->xs_itupdesc, &isnull));
 	key->tag = DatumGetInt64(index_getattr(scan->xs_itup, KEY_TAG, scan->xs_itupdesc, &isnull));
-	key->task_id = DatumGetInt64(index_getattr(scan->xs_itup, KEY_TASK_ID, scan->xs_itupdesc,
-											   &isnull));
+	key->task_id =
+		DatumGetInt64(index_getattr(scan->xs_itup, KEY_TASK_ID, scan->xs_itupdesc, &isnull));
 	return DatumGetInt64(index_getattr(scan->xs_itup, KEY_SHAPE, scan->xs_itupdesc, &isnull));
 }
 
@@ -150,10 +150,10 @@ static RowState
 look_at_row(Relation table, ItemPointer tid, Buffer *buffer, TransactionId *xid, bool *dead)
 {
 	HeapTupleData tuple;
-	RowState	row = ROW_GONE;
+	RowState row = ROW_GONE;
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
 	TransactionId dead_after;
-	Page		page;
+	Page page;
 
 	*dead = true;
 	*buffer = ReleaseAndReadBuffer(*buffer, table, ItemPointerGetBlockNumber(tid));
@@ -161,7 +161,7 @@ look_at_row(Relation table, ItemPointer tid, Buffer *buffer, TransactionId *xid,
 	page = BufferGetPage(*buffer);
 	if (offset <= PageGetMaxOffsetNumber(page) && ItemIdIsNormal(PageGetItemId(page, offset)))
 	{
-		ItemId		item = PageGetItemId(page, offset);
+		ItemId item = PageGetItemId(page, offset);
 
 		tuple.t_self = *tid;
 		tuple.t_tableOid = RelationGetRelid(table);
@@ -198,7 +198,7 @@ static void
 begin_look(Look *look, const ShapeView *view, bool own)
 {
 	const ShapeBound *bound = &view->bound;
-	bool		gap = bound->n_gap_xids > 0 && !own;
+	bool gap = bound->n_gap_xids > 0 && !own;
 
 	look->view = *view;
 	for (int i = 0; gap && i < bound->n_gap_xids; i++)
@@ -217,7 +217,7 @@ static void
 learn(Look *look, const QueueKey *key, RowState row, TransactionId xid)
 {
 	ShapeBound *learned = &look->learned;
-	int			i;
+	int i;
 
 	if (!look->bound_found)
 		learned->bound = *key;
@@ -270,13 +270,13 @@ sooner(Datum a, Datum b, void *arg)
 /* One look for rows, and what is needed on the way. */
 typedef struct Search
 {
-	Relation	table;
+	Relation table;
 	IndexScanDesc scan;
-	Buffer		buffer;
-	int			want;
-	int			looked;			/* index entries */
-	bool		own;			/* rows of this transaction count as claimable */
-	Found	   *found;
+	Buffer buffer;
+	int want;
+	int looked; /* index entries */
+	bool own;	/* rows of this transaction count as claimable */
+	Found *found;
 } Search;
 
 /*
@@ -288,7 +288,7 @@ look_on(Search *search, Look *look, const QueueKey *limit)
 {
 	ScanKeyData keys[2];
 	ScanKeyData sub[3];
-	Found	   *found = search->found;
+	Found *found = search->found;
 	ItemPointer tid;
 
 	look->touched = true;
@@ -296,9 +296,9 @@ look_on(Search *search, Look *look, const QueueKey *limit)
 	while ((tid = index_getnext_tid(search->scan, ForwardScanDirection)) != NULL)
 	{
 		TransactionId xid = InvalidTransactionId;
-		RowState	row;
-		QueueKey	key;
-		bool		dead;
+		RowState row;
+		QueueKey key;
+		bool dead;
 
 		(void) read_entry(search->scan, &key);
 		look->next = key;
@@ -320,7 +320,7 @@ look_on(Search *search, Look *look, const QueueKey *limit)
 			found->settled = false;
 		else
 		{
-			RingEntry  *entry = &found->entries[found->n++];
+			RingEntry *entry = &found->entries[found->n++];
 
 			entry->key = key;
 			entry->shape = look->view.shape;
@@ -336,9 +336,9 @@ look_on(Search *search, Look *look, const QueueKey *limit)
 static void
 collect(Search *search, const ShapeView *views, int n_views)
 {
-	Found	   *found = search->found;
+	Found *found = search->found;
 	binaryheap *heap = binaryheap_allocate(n_views, sooner, NULL);
-	Look	   *looks = palloc(n_views * sizeof(Look));
+	Look *looks = palloc(n_views * sizeof(Look));
 
 	for (int i = 0; i < n_views; i++)
 	{
@@ -350,8 +350,8 @@ collect(Search *search, const ShapeView *views, int n_views)
 	binaryheap_build(heap);
 	while (found->n < search->want && !found->paused && !binaryheap_empty(heap))
 	{
-		Look	   *look = (Look *) DatumGetPointer(binaryheap_remove_first(heap));
-		QueueKey	limit = QUEUE_KEY_LAST;
+		Look *look = (Look *) DatumGetPointer(binaryheap_remove_first(heap));
+		QueueKey limit = QUEUE_KEY_LAST;
 
 		if (!binaryheap_empty(heap))
 			limit = ((Look *) DatumGetPointer(binaryheap_first(heap)))->next;
@@ -375,15 +375,15 @@ collect(Search *search, const ShapeView *views, int n_views)
 Found *
 store_look(Relation table, Oid index_oid, const ShapeView *views, int n_views, int want, bool own)
 {
-	Found	   *found = palloc(sizeof(Found));
-	Search		search = {.table = table, .want = Min(want, RING_SIZE), .own = own, .found = found};
+	Found *found = palloc(sizeof(Found));
+	Search search = { .table = table, .want = Min(want, RING_SIZE), .own = own, .found = found };
 
 	found->n = 0;
 	found->paused = false;
 	found->settled = true;
 	if (n_views > 0)
 	{
-		Relation	index = index_open(index_oid, AccessShareLock);
+		Relation index = index_open(index_oid, AccessShareLock);
 
 		search.scan = begin_scan(table, index, 2);
 		collect(&search, views, n_views);
@@ -400,17 +400,16 @@ store_look(Relation table, Oid index_oid, const ShapeView *views, int n_views, i
 static void
 restore_tags(QueueId queue)
 {
-	static SpiQuery tags = {
-		"WITH t AS (SELECT tenant, tag FROM gpu_orch.ready_queue UNION ALL"
-		"           SELECT tenant, tag FROM gpu_orch.lease UNION ALL"
-		"           SELECT tenant, tag FROM gpu_orch.waiting) "
-		"SELECT tenant, max(tag) FROM t GROUP BY tenant UNION ALL "
-		"SELECT $1, greatest((SELECT max(tag) FROM gpu_orch.lease),"
-		"                    (SELECT min(tag) FROM gpu_orch.ready_queue), 0)",
-		1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	uint64		n;
+	static SpiQuery tags = { "WITH t AS (SELECT tenant, tag FROM gpu_orch.ready_queue UNION ALL"
+							 "           SELECT tenant, tag FROM gpu_orch.lease UNION ALL"
+							 "           SELECT tenant, tag FROM gpu_orch.waiting) "
+							 "SELECT tenant, max(tag) FROM t GROUP BY tenant UNION ALL "
+							 "SELECT $1, greatest((SELECT max(tag) FROM gpu_orch.lease),"
+							 "                    (SELECT min(tag) FROM gpu_orch.ready_queue), 0)",
+							 1,
+							 { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	uint64 n;
 
 	spi_begin();
 	spi_arg_int4(&args, QUEUE_VIRTUAL_TIME);
@@ -428,13 +427,13 @@ restore_tags(QueueId queue)
 void
 store_look_discover(Relation table, Oid index_oid)
 {
-	QueueId		queue = store_look_queue(table);
-	LOCKTAG		lock;
-	Relation	index;
+	QueueId queue = store_look_queue(table);
+	LOCKTAG lock;
+	Relation index;
 	IndexScanDesc scan;
-	int64		shape;
-	QueueKey	place;
-	Buffer		buffer = InvalidBuffer;
+	int64 shape;
+	QueueKey place;
+	Buffer buffer = InvalidBuffer;
 	ItemPointer tid;
 
 	SET_LOCKTAG_ADVISORY(lock, MyDatabaseId, RelationGetRelid(table), 0, 2);
@@ -448,7 +447,7 @@ store_look_discover(Relation table, Oid index_oid)
 		while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
 		{
 			TransactionId xid;
-			bool		dead;
+			bool dead;
 
 			CHECK_FOR_INTERRUPTS();
 			shape = read_entry(scan, &place);
@@ -478,14 +477,14 @@ store_look_discover(Relation table, Oid index_oid)
 void
 store_look_recheck(Relation table, Oid index_oid)
 {
-	QueueId		queue = store_look_queue(table);
-	Relation	index;
+	QueueId queue = store_look_queue(table);
+	Relation index;
 	IndexScanDesc scan;
-	ShapeView	view;
-	Buffer		buffer = InvalidBuffer;
-	int64		shape = PG_INT64_MIN;
-	bool		searched = false;
-	bool		found = false;
+	ShapeView view;
+	Buffer buffer = InvalidBuffer;
+	int64 shape = PG_INT64_MIN;
+	bool searched = false;
+	bool found = false;
 	ItemPointer tid;
 
 	if (!queue_bound_is_known(queue))
@@ -502,9 +501,9 @@ store_look_recheck(Relation table, Oid index_oid)
 	while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
 	{
 		TransactionId xid;
-		QueueKey	place;
-		int64		at = read_entry(scan, &place);
-		bool		dead;
+		QueueKey place;
+		int64 at = read_entry(scan, &place);
+		bool dead;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!searched || at != shape)
@@ -516,7 +515,7 @@ store_look_recheck(Relation table, Oid index_oid)
 		}
 		if (!view.bound.work || queue_key_before(&place, &view.bound.bound))
 		{
-			RowState	row = look_at_row(table, tid, &buffer, &xid, &dead);
+			RowState row = look_at_row(table, tid, &buffer, &xid, &dead);
 
 			scan->kill_prior_tuple = dead;
 			if (row == ROW_GONE)

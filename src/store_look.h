@@ -11,11 +11,11 @@
 /* What a look found. */
 typedef struct Found
 {
-	int			n;
-	RingEntry	entries[RING_SIZE];
-	bool		all;			/* there is nothing beyond them */
-	bool		settled;		/* nothing in progress was seen */
-	bool		paused;			/* it stopped to be cancellable: look again */
+	int n;
+	RingEntry entries[RING_SIZE];
+	bool all;	  /* there is nothing beyond them */
+	bool settled; /* nothing in progress was seen */
+	bool paused;  /* it stopped to be cancellable: look again */
 } Found;
 
 extern QueueId store_look_queue(Relation table);

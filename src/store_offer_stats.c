@@ -36,38 +36,38 @@
 /* One worker of which there is something to learn. */
 typedef struct Lesson
 {
-	int64		worker;
-	int			learned;
-	int32		pool;
-	int			min_workers;
-	char	   *image;
-	char	   *gpu_type;		/* NULL: its create is not known */
-	char	   *data_center;	/* "": any */
-	bool		ready;
-	bool		claimed;
-	double		booted_in;		/* s; 0: not known */
-	char	   *cause;			/* of its end; NULL: it has not ended */
-	double		lived;			/* s, until its end */
-	char	   *reason;			/* of the provider's answer to its create */
-	char	   *message;
+	int64 worker;
+	int learned;
+	int32 pool;
+	int min_workers;
+	char *image;
+	char *gpu_type;	   /* NULL: its create is not known */
+	char *data_center; /* "": any */
+	bool ready;
+	bool claimed;
+	double booted_in; /* s; 0: not known */
+	char *cause;	  /* of its end; NULL: it has not ended */
+	double lived;	  /* s, until its end */
+	char *reason;	  /* of the provider's answer to its create */
+	char *message;
 } Lesson;
 
 /* A row of offer_stats. */
 typedef struct Stats
 {
-	double		ready;
-	double		failed;
-	double		no_capacity;
+	double ready;
+	double failed;
+	double no_capacity;
 	TimestampTz at;
-	double		boots[PLAN_BOOTS];	/* the newest last */
-	int			n_boots;
+	double boots[PLAN_BOOTS]; /* the newest last */
+	int n_boots;
 } Stats;
 
 static double
 read_float(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetFloat8(value);
 }
@@ -86,9 +86,10 @@ find_lessons(int64 **workers)
 		"  OR f.learned < 2 AND (w.busy_at > f.registered_at"
 		"     OR EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no)))"
 		" ORDER BY w.state_since, w.no FOR NO KEY UPDATE OF f SKIP LOCKED",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	n = (int) spi_run(&query, NULL);
@@ -118,9 +119,10 @@ read_lesson(int64 worker, Lesson *lesson)
 		"                    AND x.to_state IN ('terminating', 'terminated')"
 		"                    ORDER BY x.id LIMIT 1) e ON true"
 		" WHERE f.worker = $1",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -152,9 +154,10 @@ load(const Lesson *lesson, Stats *stats, TimestampTz now)
 	static SpiQuery query = {
 		"SELECT ready, failed, no_capacity, stats_at, boots FROM gpu_orch.offer_stats"
 		" WHERE pool = $1 AND gpu_type = $2 AND data_center = $3 FOR NO KEY UPDATE",
-		3, {INT4OID, TEXTOID, TEXTOID}
+		3,
+		{ INT4OID, TEXTOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	memset(stats, 0, sizeof(*stats));
 	spi_begin();
@@ -163,9 +166,9 @@ load(const Lesson *lesson, Stats *stats, TimestampTz now)
 	spi_arg_text(&args, lesson->data_center);
 	if (spi_run(&query, &args) == 1)
 	{
-		double		age = (double) (now - spi_time(0, 4)) / USECS_PER_SEC;
-		bool		isnull;
-		Datum	   *elements;
+		double age = (double) (now - spi_time(0, 4)) / USECS_PER_SEC;
+		bool isnull;
+		Datum *elements;
 
 		stats->ready = plan_offer_decay(read_float(0, 1), age);
 		stats->failed = plan_offer_decay(read_float(0, 2), age);
@@ -188,12 +191,13 @@ save(const Lesson *lesson, const Stats *stats, TimestampTz now)
 		" stats_at, boots, boot_p95) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 		" ON CONFLICT (pool, gpu_type, data_center) DO UPDATE SET ready = $4, failed = $5,"
 		" no_capacity = $6, stats_at = $7, boots = $8, boot_p95 = $9",
-		9, {INT4OID, TEXTOID, TEXTOID, FLOAT8OID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID,
-			FLOAT8ARRAYOID, FLOAT8OID}
+		9,
+		{ INT4OID, TEXTOID, TEXTOID, FLOAT8OID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID,
+		  FLOAT8ARRAYOID, FLOAT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	Datum		boots[PLAN_BOOTS];
-	ArrayType  *array;
+	SpiArgs args = SPI_ARGS_INIT;
+	Datum boots[PLAN_BOOTS];
+	ArrayType *array;
 
 	for (int i = 0; i < stats->n_boots; i++)
 		boots[i] = Float8GetDatum(stats->boots[i]);
@@ -233,9 +237,10 @@ note_refusal(const Lesson *lesson, const char *kind, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer_stats SET refused_for = $4, refused_at = $5, refusal = $6"
 		" WHERE pool = $1 AND gpu_type = $2 AND data_center = $3",
-		6, {INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID}
+		6,
+		{ INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, lesson->pool);
@@ -252,9 +257,9 @@ note_refusal(const Lesson *lesson, const char *kind, TimestampTz now)
 static const char *
 refusal_kind(const Lesson *lesson)
 {
-	static const char *const kinds[][2] = {
-		{"capacity", "capacity"}, {"invalid", "invalid"}, {"not_found", "invalid"}
-	};
+	static const char *const kinds[][2] = { { "capacity", "capacity" },
+											{ "invalid", "invalid" },
+											{ "not_found", "invalid" } };
 
 	if (strcmp(lesson->cause, "create_refused") != 0 || lesson->reason == NULL)
 		return NULL;
@@ -272,9 +277,9 @@ refusal_kind(const Lesson *lesson)
 static void
 learn_end(const Lesson *lesson, Stats *stats, TimestampTz now)
 {
-	bool		refused = strcmp(lesson->cause, "create_refused") == 0;
+	bool refused = strcmp(lesson->cause, "create_refused") == 0;
 	const char *cause = refused && lesson->reason != NULL ? lesson->reason : lesson->cause;
-	PlanBlame	blame = plan_offer_blame(cause);
+	PlanBlame blame = plan_offer_blame(cause);
 
 	if ((blame == BLAME_BOOT || blame == BLAME_WORK) &&
 		!store_breaker_failed(lesson->image, cause, lesson->worker, lesson->min_workers,
@@ -293,11 +298,13 @@ mark(const Lesson *lesson)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET learned = $2, booted_in = $3, passed_since ="
 		" CASE WHEN $2 < 2 THEN passed_since END WHERE worker = $1",
-		3, {INT8OID, INT2OID, FLOAT8OID}
+		3,
+		{ INT8OID, INT2OID, FLOAT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int16		learned = lesson->cause != NULL ? LEARNED_END :
-		lesson->claimed ? LEARNED_CLAIM : LEARNED_READY;
+	SpiArgs args = SPI_ARGS_INIT;
+	int16 learned = lesson->cause != NULL ? LEARNED_END :
+		lesson->claimed					  ? LEARNED_CLAIM :
+											LEARNED_READY;
 
 	spi_begin();
 	spi_arg_int8(&args, lesson->worker);
@@ -310,7 +317,7 @@ mark(const Lesson *lesson)
 static void
 learn_one(const Lesson *lesson, TimestampTz now)
 {
-	Stats		stats;
+	Stats stats;
 	const char *kind;
 
 	if (lesson->gpu_type != NULL)
@@ -342,12 +349,12 @@ learn_one(const Lesson *lesson, TimestampTz now)
 void
 store_offer_learn(TimestampTz now)
 {
-	int64	   *workers;
-	int			n = find_lessons(&workers);
+	int64 *workers;
+	int n = find_lessons(&workers);
 
 	for (int i = 0; i < n; i++)
 	{
-		Lesson		lesson;
+		Lesson lesson;
 
 		read_lesson(workers[i], &lesson);
 		learn_one(&lesson, now);
@@ -369,12 +376,12 @@ store_offer_learn(TimestampTz now)
 bool
 store_offer_all_refuse(int32 pool)
 {
-	static SpiQuery query = {
-		"SELECT coalesce(" ALL_REFUSE ", false) FROM " OFFERS_WITH_STATS " WHERE o.pool = $1",
-		1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		all;
+	static SpiQuery query = { "SELECT coalesce(" ALL_REFUSE ", false) FROM " OFFERS_WITH_STATS
+							  " WHERE o.pool = $1",
+							  1,
+							  { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool all;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -398,11 +405,12 @@ store_offer_watch(TimestampTz now)
 		"  (array_agg(s.refusal ORDER BY s.refused_at DESC NULLS LAST))[1] AS refusal"
 		"  FROM " OFFERS_WITH_STATS " WHERE o.pool = p.id) x"
 		" WHERE p.dropped_at IS NULL ORDER BY p.id",
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	char	 ***found;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	char ***found;
+	int n;
 
 	spi_begin();
 	spi_arg_time(&args, now);
@@ -410,8 +418,8 @@ store_offer_watch(TimestampTz now)
 	found = SPI_palloc((n + 1) * sizeof(char **));
 	for (int i = 0; i < n; i++)
 	{
-		char	   *detail = psprintf("%d offers: %s", spi_int4(i, 4),
-									  spi_null(i, 5) ? "" : spi_text(i, 5));
+		char *detail =
+			psprintf("%d offers: %s", spi_int4(i, 4), spi_null(i, 5) ? "" : spi_text(i, 5));
 
 		found[i] = SPI_palloc(3 * sizeof(char *));
 		found[i][0] = spi_text(i, 1);
@@ -440,9 +448,10 @@ store_offer_expect(int64 worker, const char *image, const OfferRow *offer)
 		" FROM gpu_orch.offer_stats s WHERE s.pool = $3 AND s.gpu_type = $4"
 		" AND s.data_center = coalesce($5, '') AND cardinality(s.boots) >= " ENOUGH_BOOTS ")"
 		" WHERE worker = $1",
-		5, {INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID}
+		5,
+		{ INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -465,9 +474,10 @@ store_offer_pool_altered(int32 pool, const char *name, TimestampTz now)
 		"UPDATE gpu_orch.offer o SET refusals = 0, backoff_until = NULL FROM gpu_orch.offer_stats s"
 		" WHERE o.pool = $1 AND s.pool = o.pool AND s.gpu_type = o.gpu_type"
 		" AND s.data_center = coalesce(o.data_center, '') AND s.refused_for = 'invalid'",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);

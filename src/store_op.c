@@ -19,13 +19,15 @@
 #include "store_op.h"
 #include "utils/builtins.h"
 
-static const char *const state_names[] = {"planned", "sent", "unknown", "done", "refused", "absent"};
+static const char *const state_names[] = {
+	"planned", "sent", "unknown", "done", "refused", "absent"
+};
 
 /* 130 random bits in 26 characters. */
 static void
 make_nonce(char nonce[POD_NONCE_LENGTH + 1])
 {
-	uint8		bits[POD_NONCE_LENGTH];
+	uint8 bits[POD_NONCE_LENGTH];
 
 	if (!pg_strong_random(bits, sizeof(bits)))
 		elog(ERROR, "gpu_orch: could not obtain random bits");
@@ -51,7 +53,7 @@ store_op_pod_name(const Installation *installation, const char *nonce)
 static void
 read_op(CloudOpRow *op, uint64 row)
 {
-	char	   *state = spi_text(row, 3);
+	char *state = spi_text(row, 3);
 
 	op->id = spi_int8(row, 1);
 	op->kind = strcmp(spi_text(row, 2), "create") == 0 ? OP_CREATE : OP_DELETE;
@@ -89,7 +91,7 @@ read_op(CloudOpRow *op, uint64 row)
 static bool
 read_one(SpiQuery *query, SpiArgs *args, CloudOpRow *op)
 {
-	bool		found;
+	bool found;
 
 	spi_begin();
 	found = spi_run(query, args) == 1;
@@ -102,7 +104,7 @@ read_one(SpiQuery *query, SpiArgs *args, CloudOpRow *op)
 static int
 read_ops(CloudOpRow **ops)
 {
-	int			n = (int) SPI_processed;
+	int n = (int) SPI_processed;
 
 	*ops = SPI_palloc((n + 1) * sizeof(CloudOpRow));
 	for (int i = 0; i < n; i++)
@@ -124,12 +126,13 @@ store_op_plan_create(int64 worker, const OfferRow *offer, const Installation *in
 		" data_center, gpu_count, cloud_type, price_micros, price_assumed, decision, planned_at,"
 		" requested_by) VALUES ('create', 'planned', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
 		" $12, $13, $14) RETURNING id",
-		14, {TEXTOID, INT8OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT8OID,
-			BOOLOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
+		14,
+		{ TEXTOID, INT8OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT8OID,
+		  BOOLOID, INT8OID, TIMESTAMPTZOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	char		nonce[POD_NONCE_LENGTH + 1];
-	int64		id;
+	SpiArgs args = SPI_ARGS_INIT;
+	char nonce[POD_NONCE_LENGTH + 1];
+	int64 id;
 
 	make_nonce(nonce);
 	spi_begin();
@@ -165,9 +168,10 @@ store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_na
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id,"
 		" price_micros, planned_at, sent_at, answered_at, settled_at, reason, cause) "
 		"VALUES ('create', 'done', $1, $2, $3, $4, $5, $6, $7, $7, $8, $8, 'restored', 'restored_pod')",
-		8, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		8,
+		{ TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, nonce);
@@ -200,10 +204,11 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 		"  AND verified) WHERE NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'delete' AND pod_id = $5"
 		"  AND state IN ('planned', 'sent', 'unknown'))",
-		8, {TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID}
+		8,
+		{ TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	char		nonce[POD_NONCE_LENGTH + 1];
+	SpiArgs args = SPI_ARGS_INIT;
+	char nonce[POD_NONCE_LENGTH + 1];
 
 	make_nonce(nonce);
 	spi_begin();
@@ -239,22 +244,23 @@ store_op_plan_owed_deletes(TimestampTz now)
 		"WHERE w.state <> 'terminated' AND w.state = 'terminating' AND p.pod_id IS NOT NULL"
 		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no"
 		"                 AND o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown'))",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	n = (int) spi_read(&query, NULL, 0);
 	{
 		struct
 		{
-			int64		worker;
-			int32		pool;
-			char	   *pod_id;
-			char	   *name;
-			char	   *cause;
-			char	   *operator;
-		}		   *owed = palloc((n + 1) * sizeof(*owed));
+			int64 worker;
+			int32 pool;
+			char *pod_id;
+			char *name;
+			char *cause;
+			char *requested_by;
+		} *owed = palloc((n + 1) * sizeof(*owed));
 
 		for (int i = 0; i < n; i++)
 		{
@@ -263,11 +269,11 @@ store_op_plan_owed_deletes(TimestampTz now)
 			owed[i].pod_id = spi_text(i, 3);
 			owed[i].name = spi_text(i, 4);
 			owed[i].cause = spi_text(i, 5);
-			owed[i].operator = spi_text(i, 6);
+			owed[i].requested_by = spi_text(i, 6);
 		}
 		for (int i = 0; i < n; i++)
 			store_op_plan_delete(owed[i].worker, owed[i].pool, owed[i].name, owed[i].pod_id,
-								 owed[i].cause, owed[i].operator, now);
+								 owed[i].cause, owed[i].requested_by, now);
 	}
 	spi_end();
 	return n;
@@ -282,10 +288,11 @@ watch_owed(const char *alert, int64 age, TimestampTz now)
 		" 'YYYY-MM-DD HH24:MI:SS') "
 		"FROM gpu_orch.cloud_op o WHERE o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown')"
 		" AND o.planned_at < $1",
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	char	   *detail = NULL;
+	SpiArgs args = SPI_ARGS_INIT;
+	char *detail = NULL;
 
 	spi_begin();
 	spi_arg_time(&args, now - age);
@@ -313,10 +320,11 @@ store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
 		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = $1"
 		" AND coalesce(due_at, '-infinity') <= $3"
 		" ORDER BY NOT verified, id LIMIT $2",
-		3, {TEXTOID, INT8OID, TIMESTAMPTZOID}
+		3,
+		{ TEXTOID, INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
 
 	spi_begin();
 	spi_arg_text(&args, kind == OP_CREATE ? "create" : "delete");
@@ -338,9 +346,10 @@ store_op_abandoned(CloudOpRow **ops)
 		" AND EXISTS (SELECT 1 FROM gpu_orch.worker w WHERE w.no = o.worker"
 		"             AND w.state <> 'spawning' AND w.state::text IN"
 		"             (SELECT t.to_state::text FROM gpu_orch.worker_transition t)) ORDER BY id",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	spi_read(&query, NULL, 0);
@@ -353,10 +362,10 @@ store_op_abandoned(CloudOpRow **ops)
 bool
 store_op_read(int64 id, CloudOpRow *op)
 {
-	static SpiQuery query = {
-		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, id);
 	return read_one(&query, &args, op);
@@ -366,10 +375,11 @@ store_op_read(int64 id, CloudOpRow *op)
 bool
 store_op_lock(int64 id, CloudOpRow *op)
 {
-	static SpiQuery query = {
-		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1 FOR NO KEY UPDATE", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "SELECT " OP_COLUMNS
+							  " FROM gpu_orch.cloud_op WHERE id = $1 FOR NO KEY UPDATE",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, id);
 	return read_one(&query, &args, op);
@@ -379,12 +389,11 @@ store_op_lock(int64 id, CloudOpRow *op)
 int
 store_op_open(CloudOpRow **ops)
 {
-	static SpiQuery query = {
-		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
-		"WHERE state IN ('planned', 'sent', 'unknown') ORDER BY id",
-		0, {0}
-	};
-	int			n;
+	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
+							  "WHERE state IN ('planned', 'sent', 'unknown') ORDER BY id",
+							  0,
+							  { 0 } };
+	int n;
 
 	spi_begin();
 	spi_read(&query, NULL, 0);
@@ -397,11 +406,11 @@ store_op_open(CloudOpRow **ops)
 bool
 store_op_find_by_name(const char *pod_name, CloudOpRow *op)
 {
-	static SpiQuery query = {
-		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE pod_name = $1 AND kind = 'create'",
-		1, {TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "SELECT " OP_COLUMNS
+							  " FROM gpu_orch.cloud_op WHERE pod_name = $1 AND kind = 'create'",
+							  1,
+							  { TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_text(&args, pod_name);
 	return read_one(&query, &args, op);
@@ -414,10 +423,11 @@ store_op_was_deleted(const char *pod_id)
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.cloud_op WHERE pod_id = $1 AND kind = 'delete' AND state = 'done'"
 		" LIMIT 1",
-		1, {TEXTOID}
+		1,
+		{ TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_text(&args, pod_id);
@@ -430,12 +440,12 @@ store_op_was_deleted(const char *pod_id)
 bool
 store_op_latest(int64 worker, OpKind kind, CloudOpRow *op)
 {
-	static SpiQuery query = {
-		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE worker = $1 AND kind = $2 "
-		"ORDER BY id DESC LIMIT 1",
-		2, {INT8OID, TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "SELECT " OP_COLUMNS
+							  " FROM gpu_orch.cloud_op WHERE worker = $1 AND kind = $2 "
+							  "ORDER BY id DESC LIMIT 1",
+							  2,
+							  { INT8OID, TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, worker);
 	spi_arg_text(&args, kind == OP_CREATE ? "create" : "delete");
@@ -448,9 +458,10 @@ store_op_postpone(int64 id, TimestampTz due_at)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET due_at = $2 WHERE id = $1 AND state = 'planned'",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
@@ -467,9 +478,10 @@ store_op_sent(int64 id, int64 epoch, TimestampTz now)
 		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1,"
 		" http_status = NULL, answered_at = NULL, absent_looks = 0, absent_since = NULL,"
 		" shown_at = NULL, denied_at = NULL WHERE id = $1 AND state = 'planned'",
-		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
+		3,
+		{ INT8OID, INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
@@ -492,9 +504,10 @@ store_op_answer(int64 id, OpState state, int http_status, const char *reason, co
 		"UPDATE gpu_orch.cloud_op SET state = $2, http_status = coalesce($3, http_status),"
 		" reason = $4, message = $5, pod_id = coalesce($6, pod_id), due_at = $7, answered_at = $8,"
 		" settled_at = CASE WHEN $2 IN ('done', 'refused', 'absent') THEN $8 END WHERE id = $1",
-		8, {INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		8,
+		{ INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
@@ -515,9 +528,10 @@ store_op_absent_look(int64 id, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET absent_looks = 1, absent_since = $2 WHERE id = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
@@ -533,9 +547,10 @@ store_op_send_again(int64 id, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = 'planned', due_at = $2, http_status = NULL,"
 		" absent_looks = 0, absent_since = NULL WHERE id = $1 AND kind = 'delete'",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
@@ -556,9 +571,10 @@ store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 		" ELSE 'planned' END, reason = 'unanswered', due_at = $3"
 		" WHERE state IN ('planned', 'sent', 'unknown') AND state = 'sent'"
 		" AND (epoch < $1 OR sent_at < $2) AND (kind = 'create' OR http_status IS NULL)",
-		3, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		3,
+		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, epoch);
@@ -575,9 +591,10 @@ store_op_next_due(TimestampTz now)
 	static SpiQuery query = {
 		"SELECT min(due_at) FROM gpu_orch.cloud_op WHERE state IN ('planned', 'sent', 'unknown')"
 		" AND state = 'planned' AND due_at > $1",
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz due;
 
 	spi_begin();
@@ -596,10 +613,11 @@ store_op_creates_since(TimestampTz since)
 		"SELECT (SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'create' AND sent_at > $1)"
 		" + (SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'create' AND state = 'planned'"
 		"    AND state IN ('planned', 'sent', 'unknown'))",
-		1, {TIMESTAMPTZOID}
+		1,
+		{ TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	spi_arg_time(&args, since);
@@ -614,9 +632,11 @@ void
 store_op_verify(int64 id)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET verified = true WHERE id = $1 AND NOT verified", 1, {INT8OID}
+		"UPDATE gpu_orch.cloud_op SET verified = true WHERE id = $1 AND NOT verified",
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
@@ -629,16 +649,19 @@ void
 store_op_verify_listed(char *const *names, char *const *ids, int n)
 {
 	static SpiQuery any = {
-		"SELECT 1 FROM gpu_orch.cloud_op WHERE NOT verified AND pod_id IS NOT NULL LIMIT 1", 0, {0}
+		"SELECT 1 FROM gpu_orch.cloud_op WHERE NOT verified AND pod_id IS NOT NULL LIMIT 1",
+		0,
+		{ 0 }
 	};
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op o SET verified = true"
 		" FROM unnest($1, $2) AS listed(name, id)"
 		" WHERE NOT o.verified AND o.pod_id IS NOT NULL AND o.pod_id = listed.id"
 		" AND o.pod_name = listed.name",
-		2, {TEXTARRAYOID, TEXTARRAYOID}
+		2,
+		{ TEXTARRAYOID, TEXTARRAYOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	if (n == 0)
 		return;
@@ -658,9 +681,10 @@ store_op_rebind(int64 id, const char *pod_id)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = false WHERE id = $1",
-		2, {INT8OID, TEXTOID}
+		2,
+		{ INT8OID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);

@@ -27,33 +27,33 @@ typedef enum OpState
 
 typedef struct CloudOpRow
 {
-	int64		id;
-	OpKind		kind;
-	OpState		state;
-	int64		worker;
-	int32		pool;
-	int64		offer;
-	char	   *nonce;
-	char	   *pod_name;
-	char	   *pod_id;			/* NULL: not known */
-	char	   *gpu_type;
-	char	   *data_center;	/* NULL: any */
-	int32		gpu_count;		/* 0: a delete */
-	char	   *cloud_type;
-	int64		price_micros;	/* what it counts for */
-	bool		price_assumed;	/* since the offer's price was not known */
-	int64		epoch;			/* leader that sent it */
-	int32		tries;
+	int64 id;
+	OpKind kind;
+	OpState state;
+	int64 worker;
+	int32 pool;
+	int64 offer;
+	char *nonce;
+	char *pod_name;
+	char *pod_id; /* NULL: not known */
+	char *gpu_type;
+	char *data_center; /* NULL: any */
+	int32 gpu_count;   /* 0: a delete */
+	char *cloud_type;
+	int64 price_micros; /* what it counts for */
+	bool price_assumed; /* since the offer's price was not known */
+	int64 epoch;		/* leader that sent it */
+	int32 tries;
 	TimestampTz due_at;
 	TimestampTz planned_at;
 	TimestampTz sent_at;
 	TimestampTz answered_at;
-	int32		absent_looks;
+	int32 absent_looks;
 	TimestampTz absent_since;
-	TimestampTz shown_at;		/* a delete's: shown all the same, after the answer */
-	TimestampTz denied_at;		/* a delete's: asked for alone, it was not there */
-	int32		http_status;	/* of the last answer; 0: none */
-	bool		verified;		/* the provider showed pod_id under pod_name */
+	TimestampTz shown_at;  /* a delete's: shown all the same, after the answer */
+	TimestampTz denied_at; /* a delete's: asked for alone, it was not there */
+	int32 http_status;	   /* of the last answer; 0: none */
+	bool verified;		   /* the provider showed pod_id under pod_name */
 } CloudOpRow;
 
 extern char *store_op_pod_name(const Installation *installation, const char *nonce);
@@ -64,16 +64,15 @@ extern int64 store_op_plan_create(int64 worker, const OfferRow *offer,
 extern void store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_name,
 							 const char *pod_id, int64 price_micros, TimestampTz sent_at,
 							 TimestampTz now);
-extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name,
-								 const char *pod_id, const char *cause, const char *requested_by,
-								 TimestampTz now);
+extern void store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char *pod_id,
+								 const char *cause, const char *requested_by, TimestampTz now);
 extern void store_op_watch_deletes(TimestampTz now);
-extern int	store_op_plan_owed_deletes(TimestampTz now);
-extern int	store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now);
-extern int	store_op_abandoned(CloudOpRow **ops);
+extern int store_op_plan_owed_deletes(TimestampTz now);
+extern int store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now);
+extern int store_op_abandoned(CloudOpRow **ops);
 extern bool store_op_read(int64 id, CloudOpRow *op);
 extern bool store_op_lock(int64 id, CloudOpRow *op);
-extern int	store_op_open(CloudOpRow **ops);
+extern int store_op_open(CloudOpRow **ops);
 extern bool store_op_find_by_name(const char *pod_name, CloudOpRow *op);
 extern bool store_op_was_deleted(const char *pod_id);
 extern bool store_op_latest(int64 worker, OpKind kind, CloudOpRow *op);

@@ -17,8 +17,8 @@
 /* A worker that has never claimed, and what is noted of it. */
 typedef struct Passed
 {
-	int64		worker;
-	bool		noted;
+	int64 worker;
+	bool noted;
 } Passed;
 
 static int
@@ -31,9 +31,10 @@ read_candidates(Passed **candidates)
 		" AND f.image IS NOT NULL AND f.learned < 2 AND w.busy_at <= f.registered_at"
 		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no)"
 		" ORDER BY w.no FOR NO KEY UPDATE OF f SKIP LOCKED",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	n = (int) spi_run(&query, NULL);
@@ -51,12 +52,12 @@ read_candidates(Passed **candidates)
 static bool
 could_claim(int64 worker, const ShapeCount *shapes, int n_shapes)
 {
-	Jsonb	   *capabilities = store_worker_capabilities(worker);
+	Jsonb *capabilities = store_worker_capabilities(worker);
 
 	for (int i = 0; i < n_shapes; i++)
 	{
-		char	   *kind;
-		Jsonb	   *requirements;
+		char *kind;
+		Jsonb *requirements;
 
 		if (shapes[i].count > 0 && store_shape_load(shapes[i].shape, &kind, &requirements) &&
 			match_satisfies(capabilities, requirements, kind, NULL))
@@ -70,9 +71,10 @@ note(int64 worker, bool passed, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET passed_since = $2 WHERE worker = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -88,14 +90,14 @@ note(int64 worker, bool passed, TimestampTz now)
 void
 store_passed_watch(TimestampTz now)
 {
-	Passed	   *candidates;
-	int			n = read_candidates(&candidates);
+	Passed *candidates;
+	int n = read_candidates(&candidates);
 	ShapeCount *shapes;
-	int			n_shapes = n > 0 ? store_queue_count(&shapes, 1) : 0;
+	int n_shapes = n > 0 ? store_queue_count(&shapes, 1) : 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		bool		passed = n_shapes > 0 && could_claim(candidates[i].worker, shapes, n_shapes);
+		bool passed = n_shapes > 0 && could_claim(candidates[i].worker, shapes, n_shapes);
 
 		if (passed != candidates[i].noted)
 			note(candidates[i].worker, passed, now);

@@ -30,40 +30,40 @@ typedef enum OptionType
 typedef struct PoolOption
 {
 	const char *name;
-	OptionType	type;
-	bool		nullable;
+	OptionType type;
+	bool nullable;
 } PoolOption;
 
 static const PoolOption options[] = {
-	{"args", OPTION_TEXT, true},
-	{"budget_per_day", OPTION_NUMERIC, true},
-	{"budget_per_hour", OPTION_NUMERIC, true},
-	{"capabilities", OPTION_OBJECT, true},
-	{"cloud_type", OPTION_TEXT, false},
-	{"container_disk_gb", OPTION_INTEGER, true},
-	{"data_centers", OPTION_TEXTS, false},
-	{"drain_timeout", OPTION_INTERVAL, false},
-	{"env", OPTION_OBJECT, false},
-	{"gpu_count", OPTION_INTEGER, false},
-	{"gpu_types", OPTION_TEXTS, false},
-	{"heartbeat_timeout", OPTION_INTERVAL, true},
-	{"idle_buffer", OPTION_INTEGER, false},
-	{"idle_timeout", OPTION_INTERVAL, false},
-	{"image", OPTION_TEXT, false},
-	{"max_price_per_hour", OPTION_NUMERIC, true},
-	{"max_worker_age", OPTION_INTERVAL, true},
-	{"max_workers", OPTION_INTEGER, false},
-	{"min_cuda_version", OPTION_TEXT, true},
-	{"min_workers", OPTION_INTEGER, false},
-	{"policy", OPTION_TEXT, false},
-	{"policy_options", OPTION_OBJECT, false},
-	{"ports", OPTION_TEXTS, false},
-	{"provider", OPTION_TEXT, false},
-	{"registry_id", OPTION_TEXT, true},
-	{"spawn_timeout", OPTION_INTERVAL, false},
-	{"template_id", OPTION_TEXT, true},
-	{"volume_id", OPTION_TEXT, true},
-	{"volume_mount_path", OPTION_TEXT, true},
+	{ "args", OPTION_TEXT, true },
+	{ "budget_per_day", OPTION_NUMERIC, true },
+	{ "budget_per_hour", OPTION_NUMERIC, true },
+	{ "capabilities", OPTION_OBJECT, true },
+	{ "cloud_type", OPTION_TEXT, false },
+	{ "container_disk_gb", OPTION_INTEGER, true },
+	{ "data_centers", OPTION_TEXTS, false },
+	{ "drain_timeout", OPTION_INTERVAL, false },
+	{ "env", OPTION_OBJECT, false },
+	{ "gpu_count", OPTION_INTEGER, false },
+	{ "gpu_types", OPTION_TEXTS, false },
+	{ "heartbeat_timeout", OPTION_INTERVAL, true },
+	{ "idle_buffer", OPTION_INTEGER, false },
+	{ "idle_timeout", OPTION_INTERVAL, false },
+	{ "image", OPTION_TEXT, false },
+	{ "max_price_per_hour", OPTION_NUMERIC, true },
+	{ "max_worker_age", OPTION_INTERVAL, true },
+	{ "max_workers", OPTION_INTEGER, false },
+	{ "min_cuda_version", OPTION_TEXT, true },
+	{ "min_workers", OPTION_INTEGER, false },
+	{ "policy", OPTION_TEXT, false },
+	{ "policy_options", OPTION_OBJECT, false },
+	{ "ports", OPTION_TEXTS, false },
+	{ "provider", OPTION_TEXT, false },
+	{ "registry_id", OPTION_TEXT, true },
+	{ "spawn_timeout", OPTION_INTERVAL, false },
+	{ "template_id", OPTION_TEXT, true },
+	{ "volume_id", OPTION_TEXT, true },
+	{ "volume_mount_path", OPTION_TEXT, true },
 };
 
 /*
@@ -74,27 +74,27 @@ static const struct
 {
 	const char *expression;
 	const char *wanted;
-}			conversions[] = {
-	[OPTION_TEXT] = {"@ #>> '{}'", "a string"},
-	[OPTION_INTEGER] = {"(@ #>> '{}')::int", "a whole number"},
-	[OPTION_NUMERIC] = {"(@ #>> '{}')::numeric", "a number"},
-	[OPTION_INTERVAL] = {"CASE pg_catalog.jsonb_typeof(@) WHEN 'number'"
-		" THEN pg_catalog.make_interval(secs => (@ #>> '{}')::float8)"
-		" ELSE (@ #>> '{}')::interval END",
-	"an interval as a string, or a number of seconds"},
-	[OPTION_TEXTS] = {"ARRAY(SELECT pg_catalog.jsonb_array_elements_text(@))",
-	"an array of strings"},
-	[OPTION_OBJECT] = {"@", "an object"},
+} conversions[] = {
+	[OPTION_TEXT] = { "@ #>> '{}'", "a string" },
+	[OPTION_INTEGER] = { "(@ #>> '{}')::int", "a whole number" },
+	[OPTION_NUMERIC] = { "(@ #>> '{}')::numeric", "a number" },
+	[OPTION_INTERVAL] = { "CASE pg_catalog.jsonb_typeof(@) WHEN 'number'"
+						  " THEN pg_catalog.make_interval(secs => (@ #>> '{}')::float8)"
+						  " ELSE (@ #>> '{}')::interval END",
+						  "an interval as a string, or a number of seconds" },
+	[OPTION_TEXTS] = { "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(@))",
+					   "an array of strings" },
+	[OPTION_OBJECT] = { "@", "an object" },
 };
 
 /* Whether a JSON number is a whole one that a column of type int holds. */
 static bool
 is_integer(Numeric number)
 {
-	Datum		value = NumericGetDatum(number);
-	Datum		least = NumericGetDatum(int64_to_numeric(PG_INT32_MIN));
-	Datum		most = NumericGetDatum(int64_to_numeric(PG_INT32_MAX));
-	Datum		whole = DirectFunctionCall2(numeric_trunc, value, Int32GetDatum(0));
+	Datum value = NumericGetDatum(number);
+	Datum least = NumericGetDatum(int64_to_numeric(PG_INT32_MIN));
+	Datum most = NumericGetDatum(int64_to_numeric(PG_INT32_MAX));
+	Datum whole = DirectFunctionCall2(numeric_trunc, value, Int32GetDatum(0));
 
 	return DatumGetBool(DirectFunctionCall2(numeric_eq, value, whole)) &&
 		DatumGetBool(DirectFunctionCall2(numeric_ge, value, least)) &&
@@ -107,7 +107,7 @@ is_strings(const JsonbValue *value)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
-	JsonbValue	element;
+	JsonbValue element;
 
 	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
 		return false;
@@ -173,7 +173,7 @@ run_update(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -197,9 +197,9 @@ const char *
 store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values, int *wrong)
 {
 	StringInfoData sql;
-	Oid		   *types = palloc((n + 1) * sizeof(Oid));
-	Datum	   *arguments = palloc((n + 1) * sizeof(Datum));
-	char	   *nulls = palloc0(n + 2);
+	Oid *types = palloc((n + 1) * sizeof(Oid));
+	Datum *arguments = palloc((n + 1) * sizeof(Datum));
+	char *nulls = palloc0(n + 2);
 
 	if (n == 0)
 		return NULL;
@@ -241,15 +241,16 @@ store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values, int 
 bool
 store_pool_find(const char *name, bool lock, int32 *pool)
 {
-	static SpiQuery plain = {
-		"SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL", 1, {TEXTOID}
-	};
+	static SpiQuery plain = { "SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL",
+							  1,
+							  { TEXTOID } };
 	static SpiQuery locking = {
 		"SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
-		1, {TEXTOID}
+		1,
+		{ TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_text(&args, name);
@@ -268,10 +269,10 @@ bool
 store_pool_lock(int32 pool)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, {INT4OID}
+		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, { INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -284,11 +285,9 @@ store_pool_lock(int32 pool)
 char *
 store_pool_name(int32 pool)
 {
-	static SpiQuery query = {
-		"SELECT name FROM gpu_orch.pool WHERE id = $1", 1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	char	   *name = NULL;
+	static SpiQuery query = { "SELECT name FROM gpu_orch.pool WHERE id = $1", 1, { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	char *name = NULL;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -306,10 +305,11 @@ store_pool_create(const char *name, const char *image, Datum gpu_types, int32 mi
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.pool (name, image, gpu_types, min_workers, max_workers, created_at)"
 		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
-		6, {TEXTOID, TEXTOID, TEXTARRAYOID, INT4OID, INT4OID, TIMESTAMPTZOID}
+		6,
+		{ TEXTOID, TEXTOID, TEXTARRAYOID, INT4OID, INT4OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int32		id;
+	SpiArgs args = SPI_ARGS_INIT;
+	int32 id;
 
 	spi_begin();
 	spi_arg_text(&args, name);
@@ -340,14 +340,14 @@ store_pool_make_offers(int32 pool)
 	"  LATERAL unnest(CASE WHEN p.data_centers = '{}' THEN ARRAY[NULL] ELSE p.data_centers END)" \
 	"          WITH ORDINALITY AS d(data_center, n)" \
 	" WHERE p.id = $1 GROUP BY p.id, g.gpu_type, d.data_center) "
-	static SpiQuery drop = {
-		WANTED "DELETE FROM gpu_orch.offer o WHERE o.pool = $1 AND NOT EXISTS"
-		" (SELECT 1 FROM wanted w WHERE w.gpu_type = o.gpu_type"
-		"  AND w.data_center IS NOT DISTINCT FROM o.data_center)",
-		1, {INT4OID}
-	};
+	static SpiQuery drop = { WANTED "DELETE FROM gpu_orch.offer o WHERE o.pool = $1 AND NOT EXISTS"
+									" (SELECT 1 FROM wanted w WHERE w.gpu_type = o.gpu_type"
+									"  AND w.data_center IS NOT DISTINCT FROM o.data_center)",
+							 1,
+							 { INT4OID } };
 	static SpiQuery add = {
-		WANTED "INSERT INTO gpu_orch.offer AS o (pool, ordinal, gpu_type, data_center, gpu_count, cloud_type)"
+		WANTED
+		"INSERT INTO gpu_orch.offer AS o (pool, ordinal, gpu_type, data_center, gpu_count, cloud_type)"
 		" SELECT pool, ordinal, gpu_type, data_center, gpu_count, cloud_type FROM wanted"
 		" ON CONFLICT (pool, gpu_type, data_center) DO UPDATE SET ordinal = excluded.ordinal,"
 		" gpu_count = excluded.gpu_count, cloud_type = excluded.cloud_type,"
@@ -355,9 +355,10 @@ store_pool_make_offers(int32 pool)
 		"                     THEN o.price_micros END,"
 		" price_at = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
 		"                 THEN o.price_at END",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -372,9 +373,10 @@ store_pool_drop(int32 pool, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.pool SET dropped_at = $2, min_workers = 0, max_workers = 0 WHERE id = $1",
-		2, {INT4OID, TIMESTAMPTZOID}
+		2,
+		{ INT4OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -386,10 +388,10 @@ store_pool_drop(int32 pool, TimestampTz now)
 static Jsonb *
 read_jsonb(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 	struct varlena *detoasted;
-	Jsonb	   *copy;
+	Jsonb *copy;
 
 	if (isnull)
 		return NULL;
@@ -402,8 +404,8 @@ read_jsonb(uint64 row, int column)
 static double
 read_seconds(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetFloat8(value);
 }
@@ -411,17 +413,17 @@ read_seconds(uint64 row, int column)
 static char **
 read_texts(uint64 row, int column, int *n)
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
-	Datum	   *elements;
-	char	  **texts;
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+	Datum *elements;
+	char **texts;
 
 	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
 					  n);
 	texts = SPI_palloc((*n + 1) * sizeof(char *));
 	for (int i = 0; i < *n; i++)
 	{
-		char	   *string = TextDatumGetCString(elements[i]);
+		char *string = TextDatumGetCString(elements[i]);
 
 		texts[i] = SPI_palloc(strlen(string) + 1);
 		strcpy(texts[i], string);
@@ -437,8 +439,8 @@ store_pool_read_policy_options(PlanPool *plan, Jsonb *policy_options)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&policy_options->root);
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	char	   *key = NULL;
+	JsonbValue item;
+	char *key = NULL;
 
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
@@ -507,26 +509,27 @@ store_pool_list(PoolRow **pools)
 #define SECONDS(column) "extract(epoch FROM " column ")::float8"
 	static SpiQuery query = {
 		"SELECT id, name, policy, min_workers, max_workers, idle_buffer, policy_options,"
-		" " SECONDS("idle_timeout") ", " SECONDS("heartbeat_timeout") ", "	/* 8, 9 */
-		SECONDS("spawn_timeout") ", " SECONDS("drain_timeout") ", " SECONDS("max_worker_age")
-		", coalesce(capabilities, (SELECT p.capabilities FROM gpu_orch.worker w"	/* 13 */
-		"   JOIN gpu_orch.worker_profile p ON p.worker = w.no WHERE w.pool = pool.id"
-		"   AND p.registered_at IS NOT NULL ORDER BY w.no DESC LIMIT 1)),"
-		" coalesce((max_price_per_hour * 1000000)::bigint, -1), last_scale_in,"
-		" dropped_at IS NOT NULL, image, cloud_type, gpu_count, container_disk_gb, volume_id,"
-		" volume_mount_path, args, template_id, registry_id, min_cuda_version, ports, env "
-		"FROM gpu_orch.pool WHERE dropped_at IS NULL OR EXISTS (SELECT 1 FROM gpu_orch.worker w"
-		" WHERE w.pool = pool.id AND w.state <> 'terminated') ORDER BY id",
-		0, {0}
+		" " SECONDS("idle_timeout") ", " SECONDS("heartbeat_timeout") ", " /* 8, 9 */
+		SECONDS("spawn_timeout") ", " SECONDS("drain_timeout") ", " SECONDS(
+			"max_worker_age") ", coalesce(capabilities, (SELECT p.capabilities FROM gpu_orch.worker w" /* 13 */
+							  "   JOIN gpu_orch.worker_profile p ON p.worker = w.no WHERE w.pool = pool.id"
+							  "   AND p.registered_at IS NOT NULL ORDER BY w.no DESC LIMIT 1)),"
+							  " coalesce((max_price_per_hour * 1000000)::bigint, -1), last_scale_in,"
+							  " dropped_at IS NOT NULL, image, cloud_type, gpu_count, container_disk_gb, volume_id,"
+							  " volume_mount_path, args, template_id, registry_id, min_cuda_version, ports, env "
+							  "FROM gpu_orch.pool WHERE dropped_at IS NULL OR EXISTS (SELECT 1 FROM gpu_orch.worker w"
+							  " WHERE w.pool = pool.id AND w.state <> 'terminated') ORDER BY id",
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	n = (int) spi_read(&query, NULL, 0);
 	*pools = SPI_palloc((n + 1) * sizeof(PoolRow));
 	for (int i = 0; i < n; i++)
 	{
-		PoolRow    *pool = &(*pools)[i];
+		PoolRow *pool = &(*pools)[i];
 
 		memset(pool, 0, sizeof(PoolRow));
 		pool->id = spi_int4(i, 1);
@@ -570,10 +573,10 @@ store_pool_list(PoolRow **pools)
 void
 store_pool_scaled_in(int32 pool, TimestampTz now)
 {
-	static SpiQuery query = {
-		"UPDATE gpu_orch.pool SET last_scale_in = $2 WHERE id = $1", 2, {INT4OID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "UPDATE gpu_orch.pool SET last_scale_in = $2 WHERE id = $1",
+							  2,
+							  { INT4OID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -589,10 +592,11 @@ store_offer_list(int32 pool, OfferRow **offers)
 	static SpiQuery query = {
 		"SELECT id, pool, ordinal, gpu_type, data_center, coalesce(price_micros, -1), backoff_until,"
 		" refusals, gpu_count, cloud_type FROM gpu_orch.offer WHERE pool = $1 ORDER BY ordinal",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -600,7 +604,7 @@ store_offer_list(int32 pool, OfferRow **offers)
 	*offers = SPI_palloc((n + 1) * sizeof(OfferRow));
 	for (int i = 0; i < n; i++)
 	{
-		OfferRow   *offer = &(*offers)[i];
+		OfferRow *offer = &(*offers)[i];
 
 		offer->id = spi_int8(i, 1);
 		offer->pool = spi_int4(i, 2);
@@ -629,14 +633,16 @@ store_offer_ceiling(int32 pool)
 		"SELECT greatest(1, coalesce((p.max_price_per_hour * 1000000)::bigint,"
 		" (SELECT max(ceil(o.price_micros::numeric / o.gpu_count))::bigint FROM gpu_orch.offer o)"
 		"  * p.gpu_count, $2 * p.gpu_count)) FROM gpu_orch.pool p WHERE p.id = $1",
-		2, {INT4OID, INT8OID}
+		2,
+		{ INT4OID, INT8OID }
 	};
 	static SpiQuery of_any = {
 		"SELECT coalesce(max(price_micros), $1) FROM gpu_orch.offer WHERE price_micros > 0",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		price = DEAREST_GPU_MICROS;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 price = DEAREST_GPU_MICROS;
 
 	spi_begin();
 	if (pool != 0)
@@ -655,9 +661,10 @@ store_offer_count_unpriced(void)
 	static SpiQuery query = {
 		"SELECT count(*) FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool"
 		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int64		n;
+	int64 n;
 
 	spi_begin();
 	spi_read(&query, NULL, 1);
@@ -670,11 +677,9 @@ store_offer_count_unpriced(void)
 int32
 store_offer_refusals(int64 offer)
 {
-	static SpiQuery query = {
-		"SELECT refusals FROM gpu_orch.offer WHERE id = $1", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int32		refusals = 0;
+	static SpiQuery query = { "SELECT refusals FROM gpu_orch.offer WHERE id = $1", 1, { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int32 refusals = 0;
 
 	spi_begin();
 	spi_arg_int8(&args, offer);
@@ -694,9 +699,10 @@ store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer SET refusals = refusals + 1, backoff_until = $2"
 		" WHERE id = $1 AND (backoff_until IS NULL OR backoff_until <= $3)",
-		3, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		3,
+		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, offer);
@@ -714,9 +720,10 @@ store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now)
 		"UPDATE gpu_orch.offer SET refusals = 0, backoff_until = NULL,"
 		" price_micros = coalesce($2, price_micros),"
 		" price_at = CASE WHEN $2 IS NULL THEN price_at ELSE $3 END WHERE id = $1",
-		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
+		3,
+		{ INT8OID, INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, offer);
@@ -738,10 +745,11 @@ store_offer_price_by_type(const char *gpu_type, const char *cloud_type, int64 pr
 		"UPDATE gpu_orch.offer o SET price_micros = $3 * p.gpu_count, price_at = $4"
 		" FROM gpu_orch.pool p WHERE p.id = o.pool AND o.gpu_type = $1 AND p.cloud_type = $2"
 		" AND o.price_micros IS DISTINCT FROM $3 * p.gpu_count",
-		4, {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID}
+		4,
+		{ TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	spi_arg_text(&args, gpu_type);

@@ -38,32 +38,32 @@ enum
 	COL_LOSSES
 };
 
-static DirectTable ready_queue = {"ready_queue", "ready_queue_head"};
+static DirectTable ready_queue = { "ready_queue", "ready_queue_head" };
 
 /* What this transaction did to the queue, for the rings; see at_end(). */
 static struct
 {
-	QueueId		queue;
-	bool		put;
-	QueueKey	first_put;
-	bool		took;
-	QueueKey	first_taken;
-}			done;
+	QueueId queue;
+	bool put;
+	QueueKey first_put;
+	bool took;
+	QueueKey first_taken;
+} done;
 
 struct QueueScan
 {
-	Relation	table;
-	Snapshot	snapshot;		/* NULL: none taken yet */
+	Relation table;
+	Snapshot snapshot; /* NULL: none taken yet */
 	TupleTableSlot *row;
-	Ring		ring;
-	int64		worker;
-	uint32		model;			/* that the worker holds warm */
-	int			wanted;			/* rows that the caller may take */
-	ShapeTest	test;
-	void	   *arg;
-	bool		took;
-	Found	   *own;				/* of a transaction that made rows claimable itself; see take_own() */
-	int			own_next;
+	Ring ring;
+	int64 worker;
+	uint32 model; /* that the worker holds warm */
+	int wanted;	  /* rows that the caller may take */
+	ShapeTest test;
+	void *arg;
+	bool took;
+	Found *own; /* of a transaction that made rows claimable itself; see take_own() */
+	int own_next;
 };
 
 /*
@@ -132,8 +132,8 @@ judge(QueueScan *queue, const int64 *shapes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		uint32		model = 0;
-		bool		matches = queue->test(shapes[i], queue->arg, &model);
+		uint32 model = 0;
+		bool matches = queue->test(shapes[i], queue->arg, &model);
 
 		queue_ring_set_verdict(&queue->ring, shapes[i], matches, model);
 		CHECK_FOR_INTERRUPTS();
@@ -147,14 +147,14 @@ judge(QueueScan *queue, const int64 *shapes, int n)
 static int
 fill_ring(QueueScan *queue)
 {
-	Ring	   *ring = &queue->ring;
-	Found	   *found;
-	ShapeView  *views;
-	int64	   *unknown;
-	int			n_views;
-	int			n_unknown;
-	int			want = queue->wanted;
-	int			n;
+	Ring *ring = &queue->ring;
+	Found *found;
+	ShapeView *views;
+	int64 *unknown;
+	int n_views;
+	int n_unknown;
+	int want = queue->wanted;
+	int n;
 
 	CHECK_FOR_INTERRUPTS();
 	if (!queue_ring_begin_fill(ring, &want))
@@ -193,10 +193,10 @@ take_own(QueueScan *queue, RingEntry *entry)
 {
 	while (queue->own == NULL || queue->own_next == queue->own->n)
 	{
-		ShapeView  *views;
-		int64	   *unknown;
-		int			n_views;
-		int			n_unknown;
+		ShapeView *views;
+		int64 *unknown;
+		int n_views;
+		int n_unknown;
 
 		CHECK_FOR_INTERRUPTS();
 		n_views = queue_ring_candidates(&queue->ring, &views, &unknown, &n_unknown);
@@ -205,7 +205,8 @@ take_own(QueueScan *queue, RingEntry *entry)
 		judge(queue, unknown, n_unknown);
 		if (n_views < 0 || n_unknown > 0)
 			continue;
-		queue->own = store_look(queue->table, ready_queue.index, views, n_views, queue->wanted, true);
+		queue->own =
+			store_look(queue->table, ready_queue.index, views, n_views, queue->wanted, true);
 		queue->own_next = 0;
 		if (queue->own->n == 0 && !queue->own->paused)
 			return false;
@@ -222,7 +223,7 @@ take_own(QueueScan *queue, RingEntry *entry)
 QueueScan *
 store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg)
 {
-	QueueScan  *queue = palloc0(sizeof(QueueScan));
+	QueueScan *queue = palloc0(sizeof(QueueScan));
 
 	queue->table = direct_open(&ready_queue);
 	queue->row = table_slot_create(queue->table, NULL);
@@ -254,7 +255,7 @@ read_row(TupleTableSlot *row, TaskSlot *slot)
 static bool
 fetch(QueueScan *queue, RingEntry *entry, TaskSlot *slot)
 {
-	bool		fresh = false;
+	bool fresh = false;
 
 	for (;;)
 	{
@@ -285,9 +286,9 @@ store_queue_take(QueueScan *queue, TaskSlot *slot, Snapshot *snapshot)
 {
 	for (;;)
 	{
-		RingEntry	entry;
+		RingEntry entry;
 		TM_FailureData failure;
-		RingAnswer	answer;
+		RingAnswer answer;
 
 		if (!done.put)
 			answer = queue_ring_pop(&queue->ring, queue->model, &entry);
@@ -360,8 +361,8 @@ store_queue_slot_read(TaskSlot *slot, uint64 row)
 void
 store_queue_tag(TaskSlot *slot, double weight)
 {
-	Relation	table = direct_open(&ready_queue);
-	QueueId		queue = store_look_queue(table);
+	Relation table = direct_open(&ready_queue);
+	QueueId queue = store_look_queue(table);
 
 	if (!queue_bound_is_known(queue))
 		store_look_discover(table, ready_queue.index);
@@ -378,11 +379,11 @@ store_queue_tag(TaskSlot *slot, double weight)
 bool
 store_queue_put(const TaskSlot *slot, double weight)
 {
-	Relation	table = direct_open(&ready_queue);
-	QueueId		queue = store_look_queue(table);
-	QueueKey	key = {~slot->priority, slot->tag, slot->task_id};
+	Relation table = direct_open(&ready_queue);
+	QueueId queue = store_look_queue(table);
+	QueueKey key = { ~slot->priority, slot->tag, slot->task_id };
 	TupleTableSlot *row;
-	bool		room;
+	bool room;
 
 	if (!queue_bound_is_known(queue))
 		store_look_discover(table, ready_queue.index);
@@ -428,10 +429,11 @@ store_queue_remove(int64 task_id, TaskSlot *slot)
 	static SpiQuery query = {
 		"DELETE FROM gpu_orch.ready_queue WHERE task_id = $1 "
 		"RETURNING shape, task_id, ~rank, tenant, attempt, faults, losses, tag",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -441,8 +443,8 @@ store_queue_remove(int64 task_id, TaskSlot *slot)
 	spi_end();
 	if (found)
 	{
-		Relation	table = direct_open(&ready_queue);
-		QueueKey	key = {~slot->priority, slot->tag, slot->task_id};
+		Relation table = direct_open(&ready_queue);
+		QueueKey key = { ~slot->priority, slot->tag, slot->task_id };
 
 		note(&done.took, &done.first_taken, store_look_queue(table), &key);
 		direct_close(table);
@@ -454,7 +456,7 @@ store_queue_remove(int64 task_id, TaskSlot *slot)
 void
 store_queue_served(int32 tenant, int64 microseconds)
 {
-	Relation	table = direct_open(&ready_queue);
+	Relation table = direct_open(&ready_queue);
 
 	queue_tag_served(store_look_queue(table), tenant, microseconds);
 	direct_close(table);
@@ -464,8 +466,8 @@ store_queue_served(int32 tenant, int64 microseconds)
 bool
 store_queue_has_room(int64 shape)
 {
-	Relation	table = direct_open(&ready_queue);
-	bool		room = queue_bound_room(store_look_queue(table), shape);
+	Relation table = direct_open(&ready_queue);
+	bool room = queue_bound_room(store_look_queue(table), shape);
 
 	direct_close(table);
 	return room;
@@ -475,7 +477,7 @@ store_queue_has_room(int64 shape)
 void
 store_queue_recheck(void)
 {
-	Relation	table = direct_open(&ready_queue);
+	Relation table = direct_open(&ready_queue);
 
 	store_look_recheck(table, ready_queue.index);
 	direct_close(table);
@@ -506,11 +508,12 @@ store_queue_age(TimestampTz now)
 		"  AND greatest(t.submitted_at, t.run_at) <= $1) "
 		"DELETE FROM gpu_orch.ready_queue r USING old WHERE r.task_id = old.task_id "
 		"RETURNING r.shape, r.task_id, ~old.top, r.tenant, r.attempt, r.faults, r.losses, r.tag",
-		2, {TIMESTAMPTZOID, INT8OID}
+		2,
+		{ TIMESTAMPTZOID, INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	TaskSlot   *slots;
-	int64		n;
+	SpiArgs args = SPI_ARGS_INIT;
+	TaskSlot *slots;
+	int64 n;
 
 	if (guc_priority_ageing == 0)
 		return 0;
@@ -545,10 +548,11 @@ store_queue_count(ShapeCount **counts, int64 limit)
 		"SELECT shape, (SELECT count(*) FROM (SELECT 1 FROM gpu_orch.ready_queue r"
 		"                                     WHERE r.shape = s.shape LIMIT $1) c) "
 		"FROM s WHERE shape IS NOT NULL",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
 
 	spi_begin();
 	spi_arg_int8(&args, limit);

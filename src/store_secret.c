@@ -22,10 +22,11 @@ store_secret_make(void)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.installation_secret (secret) VALUES ($1) ON CONFLICT DO NOTHING",
-		1, {BYTEAOID}
+		1,
+		{ BYTEAOID }
 	};
-	bytea	   *secret = palloc(VARHDRSZ + SECRET_BYTES);
-	SpiArgs		args = SPI_ARGS_INIT;
+	bytea *secret = palloc(VARHDRSZ + SECRET_BYTES);
+	SpiArgs args = SPI_ARGS_INIT;
 
 	SET_VARSIZE(secret, VARHDRSZ + SECRET_BYTES);
 	if (!pg_strong_random(VARDATA(secret), SECRET_BYTES))
@@ -47,8 +48,9 @@ sign(const bytea *secret, const char *nonce, uint8 signature[PG_SHA256_DIGEST_LE
 		pg_hmac_init(context, (const uint8 *) VARDATA_ANY(secret), VARSIZE_ANY_EXHDR(secret)) < 0 ||
 		pg_hmac_update(context, (const uint8 *) nonce, strlen(nonce)) < 0 ||
 		pg_hmac_final(context, signature, PG_SHA256_DIGEST_LENGTH) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute a registration token")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute a registration token")));
 	pg_hmac_free(context);
 }
 
@@ -56,11 +58,11 @@ sign(const bytea *secret, const char *nonce, uint8 signature[PG_SHA256_DIGEST_LE
 void
 store_secret_token(const char *nonce, char token[TOKEN_LENGTH + 1])
 {
-	static SpiQuery query = {
-		"SELECT secret FROM gpu_orch.installation_secret WHERE one", 0, {0}
-	};
-	uint8		signature[PG_SHA256_DIGEST_LENGTH];
-	bool		isnull;
+	static SpiQuery query = { "SELECT secret FROM gpu_orch.installation_secret WHERE one",
+							  0,
+							  { 0 } };
+	uint8 signature[PG_SHA256_DIGEST_LENGTH];
+	bool isnull;
 
 	StaticAssertStmt(2 * PG_SHA256_DIGEST_LENGTH == TOKEN_LENGTH, "a token is a digest in hex");
 	spi_begin();

@@ -17,12 +17,11 @@
 void
 store_sight_listed(int64 op, TimestampTz after_answer)
 {
-	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL,"
-		" shown_at = coalesce(shown_at, $2) WHERE id = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL,"
+							  " shown_at = coalesce(shown_at, $2) WHERE id = $1",
+							  2,
+							  { INT8OID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, op);
@@ -38,9 +37,10 @@ store_sight_shown(int64 op, TimestampTz at)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL, denied_at = NULL,"
 		" shown_at = coalesce(shown_at, $2) WHERE id = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, op);
@@ -53,11 +53,10 @@ store_sight_shown(int64 op, TimestampTz at)
 void
 store_sight_denied(int64 op, TimestampTz at)
 {
-	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET denied_at = $2 WHERE id = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "UPDATE gpu_orch.cloud_op SET denied_at = $2 WHERE id = $1",
+							  2,
+							  { INT8OID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, op);

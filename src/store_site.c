@@ -34,14 +34,15 @@ static char *
 digest_of(const char *bytes, size_t length)
 {
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	char	   *hex = palloc(SITE_DIGEST_LENGTH + 1);
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
+	char *hex = palloc(SITE_DIGEST_LENGTH + 1);
 
 	if (context == NULL || pg_cryptohash_init(context) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) bytes, length) < 0 ||
 		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute the digest of a site")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute the digest of a site")));
 	pg_cryptohash_free(context);
 	hex_encode((const char *) digest, sizeof(digest), hex);
 	hex[SITE_DIGEST_LENGTH] = '\0';
@@ -52,19 +53,19 @@ digest_of(const char *bytes, size_t length)
 static char *
 host_digest(void)
 {
-	char		machine[64] = "";
-	int			fd = OpenTransientFile(MACHINE_ID_FILE, O_RDONLY | O_CLOEXEC);
+	char machine[64] = "";
+	int fd = OpenTransientFile(MACHINE_ID_FILE, O_RDONLY | O_CLOEXEC);
 
 	if (fd >= 0)
 	{
-		ssize_t		length = read(fd, machine, sizeof(machine) - 1);
+		ssize_t length = read(fd, machine, sizeof(machine) - 1);
 
 		machine[Max(length, 0)] = '\0';
 		machine[strcspn(machine, "\n")] = '\0';
 		CloseTransientFile(fd);
 	}
 	{
-		char	   *text = psprintf("%s\n%s", machine, DataDir);
+		char *text = psprintf("%s\n%s", machine, DataDir);
 
 		return digest_of(text, strlen(text));
 	}
@@ -74,7 +75,7 @@ host_digest(void)
 static const char *
 read_tokens(int fd, char text[MAX_FILE_BYTES + 1])
 {
-	ssize_t		length;
+	ssize_t length;
 	const char *wrong = secret_file_read(fd, text, MAX_FILE_BYTES, &length);
 
 	if (wrong != NULL)
@@ -88,11 +89,12 @@ read_tokens(int fd, char text[MAX_FILE_BYTES + 1])
 static const char *
 take_tokens(char *text, Incarnation *mine, SiteList *others)
 {
-	char	   *rest = NULL;
+	char *rest = NULL;
 
-	for (char *line = strtok_r(text, "\r\n", &rest); line != NULL; line = strtok_r(NULL, "\r\n", &rest))
+	for (char *line = strtok_r(text, "\r\n", &rest); line != NULL;
+		 line = strtok_r(NULL, "\r\n", &rest))
 	{
-		size_t		length = strlen(line);
+		size_t length = strlen(line);
 
 		while (length > 0 && (line[length - 1] == ' ' || line[length - 1] == '\t'))
 			length--;
@@ -129,9 +131,9 @@ const char *
 store_site_read(Incarnation *mine, SiteList *others)
 {
 	const char *path = guc_site_token_file;
-	char	   *text;
+	char *text;
 	const char *wrong;
-	int			fd;
+	int fd;
 
 	store_site_place(mine);
 	others->n = 0;
@@ -149,7 +151,8 @@ store_site_read(Incarnation *mine, SiteList *others)
 		wrong = take_tokens(text, mine, others);
 	explicit_bzero(text, MAX_FILE_BYTES + 1);
 	pfree(text);
-	return wrong == NULL ? NULL : psprintf("site token file \"%s\" cannot be used: %s", path, wrong);
+	return wrong == NULL ? NULL :
+						   psprintf("site token file \"%s\" cannot be used: %s", path, wrong);
 }
 
 static bool
@@ -184,7 +187,7 @@ SiteVerdict
 store_site_compare(const Incarnation *was, const Incarnation *mine, const SiteList *others,
 				   StringInfo difference)
 {
-	bool		at_home;
+	bool at_home;
 
 	if (strcmp(was->system_identifier, mine->system_identifier) != 0)
 	{
@@ -208,10 +211,11 @@ store_site_compare(const Incarnation *was, const Incarnation *mine, const SiteLi
 		return SITE_TAKES_OVER;
 
 	if (!at_home)
-		appendStringInfo(difference, "active at another %s, which %s",
-						 was->site != NULL && mine->site != NULL ? "site" : "machine or in another directory",
-						 is_listed(was, others) ? "is listed, but has not been promoted here" :
-						 "is not listed in the site token file");
+		appendStringInfo(
+			difference, "active at another %s, which %s",
+			was->site != NULL && mine->site != NULL ? "site" : "machine or in another directory",
+			is_listed(was, others) ? "is listed, but has not been promoted here" :
+									 "is not listed in the site token file");
 	if (was->timeline != mine->timeline)
 		appendStringInfo(difference, "%sactive on timeline %d, and this is timeline %d",
 						 at_home ? "" : "; ", was->timeline, mine->timeline);

@@ -17,26 +17,26 @@
 /* What tells this copy from any other. */
 typedef struct Incarnation
 {
-	char	   *system_identifier;
-	Oid			database;
-	int32		timeline;		/* 0: not recorded yet */
-	char	   *site;			/* digest of this site's token; NULL: there is none */
-	char	   *host;			/* digest of the machine and the data directory; NULL: not recorded */
+	char *system_identifier;
+	Oid database;
+	int32 timeline; /* 0: not recorded yet */
+	char *site;		/* digest of this site's token; NULL: there is none */
+	char *host;		/* digest of the machine and the data directory; NULL: not recorded */
 } Incarnation;
 
 /* The sites, as digests, that this one may take over from. */
 typedef struct SiteList
 {
-	int			n;
-	char	   *digests[MAX_SITES];
+	int n;
+	char *digests[MAX_SITES];
 } SiteList;
 
 typedef enum SiteVerdict
 {
-	SITE_SAME,					/* where it ran last */
-	SITE_RECORD,				/* as good as the same; what is recorded is to be renewed */
-	SITE_TAKES_OVER,			/* promoted at a site that may */
-	SITE_DIFFERS				/* a copy, for all we know */
+	SITE_SAME,		 /* where it ran last */
+	SITE_RECORD,	 /* as good as the same; what is recorded is to be renewed */
+	SITE_TAKES_OVER, /* promoted at a site that may */
+	SITE_DIFFERS	 /* a copy, for all we know */
 } SiteVerdict;
 
 extern void store_site_place(Incarnation *mine);

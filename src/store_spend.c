@@ -13,7 +13,7 @@
 #include "store_alert.h"
 #include "store_spend.h"
 
-static const char *const price_names[] = {"assumed", "catalog", "provider"};
+static const char *const price_names[] = { "assumed", "catalog", "provider" };
 
 /* Begin to count what a worker's pod costs, in doubt or not, unless it is being counted. */
 void
@@ -23,9 +23,10 @@ store_spend_open(int64 worker, int32 pool, int64 price_micros, SpendPrice price_
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.spend (worker, pool, price_micros, price_from, started_at)"
 		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING",
-		5, {INT8OID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID}
+		5,
+		{ INT8OID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -51,9 +52,10 @@ store_spend_open_pod(const char *pod_id, int32 pool, int64 price_micros, SpendPr
 		"INSERT INTO gpu_orch.spend (pod_id, pool, price_micros, price_from, started_at)"
 		" SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM again)"
 		" ON CONFLICT (pod_id) WHERE ended_at IS NULL AND worker IS NULL DO NOTHING",
-		5, {TEXTOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID}
+		5,
+		{ TEXTOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, pod_id);
@@ -80,7 +82,8 @@ store_spend_pod(int64 worker, const char *pod_id, int64 price_micros, TimestampT
 		" price_from = CASE WHEN $3 IS NULL THEN price_from ELSE 'provider' END"
 		" WHERE worker = $1 AND ended_at IS NULL"
 		" AND ($3 IS NOT NULL AND price_from <> 'provider' OR pod_id IS DISTINCT FROM coalesce($2, pod_id))",
-		3, {INT8OID, TEXTOID, INT8OID}
+		3,
+		{ INT8OID, TEXTOID, INT8OID }
 	};
 	static SpiQuery later = {
 		"WITH past AS (UPDATE gpu_orch.spend SET ended_at = greatest(started_at, $3)"
@@ -88,10 +91,11 @@ store_spend_pod(int64 worker, const char *pod_id, int64 price_micros, TimestampT
 		" RETURNING pool, pod_id, ended_at) "
 		"INSERT INTO gpu_orch.spend (worker, pool, pod_id, price_micros, price_from, started_at)"
 		" SELECT $1, pool, pod_id, $2, 'provider', ended_at FROM past",
-		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
+		3,
+		{ INT8OID, INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	SpiArgs		later_args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs later_args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -115,9 +119,10 @@ store_spend_any_unsaid(void)
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.spend WHERE ended_at IS NULL AND worker IS NOT NULL"
 		" AND price_from <> 'provider' LIMIT 1",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	bool		any;
+	bool any;
 
 	spi_begin();
 	any = spi_read(&query, NULL, 1) == 1;
@@ -132,9 +137,10 @@ store_spend_since(int64 worker, TimestampTz from, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET started_at = least($2, $3) WHERE worker = $1"
 		" AND ended_at IS NULL AND started_at < least($2, $3)",
-		3, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		3,
+		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -151,9 +157,10 @@ store_spend_close(int64 worker, TimestampTz at)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET ended_at = greatest(started_at, coalesce($2, started_at))"
 		" WHERE worker = $1 AND ended_at IS NULL",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -166,12 +173,11 @@ store_spend_close(int64 worker, TimestampTz at)
 void
 store_spend_close_pod(const char *pod_id, TimestampTz at)
 {
-	static SpiQuery query = {
-		"UPDATE gpu_orch.spend SET ended_at = greatest(started_at, $2)"
-		" WHERE pod_id = $1 AND ended_at IS NULL AND worker IS NULL",
-		2, {TEXTOID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "UPDATE gpu_orch.spend SET ended_at = greatest(started_at, $2)"
+							  " WHERE pod_id = $1 AND ended_at IS NULL AND worker IS NULL",
+							  2,
+							  { TEXTOID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, pod_id);
@@ -187,9 +193,10 @@ store_spend_reopen(int64 worker)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET ended_at = NULL WHERE id ="
 		" (SELECT id FROM gpu_orch.spend WHERE worker = $1 ORDER BY id DESC LIMIT 1)",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
@@ -209,9 +216,10 @@ store_spend_shift(int64 step, TimestampTz since)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET started_at = started_at + $1 * interval '1 microsecond'"
 		" WHERE ended_at IS NULL AND ($1 < 0 OR started_at <= $2)",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, step);
@@ -230,16 +238,18 @@ store_spend_watch(TimestampTz now)
 		"  UNION ALL SELECT pool FROM gpu_orch.cloud_op WHERE kind = 'create' AND price_assumed"
 		"  AND state = 'planned' AND state IN ('planned', 'sent', 'unknown')) s"
 		" LEFT JOIN gpu_orch.pool p ON p.id = s.pool",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	char	   *pools;
-	char	   *detail = NULL;
+	char *pools;
+	char *detail = NULL;
 
 	spi_begin();
 	spi_read(&query, NULL, 1);
 	pools = spi_text(0, 1);
 	if (pools != NULL)
-		detail = psprintf("pods are counted at the most that they may cost; their pools: %s", pools);
+		detail =
+			psprintf("pods are counted at the most that they may cost; their pools: %s", pools);
 	store_alert(ALERT_PRICE_UNKNOWN, "fleet", detail, now);
 	spi_end();
 }

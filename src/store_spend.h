@@ -10,9 +10,9 @@
 /* Where a price is from; the later, the better it is. */
 typedef enum SpendPrice
 {
-	PRICE_ASSUMED,				/* not known: what it may be at most */
+	PRICE_ASSUMED, /* not known: what it may be at most */
 	PRICE_CATALOG,
-	PRICE_PROVIDER				/* said of this very pod */
+	PRICE_PROVIDER /* said of this very pod */
 } SpendPrice;
 
 extern void store_spend_open(int64 worker, int32 pool, int64 price_micros, SpendPrice price_from,

@@ -37,7 +37,7 @@
 
 #define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
 
-static DirectTable shape_table = {"shape", "shape_id"};
+static DirectTable shape_table = { "shape", "shape_id" };
 
 /* Columns of shape, counted from 1. */
 enum
@@ -50,12 +50,12 @@ enum
 static bool
 find_shape(int64 id, const char *form, const char *kind)
 {
-	Relation	rel = direct_open(&shape_table);
+	Relation rel = direct_open(&shape_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Snapshot	snapshot = direct_snapshot();
+	Snapshot snapshot = direct_snapshot();
 	ScanKeyData key;
-	bool		found;
-	bool		isnull;
+	bool found;
+	bool isnull;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
 	found = direct_find(&shape_table, rel, snapshot, &key, 1, row, NULL);
@@ -79,19 +79,18 @@ find_shape(int64 id, const char *form, const char *kind)
 static int64
 intern_shape(const char *kind, Jsonb *requirements, ShapeMemo *memo, TimestampTz now)
 {
-	static SpiQuery add = {
-		"INSERT INTO gpu_orch.shape (id, form, kind, requirements, created_at) "
-		"VALUES ($1, $2, $3, $4, $5)",
-		5, {INT8OID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID}
-	};
-	char	   *form = match_canonical(kind, requirements, NULL);
-	int64		id = match_shape_id(form);
+	static SpiQuery add = { "INSERT INTO gpu_orch.shape (id, form, kind, requirements, created_at) "
+							"VALUES ($1, $2, $3, $4, $5)",
+							5,
+							{ INT8OID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID } };
+	char *form = match_canonical(kind, requirements, NULL);
+	int64 id = match_shape_id(form);
 
 	if (memo->form != NULL && strcmp(memo->form, form) == 0)
 		return id;
 	if (!find_shape(id, form, kind))
 	{
-		SpiArgs		args = SPI_ARGS_INIT;
+		SpiArgs args = SPI_ARGS_INIT;
 
 		spi_begin();
 		spi_arg_int8(&args, id);
@@ -113,18 +112,18 @@ intern_shape(const char *kind, Jsonb *requirements, ShapeMemo *memo, TimestampTz
 bool
 store_shape_load(int64 shape, char **kind, Jsonb **requirements)
 {
-	static SpiQuery query = {
-		"SELECT kind, requirements FROM gpu_orch.shape WHERE id = $1 LIMIT 1", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	static SpiQuery query = { "SELECT kind, requirements FROM gpu_orch.shape WHERE id = $1 LIMIT 1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, shape);
 	found = spi_read(&query, &args, 1) == 1;
 	if (found)
 	{
-		bool		isnull;
+		bool isnull;
 		struct varlena *value;
 
 		*kind = spi_text(0, 1);
@@ -146,13 +145,14 @@ find_by_key(const NewTask *task, int64 shape)
 		" AND ARRAY(SELECT parent FROM gpu_orch.task_dependency d WHERE d.task_id = task.id"
 		"           ORDER BY parent) = ARRAY(SELECT p FROM unnest($9::bigint[]) p ORDER BY p) "
 		"FROM gpu_orch.task WHERE tenant = $1 AND idempotency_key = $2",
-		9, {INT4OID, TEXTOID, INT8OID, INT4OID, INT4OID, JSONBOID, INTERVALOID, TIMESTAMPTZOID,
-		INT8ARRAYOID}
+		9,
+		{ INT4OID, TEXTOID, INT8OID, INT4OID, INT4OID, JSONBOID, INTERVALOID, TIMESTAMPTZOID,
+		  INT8ARRAYOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	Datum	   *parents = palloc((task->n_parents + 1) * sizeof(Datum));
-	int64		id = 0;
-	bool		same = true;
+	SpiArgs args = SPI_ARGS_INIT;
+	Datum *parents = palloc((task->n_parents + 1) * sizeof(Datum));
+	int64 id = 0;
+	bool same = true;
 
 	for (int i = 0; i < task->n_parents; i++)
 		parents[i] = Int64GetDatum(task->parents[i]);
@@ -205,9 +205,9 @@ enum
 	TASK_PAYLOAD
 };
 
-static DirectTable task_table = {"task", "task_pkey"};
-static DirectTable by_child = {"task_dependency", "task_dependency_pkey"};
-static DirectTable by_parent = {"task_dependency", "task_dependency_parent"};
+static DirectTable task_table = { "task", "task_pkey" };
+static DirectTable by_child = { "task_dependency", "task_dependency_pkey" };
+static DirectTable by_parent = { "task_dependency", "task_dependency_parent" };
 
 /* Insert a task that has an idempotency key; 0 when somebody else committed the same key. */
 static int64
@@ -219,11 +219,12 @@ insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
 		"ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
 		"RETURNING id",
-		13, {INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INTERVALOID,
-			TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}
+		13,
+		{ INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INTERVALOID, TEXTOID,
+		  TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		id = 0;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 id = 0;
 
 	spi_begin();
 	spi_arg_int8(&args, shape);
@@ -249,11 +250,11 @@ insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
 static int64
 insert_plain(const NewTask *task, int64 shape, TimestampTz now)
 {
-	Relation	rel = direct_open(&task_table);
+	Relation rel = direct_open(&task_table);
 	TupleTableSlot *row = direct_new_row(&task_table, rel);
-	Datum	   *values = row->tts_values;
-	bool	   *nulls = row->tts_isnull;
-	int64		id = direct_next_id(&task_table);
+	Datum *values = row->tts_values;
+	bool *nulls = row->tts_isnull;
+	int64 id = direct_next_id(&task_table);
 
 	values[TASK_ID] = Int64GetDatum(id);
 	values[TASK_SHAPE] = Int64GetDatum(shape);
@@ -266,11 +267,11 @@ insert_plain(const NewTask *task, int64 shape, TimestampTz now)
 	values[TASK_TIMEOUT] = IntervalPGetDatum(task->timeout);
 	nulls[TASK_TIMEOUT] = task->timeout == NULL;
 	values[TASK_KIND] = CStringGetTextDatum(task->kind);
-	values[TASK_SUBMITTED_BY] =
-		DirectFunctionCall1(namein, CStringGetDatum(task->submitted_by));
+	values[TASK_SUBMITTED_BY] = DirectFunctionCall1(namein, CStringGetDatum(task->submitted_by));
 	nulls[TASK_IDEMPOTENCY_KEY] = true;
 	nulls[TASK_TRACEPARENT] = task->traceparent == NULL;
-	values[TASK_TRACEPARENT] = task->traceparent ? CStringGetTextDatum(task->traceparent) : (Datum) 0;
+	values[TASK_TRACEPARENT] =
+		task->traceparent ? CStringGetTextDatum(task->traceparent) : (Datum) 0;
 	values[TASK_REQUIREMENTS] = JsonbPGetDatum(task->requirements);
 	values[TASK_PAYLOAD] = JsonbPGetDatum(task->payload);
 	direct_insert(&task_table, rel, row);
@@ -291,11 +292,12 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 {
 	static SpiQuery depend = {
 		"INSERT INTO gpu_orch.task_dependency (task_id, parent) VALUES ($1, $2)",
-		2, {INT8OID, INT8OID}
+		2,
+		{ INT8OID, INT8OID }
 	};
-	TaskSlot	slot = {0};
-	int64		shape = intern_shape(task->kind, task->requirements, memo, now);
-	int64		id = 0;
+	TaskSlot slot = { 0 };
+	int64 shape = intern_shape(task->kind, task->requirements, memo, now);
+	int64 id = 0;
 
 	if (task->idempotency_key != NULL)
 	{
@@ -314,7 +316,7 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 		spi_begin();
 		for (int i = 0; i < task->n_parents; i++)
 		{
-			SpiArgs		edge = SPI_ARGS_INIT;
+			SpiArgs edge = SPI_ARGS_INIT;
 
 			spi_arg_int8(&edge, id);
 			spi_arg_int8(&edge, task->parents[i]);
@@ -337,7 +339,7 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 static TupleTableSlot *
 read_task(int64 task_id, Snapshot snapshot)
 {
-	Relation	rel = direct_open(&task_table);
+	Relation rel = direct_open(&task_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
 	ScanKeyData key;
 
@@ -385,9 +387,9 @@ store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body)
 int32
 store_task_max_attempts(int64 task_id)
 {
-	Snapshot	snapshot = direct_snapshot();
+	Snapshot snapshot = direct_snapshot();
 	TupleTableSlot *row = read_task(task_id, snapshot);
-	int32		max_attempts;
+	int32 max_attempts;
 
 	if (row == NULL)
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " does not exist", task_id);
@@ -407,10 +409,11 @@ store_task_lock(int64 task_id, TaskRow *task)
 	static SpiQuery query = {
 		"SELECT id, shape, tenant, priority, max_attempts FROM gpu_orch.task WHERE id = $1 "
 		"FOR NO KEY UPDATE",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -431,11 +434,9 @@ store_task_lock(int64 task_id, TaskRow *task)
 bool
 store_task_stands(int64 task_id)
 {
-	static SpiQuery query = {
-		"SELECT " STANDS("$1"), 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		stands;
+	static SpiQuery query = { "SELECT " STANDS("$1"), 1, { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool stands;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -452,15 +453,13 @@ store_task_stands(int64 task_id)
 bool
 store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing)
 {
-	static SpiQuery query = {
-		"SELECT tenant FROM gpu_orch.task WHERE id = $1", 1, {INT8OID}
-	};
-	bool		exist = true;
+	static SpiQuery query = { "SELECT tenant FROM gpu_orch.task WHERE id = $1", 1, { INT8OID } };
+	bool exist = true;
 
 	spi_begin();
 	for (int i = 0; exist && i < n_parents; i++)
 	{
-		SpiArgs		args = SPI_ARGS_INIT;
+		SpiArgs args = SPI_ARGS_INIT;
 
 		spi_arg_int8(&args, parents[i]);
 		exist = spi_read(&query, &args, 1) == 1 && store_tenant_allows(spi_int4(0, 1), role);
@@ -473,13 +472,13 @@ store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *m
 static void
 wait_in(const TaskSlot *slot, const char *state, TimestampTz due_at, TimestampTz now)
 {
-	static SpiQuery query = {
-		"INSERT INTO gpu_orch.waiting (" SLOT_COLUMNS ", state, due_at, since) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-		11, {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, INT8OID, TEXTOID,
-			TIMESTAMPTZOID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "INSERT INTO gpu_orch.waiting (" SLOT_COLUMNS
+							  ", state, due_at, since) "
+							  "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+							  11,
+							  { INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID,
+								INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	store_queue_slot_args(&args, slot);
@@ -494,14 +493,14 @@ wait_in(const TaskSlot *slot, const char *state, TimestampTz due_at, TimestampTz
 static bool
 depends(DirectTable *table, int64 task_id)
 {
-	Relation	rel = direct_open(table);
-	bool		found = false;
+	Relation rel = direct_open(table);
+	bool found = false;
 
 	/* Most installations have no dependencies at all. */
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
 		TupleTableSlot *row = table_slot_create(rel, NULL);
-		Snapshot	snapshot = direct_snapshot();
+		Snapshot snapshot = direct_snapshot();
 		ScanKeyData key;
 
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
@@ -521,10 +520,11 @@ is_blocked(int64 task_id)
 		"SELECT 1 FROM gpu_orch.task_dependency d WHERE d.task_id = $1 AND NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.attempt a"
 		"  WHERE a.task_id = d.parent AND a.final_state = 'succeeded')",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		blocked;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool blocked;
 
 	if (!depends(&by_child, task_id))
 		return false;
@@ -543,8 +543,8 @@ is_blocked(int64 task_id)
 static void
 place(const TaskSlot *slot, TimestampTz due_at, bool depends_on_others, TimestampTz now)
 {
-	bool		limited;
-	double		weight;
+	bool limited;
+	double weight;
 
 	if (due_at > now)
 		wait_in(slot, "scheduled", due_at, now);
@@ -552,7 +552,7 @@ place(const TaskSlot *slot, TimestampTz due_at, bool depends_on_others, Timestam
 		wait_in(slot, "blocked", 0, now);
 	else
 	{
-		TaskSlot	held = *slot;
+		TaskSlot held = *slot;
 
 		store_tenant_terms(slot->tenant, &limited, &weight);
 		if (!limited && store_queue_put(slot, weight))
@@ -584,14 +584,16 @@ bool
 store_task_unwait(int64 task_id, bool wait, TaskSlot *slot)
 {
 	static SpiQuery waiting = {
-		"DELETE FROM gpu_orch.waiting WHERE task_id = $1 RETURNING " SLOT_COLUMNS, 1, {INT8OID}
+		"DELETE FROM gpu_orch.waiting WHERE task_id = $1 RETURNING " SLOT_COLUMNS, 1, { INT8OID }
 	};
 	static SpiQuery passing = {
 		"DELETE FROM gpu_orch.waiting WHERE task_id = (SELECT task_id FROM gpu_orch.waiting"
-		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " SLOT_COLUMNS, 1, {INT8OID}
+		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " SLOT_COLUMNS,
+		1,
+		{ INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
@@ -619,9 +621,10 @@ store_task_release_dependents(int64 task_id, TimestampTz now)
 		"                 AND d.parent <> $1 AND NOT EXISTS"
 		"                 (SELECT 1 FROM gpu_orch.attempt a"
 		"                  WHERE a.task_id = d.parent AND a.final_state = 'succeeded'))",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	if (!depends(&by_parent, task_id))
 		return false;
@@ -644,10 +647,11 @@ admit_due(TimestampTz now)
 		" CASE WHEN EXISTS (SELECT 1 FROM gpu_orch.task_dependency d"
 		"                   WHERE d.task_id = w.task_id) THEN 'blocked' ELSE 'held' END "
 		"FROM due WHERE w.task_id = due.task_id",
-		2, {TIMESTAMPTZOID, INT8OID}
+		2,
+		{ TIMESTAMPTZOID, INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	spi_arg_time(&args, now);
@@ -673,25 +677,26 @@ admit_blocked(TimestampTz now)
 		"         count(*) FILTER (WHERE a.final_state IS NULL) AS open"
 		"  FROM gpu_orch.task_dependency d LEFT JOIN LATERAL"
 		"       (SELECT a.final_state FROM gpu_orch.attempt a WHERE a.task_id = d.parent"
-		"        AND NOT " STANDS("d.parent")
-		"        ORDER BY a.attempt DESC LIMIT 1) a ON true"
-		"  WHERE d.task_id = w.task_id) p ORDER BY w.task_id",
-		2, {INT8OID, INT8OID}
+		"        AND NOT " STANDS("d.parent") "        ORDER BY a.attempt DESC LIMIT 1) a ON true"
+											  "  WHERE d.task_id = w.task_id) p ORDER BY w.task_id",
+		2,
+		{ INT8OID, INT8OID }
 	};
 	static SpiQuery release = {
 		"UPDATE gpu_orch.waiting SET state = 'held', since = $2 WHERE state = 'blocked' AND task_id ="
 		" (SELECT task_id FROM gpu_orch.waiting WHERE task_id = $1 FOR UPDATE SKIP LOCKED)",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		done = 0;
-	int			n;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 done = 0;
+	int n;
 	struct
 	{
-		int64		task_id;
-		int64		failed;
-		int64		open;
-	}		   *rows;
+		int64 task_id;
+		int64 failed;
+		int64 open;
+	} * rows;
 
 	spi_begin();
 	spi_arg_int8(&args, looked_up_to);
@@ -709,9 +714,9 @@ admit_blocked(TimestampTz now)
 	{
 		if (rows[i].failed != 0)
 		{
-			char	   *why = psprintf("task " INT64_FORMAT ", which it depends on, did not succeed",
-									   rows[i].failed);
-			TaskSlot	slot;
+			char *why = psprintf("task " INT64_FORMAT ", which it depends on, did not succeed",
+								 rows[i].failed);
+			TaskSlot slot;
 
 			if (store_task_unwait(rows[i].task_id, false, &slot))
 			{
@@ -721,7 +726,7 @@ admit_blocked(TimestampTz now)
 		}
 		else if (rows[i].open == 0)
 		{
-			SpiArgs		one = SPI_ARGS_INIT;
+			SpiArgs one = SPI_ARGS_INIT;
 
 			spi_arg_int8(&one, rows[i].task_id);
 			spi_arg_time(&one, now);
@@ -740,15 +745,15 @@ admit_blocked(TimestampTz now)
 static int64
 put_deleted(uint64 n, TimestampTz now)
 {
-	TaskSlot   *slots = palloc((n + 1) * sizeof(TaskSlot));
-	int64		ready = 0;
+	TaskSlot *slots = palloc((n + 1) * sizeof(TaskSlot));
+	int64 ready = 0;
 
 	for (uint64 i = 0; i < n; i++)
 		store_queue_slot_read(&slots[i], i);
 	for (uint64 i = 0; i < n; i++)
 	{
-		bool		limited;
-		double		weight;
+		bool limited;
+		double weight;
 
 		store_tenant_terms(slots[i].tenant, &limited, &weight);
 		if (store_queue_put(&slots[i], weight))
@@ -774,7 +779,8 @@ admit_held(TimestampTz now)
 		" gone AS (DELETE FROM gpu_orch.waiting w USING free WHERE w.task_id = free.task_id"
 		"          RETURNING w.*) "
 		"SELECT " SLOT_COLUMNS " FROM gone ORDER BY task_id",
-		1, {INT8OID}
+		1,
+		{ INT8OID }
 	};
 	static SpiQuery limited = {
 		"WITH t AS MATERIALIZED (SELECT t.id, t.max_running -"
@@ -796,13 +802,14 @@ admit_held(TimestampTz now)
 		" gone AS (DELETE FROM gpu_orch.waiting w USING free WHERE w.task_id = free.task_id"
 		"          RETURNING w.*) "
 		"SELECT " SLOT_COLUMNS " FROM gone ORDER BY priority DESC, task_id",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	static SpiQuery any = {
-		"SELECT 1 FROM gpu_orch.waiting WHERE state = 'held' LIMIT 1", 0, {0}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n = 0;
+	static SpiQuery any = { "SELECT 1 FROM gpu_orch.waiting WHERE state = 'held' LIMIT 1",
+							0,
+							{ 0 } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n = 0;
 
 	spi_begin();
 	if (spi_read(&any, NULL, 1) > 0)
@@ -823,8 +830,8 @@ admit_held(TimestampTz now)
 int64
 store_task_admit(TimestampTz now, bool *made_ready)
 {
-	int64		moved = admit_due(now) + admit_blocked(now);
-	int64		ready = admit_held(now);
+	int64 moved = admit_due(now) + admit_blocked(now);
+	int64 ready = admit_held(now);
 
 	*made_ready = ready > 0;
 	return moved + ready;
@@ -837,7 +844,8 @@ store_task_next_due(void)
 	static SpiQuery query = {
 		"SELECT least((SELECT min(due_at) FROM gpu_orch.waiting WHERE state = 'scheduled'),"
 		"             (SELECT min(deadline) FROM gpu_orch.lease WHERE deadline IS NOT NULL))",
-		0, {0}
+		0,
+		{ 0 }
 	};
 	TimestampTz due;
 

@@ -16,11 +16,9 @@
 bool
 store_tenant_find(const char *name, int32 *tenant)
 {
-	static SpiQuery query = {
-		"SELECT id FROM gpu_orch.tenant WHERE name = $1", 1, {TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	static SpiQuery query = { "SELECT id FROM gpu_orch.tenant WHERE name = $1", 1, { TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	if (strcmp(name, "default") == 0)
 	{
@@ -40,11 +38,9 @@ store_tenant_find(const char *name, int32 *tenant)
 char *
 store_tenant_name(int32 tenant)
 {
-	static SpiQuery query = {
-		"SELECT name FROM gpu_orch.tenant WHERE id = $1", 1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	char	   *name = "default";
+	static SpiQuery query = { "SELECT name FROM gpu_orch.tenant WHERE id = $1", 1, { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	char *name = "default";
 
 	if (tenant == DEFAULT_TENANT)
 		return name;
@@ -63,22 +59,22 @@ store_tenant_name(int32 tenant)
 bool
 store_tenant_allows(int32 tenant, Oid role)
 {
-	static SpiQuery query = {
-		"SELECT role::text FROM gpu_orch.tenant_grant WHERE tenant = $1", 1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	Oid			operator = get_role_oid("gpu_orch_operator", true);
-	bool		allowed = false;
-	uint64		n;
+	static SpiQuery query = { "SELECT role::text FROM gpu_orch.tenant_grant WHERE tenant = $1",
+							  1,
+							  { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	Oid operators = get_role_oid("gpu_orch_operator", true);
+	bool allowed = false;
+	uint64 n;
 
-	if (tenant == DEFAULT_TENANT || (OidIsValid(operator) && has_privs_of_role(role, operator)))
+	if (tenant == DEFAULT_TENANT || (OidIsValid(operators) && has_privs_of_role(role, operators)))
 		return true;
 	spi_begin();
 	spi_arg_int4(&args, tenant);
 	n = spi_read(&query, &args, 0);
 	for (uint64 i = 0; i < n && !allowed; i++)
 	{
-		Oid			granted = get_role_oid(spi_text(i, 1), true);
+		Oid granted = get_role_oid(spi_text(i, 1), true);
 
 		allowed = OidIsValid(granted) && has_privs_of_role(role, granted);
 	}
@@ -92,9 +88,10 @@ store_tenant_terms(int32 tenant, bool *limited, double *weight)
 {
 	static SpiQuery query = {
 		"SELECT max_running IS NOT NULL, (weight * 1000000)::bigint FROM gpu_orch.tenant WHERE id = $1",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	*limited = false;
 	*weight = 1;
@@ -123,18 +120,20 @@ store_tenant_take_room(int32 tenant, bool *holds)
 	static SpiQuery lock = {
 		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL "
 		"FOR NO KEY UPDATE",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
 	static SpiQuery try_lock = {
 		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL "
 		"FOR NO KEY UPDATE SKIP LOCKED",
-		1, {INT4OID}
+		1,
+		{ INT4OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		locked;
-	bool		limited;
-	double		weight;
-	int32		limit = 0;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool locked;
+	bool limited;
+	double weight;
+	int32 limit = 0;
 
 	store_tenant_terms(tenant, &limited, &weight);
 	if (!limited)
@@ -155,13 +154,12 @@ store_tenant_take_room(int32 tenant, bool *holds)
 int32
 store_tenant_create(const char *name, int32 max_running, Datum weight, TimestampTz now)
 {
-	static SpiQuery query = {
-		"INSERT INTO gpu_orch.tenant (name, max_running, weight, created_at)"
-		" VALUES ($1, $2, $3, $4) RETURNING id",
-		4, {TEXTOID, INT4OID, NUMERICOID, TIMESTAMPTZOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int32		id;
+	static SpiQuery query = { "INSERT INTO gpu_orch.tenant (name, max_running, weight, created_at)"
+							  " VALUES ($1, $2, $3, $4) RETURNING id",
+							  4,
+							  { TEXTOID, INT4OID, NUMERICOID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int32 id;
 
 	spi_begin();
 	spi_arg_text(&args, name);
@@ -180,9 +178,10 @@ store_tenant_change(int32 tenant, int32 max_running, Datum weight)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.tenant SET max_running = $2, weight = coalesce($3, weight) WHERE id = $1",
-		3, {INT4OID, INT4OID, NUMERICOID}
+		3,
+		{ INT4OID, INT4OID, NUMERICOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
@@ -198,12 +197,13 @@ store_tenant_grant(int32 tenant, const char *role, bool grant)
 {
 	static SpiQuery add = {
 		"INSERT INTO gpu_orch.tenant_grant (tenant, role) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-		2, {INT4OID, TEXTOID}
+		2,
+		{ INT4OID, TEXTOID }
 	};
-	static SpiQuery remove = {
-		"DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1 AND role = $2", 2, {INT4OID, TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery remove = { "DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1 AND role = $2",
+							   2,
+							   { INT4OID, TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);

@@ -19,13 +19,12 @@
 static int64
 count_places(int32 pool)
 {
-	static SpiQuery query = {
-		"SELECT count(*) FROM gpu_orch.worker"
-		" WHERE pool = $1 AND origin = 'cloud' AND state <> 'terminated'",
-		1, {INT4OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		n;
+	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.worker"
+							  " WHERE pool = $1 AND origin = 'cloud' AND state <> 'terminated'",
+							  1,
+							  { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
 
 	spi_begin();
 	spi_arg_int4(&args, pool);
@@ -41,9 +40,10 @@ offer_problem(int64 offer, TimestampTz now)
 {
 	static SpiQuery query = {
 		"SELECT coalesce(backoff_until > $2, false) FROM gpu_orch.offer WHERE id = $1",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 	const char *problem = NULL;
 
 	spi_begin();
@@ -61,11 +61,11 @@ offer_problem(int64 offer, TimestampTz now)
 static bool
 was_decided(int64 op)
 {
-	static SpiQuery query = {
-		"SELECT decision IS NOT NULL FROM gpu_orch.cloud_op WHERE id = $1", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		decided;
+	static SpiQuery query = { "SELECT decision IS NOT NULL FROM gpu_orch.cloud_op WHERE id = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool decided;
 
 	spi_begin();
 	spi_arg_int8(&args, op);
@@ -78,7 +78,7 @@ was_decided(int64 op)
 static bool
 has_surplus(int32 pool, TimestampTz now)
 {
-	FleetPlan	fleet;
+	FleetPlan fleet;
 
 	if (!store_fleet_plan(&fleet, now))
 		return false;

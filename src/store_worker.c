@@ -24,11 +24,12 @@
 void
 worker_token_make(char token[TOKEN_LENGTH + 1])
 {
-	uint8		bits[TOKEN_LENGTH / 2];
+	uint8 bits[TOKEN_LENGTH / 2];
 
 	if (!pg_strong_random(bits, sizeof(bits)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not obtain random bits for a token")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not obtain random bits for a token")));
 	hex_encode((const char *) bits, sizeof(bits), token);
 	token[TOKEN_LENGTH] = '\0';
 }
@@ -42,8 +43,9 @@ worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH])
 	if (context == NULL || pg_cryptohash_init(context) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) token, strlen(token)) < 0 ||
 		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute the digest of a token")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute the digest of a token")));
 	pg_cryptohash_free(context);
 }
 
@@ -57,7 +59,7 @@ presented_digest(const char *token)
 	static char last[TOKEN_LENGTH];
 	static uint8 digest[PG_SHA256_DIGEST_LENGTH];
 	static bool known = false;
-	bool		fits = strlen(token) == TOKEN_LENGTH;
+	bool fits = strlen(token) == TOKEN_LENGTH;
 
 	if (!known || !fits || timingsafe_bcmp(token, last, TOKEN_LENGTH) != 0)
 	{
@@ -80,9 +82,9 @@ worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH
 static bool
 read_digest(uint64 row, int column, uint8 digest[PG_SHA256_DIGEST_LENGTH])
 {
-	bool		isnull;
-	Datum		value = spi_datum(row, column, &isnull);
-	bytea	   *bytes;
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+	bytea *bytes;
 
 	if (isnull)
 		return false;
@@ -96,7 +98,7 @@ read_digest(uint64 row, int column, uint8 digest[PG_SHA256_DIGEST_LENGTH])
 static void
 arg_digest(SpiArgs *args, const uint8 *digest)
 {
-	bytea	   *bytes = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	bytea *bytes = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 
 	SET_VARSIZE(bytes, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 	memcpy(VARDATA(bytes), digest, PG_SHA256_DIGEST_LENGTH);
@@ -157,7 +159,7 @@ enum
 	WORKER_BUSY_AT
 };
 
-static DirectTable worker_table = {"worker", "worker_id"};
+static DirectTable worker_table = { "worker", "worker_id" };
 
 /* Where workers' rows were found last, by their names' hashes. */
 #define KNOWN_PLACES 64
@@ -165,8 +167,8 @@ static DirectTable worker_table = {"worker", "worker_id"};
 static bool
 has_name(TupleTableSlot *row, const char *id, size_t length)
 {
-	bool		isnull;
-	text	   *name = DatumGetTextPP(slot_getattr(row, WORKER_ID + 1, &isnull));
+	bool isnull;
+	text *name = DatumGetTextPP(slot_getattr(row, WORKER_ID + 1, &isnull));
 
 	return VARSIZE_ANY_EXHDR(name) == length && memcmp(VARDATA_ANY(name), id, length) == 0;
 }
@@ -174,8 +176,8 @@ has_name(TupleTableSlot *row, const char *id, size_t length)
 static bool
 read_call(TupleTableSlot *row, WorkerCall *worker)
 {
-	bytea	   *digest;
-	char	   *state;
+	bytea *digest;
+	char *state;
 
 	slot_getallattrs(row);
 	state = TextDatumGetCString(row->tts_values[WORKER_STATE]);
@@ -202,12 +204,12 @@ bool
 store_worker_call(const char *id, WorkerCall *worker)
 {
 	static ItemPointerData places[KNOWN_PLACES];
-	size_t		length = strlen(id);
+	size_t length = strlen(id);
 	ItemPointer place = &places[hash_any((const unsigned char *) id, length) % KNOWN_PLACES];
-	Relation	rel = direct_open(&worker_table);
+	Relation rel = direct_open(&worker_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	Snapshot	snapshot = GetActiveSnapshot();
-	bool		found;
+	Snapshot snapshot = GetActiveSnapshot();
+	bool found;
 
 	worker->id = id;
 	found = ItemPointerIsValid(place) && direct_find_near(rel, snapshot, place, row) &&
@@ -232,17 +234,17 @@ store_worker_call(const char *id, WorkerCall *worker)
 bool
 store_worker_find(const char *id, bool lock, WorkerRow *worker)
 {
-	static SpiQuery plain = {
-		"SELECT " ROW_COLUMNS " FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated'",
-		1, {TEXTOID}
-	};
-	static SpiQuery locking = {
-		"SELECT " ROW_COLUMNS " FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated' "
-		"FOR NO KEY UPDATE",
-		1, {TEXTOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	static SpiQuery plain = { "SELECT " ROW_COLUMNS
+							  " FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated'",
+							  1,
+							  { TEXTOID } };
+	static SpiQuery locking = { "SELECT " ROW_COLUMNS
+								" FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated' "
+								"FOR NO KEY UPDATE",
+								1,
+								{ TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_text(&args, id);
@@ -257,11 +259,12 @@ store_worker_find(const char *id, bool lock, WorkerRow *worker)
 bool
 store_worker_lock(int64 no, WorkerRow *worker)
 {
-	static SpiQuery query = {
-		"SELECT " ROW_COLUMNS " FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	static SpiQuery query = { "SELECT " ROW_COLUMNS
+							  " FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -277,10 +280,10 @@ bool
 store_worker_is_free(int64 no)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, {INT8OID}
+		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, { INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	bool		found;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -293,12 +296,11 @@ store_worker_is_free(int64 no)
 void
 store_worker_profile(int64 no, WorkerProfile *profile)
 {
-	static SpiQuery query = {
-		"SELECT pod_id, bound_pod_id, registration_digest, price_micros"
-		" FROM gpu_orch.worker_profile WHERE worker = $1",
-		1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "SELECT pod_id, bound_pod_id, registration_digest, price_micros"
+							  " FROM gpu_orch.worker_profile WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -319,10 +321,11 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 		"WITH w AS (INSERT INTO gpu_orch.worker (id, origin, pool, state, state_since, created_at)"
 		"           VALUES ($1, $2, $3, $4, $5, $5) RETURNING no) "
 		"INSERT INTO gpu_orch.worker_profile (worker) SELECT no FROM w RETURNING worker",
-		5, {TEXTOID, TEXTOID, INT4OID, TEXTOID, TIMESTAMPTZOID}
+		5,
+		{ TEXTOID, TEXTOID, INT4OID, TEXTOID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	int64		no;
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 no;
 
 	spi_begin();
 	spi_arg_text(&args, id);
@@ -348,17 +351,19 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	static SpiQuery hot = {
 		"UPDATE gpu_orch.worker SET epoch = epoch + 1, session_digest = $2, capset = $3, pool = $4,"
 		" last_heartbeat = $5, busy_at = $5 WHERE no = $1",
-		5, {INT8OID, BYTEAOID, INT8OID, INT4OID, TIMESTAMPTZOID}
+		5,
+		{ INT8OID, BYTEAOID, INT8OID, INT4OID, TIMESTAMPTZOID }
 	};
 	static SpiQuery wide = {
 		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
 		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4)"
 		" WHERE worker = $1",
-		4, {INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID}
+		4,
+		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	SpiArgs		wide_args = SPI_ARGS_INIT;
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs wide_args = SPI_ARGS_INIT;
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
 
 	worker_token_digest(token, digest);
 	spi_begin();
@@ -380,14 +385,14 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 void
 store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
 {
-	static SpiQuery beat = {
-		"UPDATE gpu_orch.worker SET last_heartbeat = $2 WHERE no = $1", 2, {INT8OID, TIMESTAMPTZOID}
-	};
-	static SpiQuery tell = {
-		"UPDATE gpu_orch.worker_profile SET stats = $2 WHERE worker = $1", 2, {INT8OID, JSONBOID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
-	SpiArgs		stats_args = SPI_ARGS_INIT;
+	static SpiQuery beat = { "UPDATE gpu_orch.worker SET last_heartbeat = $2 WHERE no = $1",
+							 2,
+							 { INT8OID, TIMESTAMPTZOID } };
+	static SpiQuery tell = { "UPDATE gpu_orch.worker_profile SET stats = $2 WHERE worker = $1",
+							 2,
+							 { INT8OID, JSONBOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs stats_args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -413,9 +418,10 @@ store_worker_touch_busy(int64 no, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker SET busy_at = $2 WHERE no ="
 		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)",
-		2, {INT8OID, TIMESTAMPTZOID}
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -428,13 +434,13 @@ store_worker_touch_busy(int64 no, TimestampTz now)
 Jsonb *
 store_worker_capabilities(int64 no)
 {
-	static SpiQuery query = {
-		"SELECT capabilities FROM gpu_orch.worker_profile WHERE worker = $1", 1, {INT8OID}
-	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	static SpiQuery query = { "SELECT capabilities FROM gpu_orch.worker_profile WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
 	struct varlena *value;
-	Jsonb	   *copy;
-	bool		isnull;
+	Jsonb *copy;
+	bool isnull;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -452,9 +458,10 @@ store_worker_set_registration(int64 no, const uint8 *digest)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET registration_digest = $2 WHERE worker = $1",
-		2, {INT8OID, BYTEAOID}
+		2,
+		{ INT8OID, BYTEAOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -472,9 +479,10 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 		"UPDATE gpu_orch.worker_profile SET pod_id = coalesce($2, pod_id),"
 		" gpu_type = coalesce($3, gpu_type), data_center = coalesce($4, data_center),"
 		" price_micros = coalesce($5, price_micros) WHERE worker = $1",
-		5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID}
+		5,
+		{ INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -495,9 +503,10 @@ store_worker_rebind(int64 no, const char *pod_id)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET pod_id = $2, bound_pod_id = NULL WHERE worker = $1",
-		2, {INT8OID, TEXTOID}
+		2,
+		{ INT8OID, TEXTOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
@@ -518,19 +527,22 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 	static SpiQuery move = {
 		"UPDATE gpu_orch.worker SET state = $2, state_since = $3,"
 		" session_digest = CASE WHEN $4 THEN NULL ELSE session_digest END WHERE no = $1",
-		4, {INT8OID, TEXTOID, TIMESTAMPTZOID, BOOLOID}
+		4,
+		{ INT8OID, TEXTOID, TIMESTAMPTZOID, BOOLOID }
 	};
 	static SpiQuery end_profile = {
 		"UPDATE gpu_orch.worker_profile SET ended_because = $2 WHERE worker = $1",
-		2, {INT8OID, TEXTOID}
+		2,
+		{ INT8OID, TEXTOID }
 	};
 	static SpiQuery drain_profile = {
 		"UPDATE gpu_orch.worker_profile SET draining_for = $2 WHERE worker = $1",
-		2, {INT8OID, TEXTOID}
+		2,
+		{ INT8OID, TEXTOID }
 	};
-	WorkerRow	worker;
+	WorkerRow worker;
 	const WorkerRule *rule;
-	bool		ends;
+	bool ends;
 
 	if (!store_worker_lock(no, &worker))
 		return NULL;
@@ -544,7 +556,7 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 	ends = rule->to == WS_TERMINATING || rule->to == WS_TERMINATED;
 	spi_begin();
 	{
-		SpiArgs		args = SPI_ARGS_INIT;
+		SpiArgs args = SPI_ARGS_INIT;
 
 		spi_arg_int8(&args, no);
 		spi_arg_text(&args, fsm_worker_state_name(rule->to));
@@ -554,7 +566,7 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 	}
 	if (ends && rule->from != WS_TERMINATING)
 	{
-		SpiArgs		args = SPI_ARGS_INIT;
+		SpiArgs args = SPI_ARGS_INIT;
 
 		spi_arg_int8(&args, no);
 		spi_arg_text(&args, why ? why : rule->cause);
@@ -562,7 +574,7 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 	}
 	if (rule->to == WS_DRAINING)
 	{
-		SpiArgs		args = SPI_ARGS_INIT;
+		SpiArgs args = SPI_ARGS_INIT;
 
 		spi_arg_int8(&args, no);
 		spi_arg_text(&args, rule->cause);
@@ -573,7 +585,7 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 	store_event_move(worker.id, no, rule, why, now);
 	if (ends)
 	{
-		LeaseEnd	end = {.outcome = OUTCOME_LOST, .error = rule->comment};
+		LeaseEnd end = { .outcome = OUTCOME_LOST, .error = rule->comment };
 
 		INJECT("worker.ended");
 		store_lease_end_all(LEASES_OF_WORKER, no, 0, (Datum) 0, &end, now);
@@ -614,9 +626,10 @@ store_worker_list(WorkerInfo **workers)
 		"LEFT JOIN (SELECT worker, count(*) AS held FROM gpu_orch.lease GROUP BY worker) l"
 		" ON l.worker = w.no "
 		"WHERE w.state <> 'terminated' ORDER BY w.no",
-		0, {0}
+		0,
+		{ 0 }
 	};
-	int			n;
+	int n;
 
 	spi_begin();
 	n = (int) spi_read(&query, NULL, 0);
@@ -624,7 +637,7 @@ store_worker_list(WorkerInfo **workers)
 	for (int i = 0; i < n; i++)
 	{
 		WorkerInfo *worker = &(*workers)[i];
-		bool		isnull;
+		bool isnull;
 
 		worker->no = spi_int8(i, 1);
 		worker->id = spi_text(i, 2);
@@ -656,9 +669,11 @@ void
 store_worker_set_runtime(int64 no, bool missing)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET no_runtime = $2 WHERE worker = $1", 2, {INT8OID, BOOLOID}
+		"UPDATE gpu_orch.worker_profile SET no_runtime = $2 WHERE worker = $1",
+		2,
+		{ INT8OID, BOOLOID }
 	};
-	SpiArgs		args = SPI_ARGS_INIT;
+	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, no);

@@ -14,66 +14,66 @@
 
 typedef struct WorkerRow
 {
-	int64		no;
-	char	   *id;
+	int64 no;
+	char *id;
 	WorkerOrigin origin;
-	int32		pool;			/* 0: none */
+	int32 pool; /* 0: none */
 	WorkerState state;
-	int32		epoch;
-	int64		capset;			/* id of the canonical capabilities */
+	int32 epoch;
+	int64 capset; /* id of the canonical capabilities */
 	TimestampTz state_since;
 	TimestampTz created_at;
 	TimestampTz last_heartbeat; /* 0: never */
 	TimestampTz busy_at;		/* 0: never */
-	bool		has_session;
-	uint8		session_digest[PG_SHA256_DIGEST_LENGTH];
+	bool has_session;
+	uint8 session_digest[PG_SHA256_DIGEST_LENGTH];
 } WorkerRow;
 
 /* What a worker's own calls need of its row. */
 typedef struct WorkerCall
 {
-	int64		no;
-	const char *id;				/* as the caller gave it */
+	int64 no;
+	const char *id; /* as the caller gave it */
 	WorkerState state;
-	int64		capset;
-	TimestampTz busy_at;		/* 0: never */
-	uint8		session_digest[PG_SHA256_DIGEST_LENGTH];
+	int64 capset;
+	TimestampTz busy_at; /* 0: never */
+	uint8 session_digest[PG_SHA256_DIGEST_LENGTH];
 } WorkerCall;
 
 /* The wide part, as far as C code wants it. */
 typedef struct WorkerProfile
 {
-	char	   *pod_id;
-	char	   *bound_pod_id;
-	bool		has_registration;
-	uint8		registration_digest[PG_SHA256_DIGEST_LENGTH];
-	int64		price_micros;
+	char *pod_id;
+	char *bound_pod_id;
+	bool has_registration;
+	uint8 registration_digest[PG_SHA256_DIGEST_LENGTH];
+	int64 price_micros;
 } WorkerProfile;
 
 /* A worker as the planner and the reconciler look at it. */
 typedef struct WorkerInfo
 {
-	int64		no;
-	char	   *id;
+	int64 no;
+	char *id;
 	WorkerOrigin origin;
-	int32		pool;
+	int32 pool;
 	WorkerState state;
 	TimestampTz state_since;
 	TimestampTz created_at;
 	TimestampTz last_heartbeat;
 	TimestampTz busy_at;
-	int64		held;			/* leases */
-	bool		create_open;	/* its create is planned, sent or unknown */
-	char	   *pod_id;			/* NULL: not known */
-	int64		price_micros;
-	bool		recallable;		/* if it drains, it does so for want of demand */
-	double		boot_expected;	/* s; 0: not known */
-	double		booted_in;		/* s; 0: not known */
-	bool		no_runtime;		/* the provider shows its pod running, and nothing in it */
-	bool		claimed;		/* it has held a lease, ever */
-	int32		registrations;	/* since the last of which it has not answered for a task, or 0 */
-	TimestampTz passed_since;	/* since when tasks wait that it could claim; 0: none does */
-	char	   *unreadable;		/* what its row says, which is no state; NULL: it says one */
+	int64 held;		  /* leases */
+	bool create_open; /* its create is planned, sent or unknown */
+	char *pod_id;	  /* NULL: not known */
+	int64 price_micros;
+	bool recallable;		  /* if it drains, it does so for want of demand */
+	double boot_expected;	  /* s; 0: not known */
+	double booted_in;		  /* s; 0: not known */
+	bool no_runtime;		  /* the provider shows its pod running, and nothing in it */
+	bool claimed;			  /* it has held a lease, ever */
+	int32 registrations;	  /* since the last of which it has not answered for a task, or 0 */
+	TimestampTz passed_since; /* since when tasks wait that it could claim; 0: none does */
+	char *unreadable;		  /* what its row says, which is no state; NULL: it says one */
 } WorkerInfo;
 
 extern void worker_token_make(char token[TOKEN_LENGTH + 1]);
@@ -85,8 +85,8 @@ extern bool store_worker_find(const char *id, bool lock, WorkerRow *worker);
 extern bool store_worker_lock(int64 no, WorkerRow *worker);
 extern bool store_worker_is_free(int64 no);
 extern void store_worker_profile(int64 no, WorkerProfile *profile);
-extern int64 store_worker_create(const char *id, WorkerOrigin origin, int32 pool,
-								 WorkerState state, TimestampTz now);
+extern int64 store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
+								 TimestampTz now);
 extern void store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset,
 								  int32 pool, const char *pod_id, const char *token,
 								  TimestampTz now);
@@ -99,7 +99,7 @@ extern void store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_t
 extern void store_worker_rebind(int64 no, const char *pod_id);
 extern const WorkerRule *store_worker_move(int64 no, const char *cause, const char *why,
 										   TimestampTz now);
-extern int	store_worker_list(WorkerInfo **workers);
+extern int store_worker_list(WorkerInfo **workers);
 extern void store_worker_set_runtime(int64 no, bool missing);
 
 #endif

@@ -17,8 +17,8 @@ static uint32 pending = 0;
 static void
 at_commit(XactEvent event, void *arg)
 {
-	uint32		flags = pending;
-	uint32		before;
+	uint32 flags = pending;
+	uint32 before;
 
 	switch (event)
 	{

@@ -25,7 +25,7 @@
 bool
 db_dsn_valid(const char *dsn)
 {
-	char	   *message = NULL;
+	char *message = NULL;
 	PQconninfoOption *options = PQconninfoParse(dsn, &message);
 
 	PQfreemem(message);
@@ -49,23 +49,33 @@ db_notice(void *purpose, const char *message)
 bool
 db_connect(DbConn *conn)
 {
-	char		name[128];
+	char name[128];
 	const char *timeout = getenv("PGCONNECT_TIMEOUT");
 
 	/*
 	 * What stands before dbname is a default that the DSN, expanded from
 	 * dbname, may override.
 	 */
-	const char *const keywords[] = {
-		"connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count",
-		"tcp_user_timeout", "fallback_application_name", "password", "dbname",
-		"client_encoding", NULL
-	};
-	const char *const values[] = {
-		timeout != NULL ? timeout : "10", "10", "5", "3",
-		"30000", name, worker.opt.password, worker.opt.dsn,
-		"UTF8", NULL
-	};
+	const char *const keywords[] = { "connect_timeout",
+									 "keepalives_idle",
+									 "keepalives_interval",
+									 "keepalives_count",
+									 "tcp_user_timeout",
+									 "fallback_application_name",
+									 "password",
+									 "dbname",
+									 "client_encoding",
+									 NULL };
+	const char *const values[] = { timeout != NULL ? timeout : "10",
+								   "10",
+								   "5",
+								   "3",
+								   "30000",
+								   name,
+								   worker.opt.password,
+								   worker.opt.dsn,
+								   "UTF8",
+								   NULL };
 
 	if (conn->pg != NULL && PQstatus(conn->pg) == CONNECTION_OK)
 		return true;
@@ -98,13 +108,13 @@ db_close(DbConn *conn)
 static bool
 db_wait(PGconn *pg)
 {
-	double		limit = clock_now() + CALL_TIMEOUT;
+	double limit = clock_now() + CALL_TIMEOUT;
 
 	while (PQisBusy(pg))
 	{
-		struct pollfd fd = {.fd = PQsocket(pg), .events = POLLIN};
-		double		left = limit - clock_now();
-		int			ready;
+		struct pollfd fd = { .fd = PQsocket(pg), .events = POLLIN };
+		double left = limit - clock_now();
+		int ready;
 
 		if (left <= 0)
 			return false;
@@ -163,8 +173,8 @@ db_log_error(const DbConn *conn, const PGresult *result)
 DbStatus
 db_call(DbConn *conn, const char *sql, int nparams, const char *const *params, PGresult **result)
 {
-	DbStatus	status;
-	PGresult   *next;
+	DbStatus status;
+	PGresult *next;
 
 	*result = NULL;
 	if (!db_connect(conn))

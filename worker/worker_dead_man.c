@@ -23,18 +23,18 @@
 
 #include "worker.h"
 
-#define MAX_POD_ID			64
-#define MAX_KEY				4096
-#define CONNECT_LIMIT		10L		/* seconds, of one request */
-#define REQUEST_LIMIT		20L
-#define TRIES				3
-#define FIRST_PAUSE			2		/* seconds, doubled after each try */
+#define MAX_POD_ID 64
+#define MAX_KEY 4096
+#define CONNECT_LIMIT 10L /* seconds, of one request */
+#define REQUEST_LIMIT 20L
+#define TRIES 3
+#define FIRST_PAUSE 2 /* seconds, doubled after each try */
 
 /* What came of a request to delete the pod. */
 typedef enum Verdict
 {
 	POD_ENDS,
-	POD_STAYS,					/* refused: asking again is of no use */
+	POD_STAYS, /* refused: asking again is of no use */
 	POD_UNKNOWN
 } Verdict;
 
@@ -44,9 +44,9 @@ typedef enum Verdict
 static const char *
 url_problem(const char *url)
 {
-	CURLU	   *parts = curl_url();
-	char	   *scheme = NULL;
-	char	   *host = NULL;
+	CURLU *parts = curl_url();
+	char *scheme = NULL;
+	char *host = NULL;
 	const char *problem = NULL;
 
 	if (parts == NULL || curl_url_set(parts, CURLUPART_URL, url, 0) != CURLUE_OK ||
@@ -73,7 +73,7 @@ static bool
 on_own_pod(void)
 {
 	const char *id = worker.opt.pod_id;
-	size_t		length = id != NULL ? strlen(id) : 0;
+	size_t length = id != NULL ? strlen(id) : 0;
 
 	return worker.opt.installation != NULL && length > 0 && length <= MAX_POD_ID &&
 		strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == length;
@@ -104,7 +104,7 @@ dead_man_init(void)
 double
 dead_man_due(void)
 {
-	double		heard;
+	double heard;
 
 	if (worker.opt.dead_man == 0)
 		return 3600;
@@ -165,16 +165,16 @@ judge(long status)
 static Verdict
 ask_for_end(const char *key)
 {
-	CURL	   *easy = curl_easy_init();
+	CURL *easy = curl_easy_init();
 	struct curl_slist *headers = NULL;
-	char		error[CURL_ERROR_SIZE] = "";
-	char	   *line = format_text("Authorization: Bearer %s", key);
-	char	   *url = format_text("%s%spods/%s", worker.opt.api_url,
-								  worker.opt.api_url[strlen(worker.opt.api_url) - 1] == '/' ? "" : "/",
-								  worker.opt.pod_id);
-	CURLcode	code = CURLE_OUT_OF_MEMORY;
-	long		status = 0;
-	Verdict		verdict;
+	char error[CURL_ERROR_SIZE] = "";
+	char *line = format_text("Authorization: Bearer %s", key);
+	char *url = format_text("%s%spods/%s", worker.opt.api_url,
+							worker.opt.api_url[strlen(worker.opt.api_url) - 1] == '/' ? "" : "/",
+							worker.opt.pod_id);
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+	long status = 0;
+	Verdict verdict;
 
 	headers = curl_slist_append(NULL, line);
 	if (easy != NULL && headers != NULL && prepare(easy, url, headers, error))
@@ -209,8 +209,8 @@ bool
 dead_man_end_pod(void)
 {
 	const char *key = getenv("RUNPOD_API_KEY");
-	Verdict		verdict = POD_UNKNOWN;
-	int			i;
+	Verdict verdict = POD_UNKNOWN;
+	int i;
 
 	log_line("no heartbeat has reached the database for %.15g s", worker.opt.dead_man);
 	if (!on_own_pod())
@@ -223,7 +223,7 @@ dead_man_end_pod(void)
 	for (i = 0; i < TRIES && verdict == POD_UNKNOWN; i++)
 	{
 		if (i > 0)
-			nanosleep(&(struct timespec) {.tv_sec = FIRST_PAUSE << (i - 1)}, NULL);
+			nanosleep(&(struct timespec){ .tv_sec = FIRST_PAUSE << (i - 1) }, NULL);
 		if (dead_man_due() > 0)
 			return false;
 		verdict = ask_for_end(key);

@@ -18,35 +18,35 @@
 
 #include "worker.h"
 
-#define MAX_GPUS	64
+#define MAX_GPUS 64
 
 typedef void *NvmlDevice;
 
 typedef struct NvmlMemory
 {
-	unsigned long long total;	/* bytes */
+	unsigned long long total; /* bytes */
 	unsigned long long free;
 	unsigned long long used;
 } NvmlMemory;
 
 typedef struct NvmlUtilization
 {
-	unsigned int gpu;			/* percent of time */
+	unsigned int gpu; /* percent of time */
 	unsigned int memory;
 } NvmlUtilization;
 
 /* Each returns 0 for success. */
 static struct
 {
-	int			(*init) (void);
-	int			(*count) (unsigned int *count);
-	int			(*handle) (unsigned int index, NvmlDevice *device);
-	int			(*name) (NvmlDevice device, char *name, unsigned int length);
-	int			(*memory) (NvmlDevice device, NvmlMemory *memory);
-	int			(*utilization) (NvmlDevice device, NvmlUtilization *utilization);
-	int			(*temperature) (NvmlDevice device, int sensor, unsigned int *celsius);
-	int			(*power) (NvmlDevice device, unsigned int *milliwatts);
-}			nvml;
+	int (*init)(void);
+	int (*count)(unsigned int *count);
+	int (*handle)(unsigned int index, NvmlDevice *device);
+	int (*name)(NvmlDevice device, char *name, unsigned int length);
+	int (*memory)(NvmlDevice device, NvmlMemory *memory);
+	int (*utilization)(NvmlDevice device, NvmlUtilization *utilization);
+	int (*temperature)(NvmlDevice device, int sensor, unsigned int *celsius);
+	int (*power)(NvmlDevice device, unsigned int *milliwatts);
+} nvml;
 
 static NvmlDevice devices[MAX_GPUS];
 static unsigned int device_count = 0;
@@ -61,18 +61,18 @@ gpu_init(void)
 	const struct
 	{
 		const char *symbol;
-		void	   *slot;
-	}			symbols[] = {
-		{"nvmlInit_v2", &nvml.init},
-		{"nvmlDeviceGetCount_v2", &nvml.count},
-		{"nvmlDeviceGetHandleByIndex_v2", &nvml.handle},
-		{"nvmlDeviceGetName", &nvml.name},
-		{"nvmlDeviceGetMemoryInfo", &nvml.memory},
-		{"nvmlDeviceGetUtilizationRates", &nvml.utilization},
-		{"nvmlDeviceGetTemperature", &nvml.temperature},
-		{"nvmlDeviceGetPowerUsage", &nvml.power},
+		void *slot;
+	} symbols[] = {
+		{ "nvmlInit_v2", &nvml.init },
+		{ "nvmlDeviceGetCount_v2", &nvml.count },
+		{ "nvmlDeviceGetHandleByIndex_v2", &nvml.handle },
+		{ "nvmlDeviceGetName", &nvml.name },
+		{ "nvmlDeviceGetMemoryInfo", &nvml.memory },
+		{ "nvmlDeviceGetUtilizationRates", &nvml.utilization },
+		{ "nvmlDeviceGetTemperature", &nvml.temperature },
+		{ "nvmlDeviceGetPowerUsage", &nvml.power },
 	};
-	void	   *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+	void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
 	unsigned int found;
 	unsigned int i;
 
@@ -80,7 +80,7 @@ gpu_init(void)
 		return;
 	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++)
 	{
-		void	   *function = dlsym(library, symbols[i].symbol);
+		void *function = dlsym(library, symbols[i].symbol);
 
 		if (function == NULL)
 		{
@@ -122,9 +122,10 @@ gpu_short_name(const char *name)
 static long
 gpu_named_memory(unsigned long long bytes)
 {
-	static const long named[] = {4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 141, 180, 192, 288};
-	double		gib = bytes / (1024.0 * 1024.0 * 1024.0);
-	size_t		i;
+	static const long named[] = { 4,  6,  8,  10, 11, 12, 16,  20,	24,	 32,
+								  40, 48, 64, 80, 94, 96, 141, 180, 192, 288 };
+	double gib = bytes / (1024.0 * 1024.0 * 1024.0);
+	size_t i;
 
 	for (i = 0; i < sizeof(named) / sizeof(named[0]); i++)
 		if (gib <= named[i] && gib >= named[i] * 0.93)
@@ -139,10 +140,10 @@ gpu_named_memory(unsigned long long bytes)
 static void
 gpu_hardware(json_t *hardware)
 {
-	char		name[128] = "";
-	NvmlMemory	memory;
+	char name[128] = "";
+	NvmlMemory memory;
 	unsigned long long smallest = 0;
-	json_t	   *found = json_object();
+	json_t *found = json_object();
 	unsigned int i;
 
 	for (i = 0; i < device_count; i++)
@@ -166,8 +167,8 @@ gpu_hardware(json_t *hardware)
 char *
 gpu_capabilities(json_t *given, json_t *kinds)
 {
-	json_t	   *hardware;
-	char	   *text;
+	json_t *hardware;
+	char *text;
 
 	gpu_init();
 	if (json_array_size(kinds) > 0)
@@ -192,8 +193,8 @@ gpu_capabilities(json_t *given, json_t *kinds)
 static json_t *
 gpu_measure(unsigned int index)
 {
-	json_t	   *gpu = json_object();
-	NvmlMemory	memory;
+	json_t *gpu = json_object();
+	NvmlMemory memory;
 	NvmlUtilization utilization;
 	unsigned int value;
 
@@ -219,9 +220,9 @@ gpu_measure(unsigned int index)
 char *
 gpu_stats(int running)
 {
-	json_t	   *stats = json_object();
+	json_t *stats = json_object();
 	struct statvfs disk;
-	char	   *text;
+	char *text;
 	unsigned int i;
 
 	json_object_set_new(stats, "running", json_integer(running));
@@ -231,7 +232,7 @@ gpu_stats(int running)
 							json_integer((json_int_t) disk.f_bavail * disk.f_frsize));
 	if (device_count > 0)
 	{
-		json_t	   *gpus = json_array();
+		json_t *gpus = json_array();
 
 		for (i = 0; i < device_count; i++)
 			json_array_append_new(gpus, gpu_measure(i));

@@ -20,7 +20,7 @@
 
 #include "worker.h"
 
-static int	guard_fd = -1;
+static int guard_fd = -1;
 static pid_t guard_pid = 0;
 
 /*
@@ -31,12 +31,12 @@ static void
 guard_main(int fd)
 {
 	static pid_t groups[MAX_CONCURRENCY];
-	pid_t		message;
-	ssize_t		length;
-	int			count = 0;
-	int			i;
+	pid_t message;
+	ssize_t length;
+	int count = 0;
+	int i;
 
-	setpgid(0, 0);				/* a signal to the worker's group is not for us */
+	setpgid(0, 0); /* a signal to the worker's group is not for us */
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	prctl(PR_SET_NAME, "gpu-orch-guard");
@@ -64,7 +64,7 @@ guard_main(int fd)
 void
 guard_start(void)
 {
-	int			ends[2];
+	int ends[2];
 
 	if (pipe2(ends, O_CLOEXEC) != 0)
 		return;
@@ -101,5 +101,5 @@ void
 guard_tell(pid_t message)
 {
 	if (guard_fd >= 0 && write(guard_fd, &message, sizeof(message)) < 0)
-		return;					/* the guard is gone: nothing depends on it */
+		return; /* the guard is gone: nothing depends on it */
 }

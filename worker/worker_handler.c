@@ -19,7 +19,7 @@
 
 #include "worker_handler.h"
 
-#define READ_CHUNK	65536
+#define READ_CHUNK 65536
 
 extern char **environ;
 
@@ -41,10 +41,10 @@ handler_close(Handler *handler, int number)
 static char **
 handler_environment(const Task *task, int slot_number)
 {
-	char	  **result;
-	size_t		count = 0;
-	size_t		size = 5;
-	char	  **variable;
+	char **result;
+	size_t count = 0;
+	size_t size = 5;
+	char **variable;
 
 	for (variable = environ; *variable != NULL; variable++)
 		size++;
@@ -68,8 +68,8 @@ handler_environment(const Task *task, int slot_number)
 static void
 handler_environment_free(const Task *task, char **environment)
 {
-	int			own = task->traceparent != NULL ? 4 : 3;
-	int			i;
+	int own = task->traceparent != NULL ? 4 : 3;
+	int i;
 
 	for (i = 0; i < own; i++)
 		free(environment[i]);
@@ -83,9 +83,9 @@ handler_environment_free(const Task *task, char **environment)
 static void
 handler_exec(int theirs[HANDLER_PIPES], char *const *environment)
 {
-	char	   *const argv[] = {"sh", "-c", (char *) worker.opt.handler, NULL};
-	sigset_t	none;
-	int			number;
+	char *const argv[] = { "sh", "-c", (char *) worker.opt.handler, NULL };
+	sigset_t none;
+	int number;
 
 	setpgid(0, 0);
 	guard_tell(getpid());
@@ -111,16 +111,16 @@ handler_exec(int theirs[HANDLER_PIPES], char *const *environment)
 bool
 handler_start(Handler *handler, const Slot *slot)
 {
-	int			theirs[HANDLER_PIPES];
-	char	  **environment = handler_environment(&slot->task, slot->number);
-	int			error = 0;
-	int			number;
+	int theirs[HANDLER_PIPES];
+	char **environment = handler_environment(&slot->task, slot->number);
+	int error = 0;
+	int number;
 
 	memset(handler, 0, sizeof(*handler));
 	for (number = 0; number < HANDLER_PIPES; number++)
 	{
-		int			ends[2] = {-1, -1};
-		bool		writes = number != STDIN_FILENO;
+		int ends[2] = { -1, -1 };
+		bool writes = number != STDIN_FILENO;
 
 		if (pipe2(ends, O_CLOEXEC) != 0)
 			error = errno;
@@ -136,7 +136,7 @@ handler_start(Handler *handler, const Slot *slot)
 		if (handler->pid == 0)
 			handler_exec(theirs, environment);
 		if (handler->pid > 0)
-			setpgid(handler->pid, handler->pid);	/* as the child does; whoever is first */
+			setpgid(handler->pid, handler->pid); /* as the child does; whoever is first */
 		else
 			error = errno;
 	}
@@ -157,7 +157,7 @@ handler_start(Handler *handler, const Slot *slot)
 void
 handler_clear(Handler *handler)
 {
-	int			number;
+	int number;
 
 	for (number = 0; number < HANDLER_PIPES; number++)
 		handler_close(handler, number);
@@ -172,8 +172,8 @@ handler_clear(Handler *handler)
 void
 handler_feed(Handler *handler, const char *json)
 {
-	size_t		length = strlen(json);
-	ssize_t		written;
+	size_t length = strlen(json);
+	ssize_t written;
 
 	while (handler->fed <= length)
 	{
@@ -199,10 +199,10 @@ handler_feed(Handler *handler, const char *json)
 static void
 handler_progress(Slot *slot, const char *line, size_t length)
 {
-	json_t	   *object = json_loadb(line, length, JSON_DECODE_INT_AS_REAL, NULL);
-	json_t	   *fraction = json_object_get(object, "fraction");
-	json_t	   *stage = json_object_get(object, "stage");
-	double		value = json_number_value(fraction);
+	json_t *object = json_loadb(line, length, JSON_DECODE_INT_AS_REAL, NULL);
+	json_t *fraction = json_object_get(object, "fraction");
+	json_t *stage = json_object_get(object, "stage");
+	double value = json_number_value(fraction);
 
 	pthread_mutex_lock(&worker.lock);
 	if (json_is_number(fraction) && value >= 0 && value <= 1)
@@ -227,7 +227,7 @@ handler_progress(Slot *slot, const char *line, size_t length)
 static void
 handler_progress_bytes(Handler *handler, Slot *slot, const char *bytes, size_t length)
 {
-	size_t		i;
+	size_t i;
 
 	for (i = 0; i < length; i++)
 	{
@@ -270,7 +270,7 @@ handler_output_bytes(Handler *handler, const char *bytes, size_t length)
 static void
 handler_error_bytes(Handler *handler, const char *bytes, size_t length)
 {
-	size_t		keep;
+	size_t keep;
 
 	log_bytes(bytes, length);
 	if (length > STDERR_TAIL)
@@ -294,7 +294,7 @@ bool
 handler_read(Handler *handler, Slot *slot, int number)
 {
 	static char buffer[READ_CHUNK];
-	ssize_t		length;
+	ssize_t length;
 
 	if (handler->fd[number] < 0)
 		return false;
@@ -311,4 +311,3 @@ handler_read(Handler *handler, Slot *slot, int number)
 		handler_progress_bytes(handler, slot, buffer, length);
 	return length > 0;
 }
-

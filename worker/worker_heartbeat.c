@@ -15,7 +15,7 @@
 
 #include "worker.h"
 
-static DbConn conn = {NULL, "heartbeat"};
+static DbConn conn = { NULL, "heartbeat" };
 
 /*
  * Register once.  DB_OK: the session is live.
@@ -23,12 +23,10 @@ static DbConn conn = {NULL, "heartbeat"};
 static DbStatus
 heartbeat_register(void)
 {
-	const char *params[] = {
-		worker.opt.worker_id, worker.opt.registration_token, worker.opt.capabilities,
-		worker.opt.pool, worker.opt.pod_id
-	};
-	PGresult   *result;
-	DbStatus	status;
+	const char *params[] = { worker.opt.worker_id, worker.opt.registration_token,
+							 worker.opt.capabilities, worker.opt.pool, worker.opt.pod_id };
+	PGresult *result;
+	DbStatus status;
 
 	status = db_call(&conn,
 					 "SELECT r.worker_id, r.token, extract(epoch FROM r.heartbeat_interval), r.pool"
@@ -57,17 +55,17 @@ heartbeat_register(void)
 static void
 heartbeat_cancel(const char *cancelled)
 {
-	json_t	   *ids = json_loads(cancelled, 0, NULL);
-	json_t	   *id;
-	size_t		n;
-	int			i;
+	json_t *ids = json_loads(cancelled, 0, NULL);
+	json_t *id;
+	size_t n;
+	int i;
 
 	pthread_mutex_lock(&worker.lock);
 	json_array_foreach(ids, n, id)
 	{
 		for (i = 0; i < worker.opt.concurrency; i++)
 		{
-			Slot	   *slot = &worker.slots[i];
+			Slot *slot = &worker.slots[i];
 
 			if ((slot->state == SLOT_CLAIMED || slot->state == SLOT_RUNNING) &&
 				slot->stop == STOP_NONE &&
@@ -86,9 +84,9 @@ heartbeat_cancel(const char *cancelled)
 static void
 heartbeat_obey(const char *directive)
 {
-	bool		stop = strcmp(directive, "stop") == 0;
-	bool		drain = strcmp(directive, "drain") == 0;
-	bool		news;
+	bool stop = strcmp(directive, "stop") == 0;
+	bool drain = strcmp(directive, "drain") == 0;
+	bool news;
 
 	pthread_mutex_lock(&worker.lock);
 	news = stop ? !worker.stop_asked : worker.drain_told != drain;
@@ -108,14 +106,14 @@ heartbeat_obey(const char *directive)
 static DbStatus
 heartbeat_send(bool after_gap)
 {
-	Identity	identity;
-	char	   *holding;
-	char	   *stats;
+	Identity identity;
+	char *holding;
+	char *stats;
 	const char *params[4];
-	int			running;
-	int			i;
-	PGresult   *result;
-	DbStatus	status;
+	int running;
+	int i;
+	PGresult *result;
+	DbStatus status;
 
 	if (!state_identity(&identity))
 		return DB_OK;
@@ -171,7 +169,7 @@ heartbeat_send(bool after_gap)
 static double
 heartbeat_turn(bool live, double interval, Backoff *backoff)
 {
-	DbStatus	status;
+	DbStatus status;
 
 	if (live)
 	{
@@ -208,18 +206,18 @@ heartbeat_turn(bool live, double interval, Backoff *backoff)
 void *
 heartbeat_thread(void *unused)
 {
-	Backoff		backoff = {0};
-	Backoff		sessions = {0};
-	bool		was_live = false;
-	bool		quit = false;
+	Backoff backoff = { 0 };
+	Backoff sessions = { 0 };
+	bool was_live = false;
+	bool quit = false;
 
 	(void) unused;
 	while (!quit)
 	{
-		bool		live;
-		double		age;
-		double		interval;
-		double		until;
+		bool live;
+		double age;
+		double interval;
+		double until;
 
 		pthread_mutex_lock(&worker.lock);
 		live = worker.session.live;

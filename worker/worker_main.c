@@ -26,33 +26,33 @@
 #include "worker.h"
 
 static const char usage_text[] =
-"Usage: " PROGRAM_NAME " --handler CMD [OPTION]...\n"
-"Claim tasks from a database with gpu_orch and run CMD for each.\n"
-"\n"
-"  --handler CMD         shell command that does one task\n"
-"  --kind K              a kind to serve, may be repeated (default: as the\n"
-"                        capabilities say, every kind if they say nothing)\n"
-"  --capabilities FILE   JSON object to register with\n"
-"  --concurrency N       tasks at the same time (default 1)\n"
-"  --once                exit after one task\n"
-"  --pool P              pool to register in\n"
-"  --poll SECONDS        time between claims while idle (default 2)\n"
-"  --max-output BYTES    largest result of a handler (default 1048576)\n"
-"  --no-listen           do not LISTEN for work, as behind a pooler\n"
-"  --dead-man SECONDS    without a database for so long, have the provider delete\n"
-"                        the pod that this runs on, and exit; 0: never (default\n"
-"                        1800 on a pod that the leader made, else 0)\n"
-"  --api-url URL         the provider's (default https://api.runpod.io/v2)\n"
-"  --help, --version     show this, or the version, and exit\n"
-"\n"
-"Environment: GPU_ORCH_DSN or PG* (connection), GPU_ORCH_WORKER_ID,\n"
-"GPU_ORCH_TOKEN (registration token), GPU_ORCH_INSTALLATION (who made the pod),\n"
-"RUNPOD_POD_ID, RUNPOD_API_KEY (the pod's own, to delete it).\n"
-"\n"
-"CMD reads the task as JSON from standard input, writes its result as JSON to\n"
-"standard output and progress lines like {\"fraction\": 0.4, \"stage\": \"x\"} to\n"
-"descriptor 3. Exit status 0: succeeded, 75: try again elsewhere, 65: rejected\n"
-"for good, any other: failed.\n";
+	"Usage: " PROGRAM_NAME " --handler CMD [OPTION]...\n"
+	"Claim tasks from a database with gpu_orch and run CMD for each.\n"
+	"\n"
+	"  --handler CMD         shell command that does one task\n"
+	"  --kind K              a kind to serve, may be repeated (default: as the\n"
+	"                        capabilities say, every kind if they say nothing)\n"
+	"  --capabilities FILE   JSON object to register with\n"
+	"  --concurrency N       tasks at the same time (default 1)\n"
+	"  --once                exit after one task\n"
+	"  --pool P              pool to register in\n"
+	"  --poll SECONDS        time between claims while idle (default 2)\n"
+	"  --max-output BYTES    largest result of a handler (default 1048576)\n"
+	"  --no-listen           do not LISTEN for work, as behind a pooler\n"
+	"  --dead-man SECONDS    without a database for so long, have the provider delete\n"
+	"                        the pod that this runs on, and exit; 0: never (default\n"
+	"                        1800 on a pod that the leader made, else 0)\n"
+	"  --api-url URL         the provider's (default https://api.runpod.io/v2)\n"
+	"  --help, --version     show this, or the version, and exit\n"
+	"\n"
+	"Environment: GPU_ORCH_DSN or PG* (connection), GPU_ORCH_WORKER_ID,\n"
+	"GPU_ORCH_TOKEN (registration token), GPU_ORCH_INSTALLATION (who made the pod),\n"
+	"RUNPOD_POD_ID, RUNPOD_API_KEY (the pod's own, to delete it).\n"
+	"\n"
+	"CMD reads the task as JSON from standard input, writes its result as JSON to\n"
+	"standard output and progress lines like {\"fraction\": 0.4, \"stage\": \"x\"} to\n"
+	"descriptor 3. Exit status 0: succeeded, 75: try again elsewhere, 65: rejected\n"
+	"for good, any other: failed.\n";
 
 /*
  * Complain about the command line or the environment, and exit.
@@ -73,8 +73,8 @@ bad_usage(int code, const char *what, const char *detail)
 static double
 number_option(const char *option, const char *argument, double least, double most)
 {
-	char	   *end;
-	double		value;
+	char *end;
+	double value;
 
 	errno = 0;
 	value = strtod(argument, &end);
@@ -105,8 +105,8 @@ variable(const char *name)
 static char *
 take_secret(const char *name)
 {
-	char	   *value = getenv(name);
-	char	   *copy = NULL;
+	char *value = getenv(name);
+	char *copy = NULL;
 
 	if (value == NULL)
 		return NULL;
@@ -124,12 +124,12 @@ static json_t *
 read_capabilities(const char *path)
 {
 	json_error_t error;
-	json_t	   *object = json_load_file(path, 0, &error);
+	json_t *object = json_load_file(path, 0, &error);
 
 	if (object == NULL)
 	{
-		fprintf(stderr, PROGRAM_NAME ": capabilities file \"%s\", line %d: %s\n",
-				path, error.line, error.text);
+		fprintf(stderr, PROGRAM_NAME ": capabilities file \"%s\", line %d: %s\n", path, error.line,
+				error.text);
 		exit(EXIT_BAD_CONFIG);
 	}
 	if (!json_is_object(object))
@@ -143,26 +143,24 @@ read_capabilities(const char *path)
 static void
 read_options(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"handler", required_argument, NULL, 'H'},
-		{"kind", required_argument, NULL, 'k'},
-		{"capabilities", required_argument, NULL, 'C'},
-		{"concurrency", required_argument, NULL, 'c'},
-		{"once", no_argument, NULL, '1'},
-		{"pool", required_argument, NULL, 'P'},
-		{"poll", required_argument, NULL, 'p'},
-		{"max-output", required_argument, NULL, 'm'},
-		{"no-listen", no_argument, NULL, 'n'},
-		{"dead-man", required_argument, NULL, 'd'},
-		{"api-url", required_argument, NULL, 'u'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0}
-	};
-	Options    *opt = &worker.opt;
-	json_t	   *capabilities = json_object();
-	json_t	   *kinds = json_array();
-	int			option;
+	static const struct option options[] = { { "handler", required_argument, NULL, 'H' },
+											 { "kind", required_argument, NULL, 'k' },
+											 { "capabilities", required_argument, NULL, 'C' },
+											 { "concurrency", required_argument, NULL, 'c' },
+											 { "once", no_argument, NULL, '1' },
+											 { "pool", required_argument, NULL, 'P' },
+											 { "poll", required_argument, NULL, 'p' },
+											 { "max-output", required_argument, NULL, 'm' },
+											 { "no-listen", no_argument, NULL, 'n' },
+											 { "dead-man", required_argument, NULL, 'd' },
+											 { "api-url", required_argument, NULL, 'u' },
+											 { "help", no_argument, NULL, 'h' },
+											 { "version", no_argument, NULL, 'V' },
+											 { NULL, 0, NULL, 0 } };
+	Options *opt = &worker.opt;
+	json_t *capabilities = json_object();
+	json_t *kinds = json_array();
+	int option;
 
 	opt->concurrency = 1;
 	opt->listen = true;
@@ -234,7 +232,7 @@ static void
 read_environment(void)
 {
 	static char default_id[128];
-	Options    *opt = &worker.opt;
+	Options *opt = &worker.opt;
 
 	/* our memory holds tokens: no core file, no look by others under our user id */
 	prctl(PR_SET_DUMPABLE, 0);
@@ -247,7 +245,7 @@ read_environment(void)
 	opt->worker_id = variable("GPU_ORCH_WORKER_ID");
 	if (opt->worker_id == NULL)
 	{
-		char		host[64] = "";
+		char host[64] = "";
 
 		gethostname(host, sizeof(host) - 1);
 		snprintf(default_id, sizeof(default_id), "%s-%d", host, (int) getpid());
@@ -264,7 +262,7 @@ read_environment(void)
 static int
 signals_init(void)
 {
-	sigset_t	set;
+	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
@@ -283,7 +281,7 @@ static bool
 signals_take(int signal_fd)
 {
 	struct signalfd_siginfo info;
-	bool		at_once = false;
+	bool at_once = false;
 
 	while (read(signal_fd, &info, sizeof(info)) == sizeof(info))
 	{
@@ -309,19 +307,19 @@ static int
 main_loop(int signal_fd)
 {
 	struct pollfd *fds = xrealloc(NULL, (2 + 4 * worker.opt.concurrency) * sizeof(*fds));
-	double		stop_at = 0;
-	bool		kill_now = false;
-	int			code = -1;
+	double stop_at = 0;
+	bool kill_now = false;
+	int code = -1;
 
 	while (code < 0)
 	{
-		double		wait = task_next_due();
-		bool		stopping;
-		eventfd_t	ignored;
-		int			count;
+		double wait = task_next_due();
+		bool stopping;
+		eventfd_t ignored;
+		int count;
 
-		fds[0] = (struct pollfd) {.fd = signal_fd, .events = POLLIN};
-		fds[1] = (struct pollfd) {.fd = worker.main_wake, .events = POLLIN};
+		fds[0] = (struct pollfd){ .fd = signal_fd, .events = POLLIN };
+		fds[1] = (struct pollfd){ .fd = worker.main_wake, .events = POLLIN };
 		count = 2 + task_poll_fds(fds + 2);
 		if (dead_man_due() < wait)
 			wait = dead_man_due();
@@ -374,10 +372,10 @@ end_thread(pthread_t thread)
 static int
 run(int signal_fd)
 {
-	pthread_t	queue;
-	pthread_t	heartbeat;
-	int			code;
-	int			i;
+	pthread_t queue;
+	pthread_t heartbeat;
+	int code;
+	int i;
 
 	worker.slots = xrealloc(NULL, worker.opt.concurrency * sizeof(Slot));
 	memset(worker.slots, 0, worker.opt.concurrency * sizeof(Slot));
@@ -414,7 +412,7 @@ int
 main(int argc, char **argv)
 {
 	const char *problem;
-	int			signal_fd;
+	int signal_fd;
 
 	/* descriptors 0, 1 and 2 must be open, or a pipe would take their place */
 	while (open("/dev/null", O_RDWR) < STDERR_FILENO)

@@ -21,8 +21,8 @@
 	"SELECT c.task_id, c.lease, c.attempt, c.traceparent, row_to_json(c)," \
 	" extract(epoch FROM c.deadline - clock_timestamp()) FROM "
 
-static DbConn conn = {NULL, "queue"};
-static DbConn listen_conn = {NULL, "listen"};
+static DbConn conn = { NULL, "queue" };
+static DbConn listen_conn = { NULL, "listen" };
 static double listen_retry_at = 0;
 static double next_claim = 0;
 
@@ -43,13 +43,13 @@ queue_field(PGresult *result, int row, int column)
 static void
 queue_take(PGresult *result, double asked_at, const Identity *identity)
 {
-	int			row;
+	int row;
 
 	if (!worker.session.live || worker.session.generation != identity->generation)
 		return;
 	for (row = 0; row < PQntuples(result) && state_free_slots() > 0; row++)
 	{
-		Task		task;
+		Task task;
 
 		task.task_id = queue_field(result, row, 0);
 		task.lease = queue_field(result, row, 1);
@@ -71,8 +71,7 @@ queue_take(PGresult *result, double asked_at, const Identity *identity)
 static bool
 queue_may_claim(void)
 {
-	return worker.session.live && !state_draining() &&
-		!worker.heartbeat_open && !worker.claim_open;
+	return worker.session.live && !state_draining() && !worker.heartbeat_open && !worker.claim_open;
 }
 
 /*
@@ -81,13 +80,13 @@ queue_may_claim(void)
 static DbStatus
 queue_claim(void)
 {
-	Identity	identity;
-	char		max_tasks[16];
+	Identity identity;
+	char max_tasks[16];
 	const char *params[3];
-	double		asked_at = clock_now();
-	int			free_slots = 0;
-	PGresult   *result = NULL;
-	DbStatus	status;
+	double asked_at = clock_now();
+	int free_slots = 0;
+	PGresult *result = NULL;
+	DbStatus status;
 
 	pthread_mutex_lock(&worker.lock);
 	if (asked_at >= next_claim && queue_may_claim())
@@ -107,7 +106,7 @@ queue_claim(void)
 		params[2] = max_tasks;
 		status = db_call(&conn,
 						 CLAIMED_COLUMNS "gpu_orch.claim_tasks(worker_id => $1::text,"
-						 " token => $2::text, max_tasks => $3::int) c",
+										 " token => $2::text, max_tasks => $3::int) c",
 						 3, params, &result);
 	}
 
@@ -133,23 +132,22 @@ queue_claim(void)
 static DbStatus
 queue_report_call(Slot *slot, const Identity *identity, int max_tasks, PGresult **result)
 {
-	const char *params[7] = {
-		identity->worker_id, identity->token, slot->task.task_id, slot->task.lease
-	};
+	const char *params[7] = { identity->worker_id, identity->token, slot->task.task_id,
+							  slot->task.lease };
 	const char *sql = NULL;
-	char		number[16];
-	int			nparams = 4;
+	char number[16];
+	int nparams = 4;
 
 	switch (slot->outcome.kind)
 	{
 		case OUTCOME_RELEASED:
 			sql = "SELECT gpu_orch.release_task(worker_id => $1::text, token => $2::text,"
-				" task_id => $3::bigint, lease => $4::uuid)";
+				  " task_id => $3::bigint, lease => $4::uuid)";
 			break;
 		case OUTCOME_FAILED:
 			sql = "SELECT gpu_orch.fail_task(worker_id => $1::text, token => $2::text,"
-				" task_id => $3::bigint, lease => $4::uuid, error => $5::text,"
-				" failure => $6::text, retry => $7::boolean)";
+				  " task_id => $3::bigint, lease => $4::uuid, error => $5::text,"
+				  " failure => $6::text, retry => $7::boolean)";
 			params[nparams++] = slot->outcome.error;
 			params[nparams++] = slot->outcome.failure;
 			params[nparams++] = slot->outcome.retry ? "true" : "false";
@@ -159,12 +157,12 @@ queue_report_call(Slot *slot, const Identity *identity, int max_tasks, PGresult 
 			if (max_tasks == 0)
 			{
 				sql = "SELECT gpu_orch.complete_task(worker_id => $1::text, token => $2::text,"
-					" task_id => $3::bigint, lease => $4::uuid, result => $5::jsonb)";
+					  " task_id => $3::bigint, lease => $4::uuid, result => $5::jsonb)";
 				break;
 			}
 			sql = CLAIMED_COLUMNS "gpu_orch.complete_and_claim(worker_id => $1::text,"
-				" token => $2::text, task_id => $3::bigint, lease => $4::uuid,"
-				" result => $5::jsonb, max_tasks => $6::int) c";
+								  " token => $2::text, task_id => $3::bigint, lease => $4::uuid,"
+								  " result => $5::jsonb, max_tasks => $6::int) c";
 			snprintf(number, sizeof(number), "%d", max_tasks);
 			params[nparams++] = number;
 			break;
@@ -210,12 +208,12 @@ queue_log_fenced(const Slot *slot)
 static DbStatus
 queue_report(Slot *slot)
 {
-	Identity	identity;
-	double		asked_at = clock_now();
-	int			max_tasks;
-	bool		known;
-	PGresult   *result = NULL;
-	DbStatus	status;
+	Identity identity;
+	double asked_at = clock_now();
+	int max_tasks;
+	bool known;
+	PGresult *result = NULL;
+	DbStatus status;
 
 	pthread_mutex_lock(&worker.lock);
 	if (!slot->fenced && slot->claim_with == 0 && slot->outcome.kind == OUTCOME_SUCCEEDED &&
@@ -270,12 +268,12 @@ queue_report(Slot *slot)
 static DbStatus
 queue_progress(Slot *slot)
 {
-	Identity	identity;
-	char		fraction[32];
-	char		stage[STAGE_BYTES + 1];
+	Identity identity;
+	char fraction[32];
+	char stage[STAGE_BYTES + 1];
 	const char *params[6];
-	PGresult   *result = NULL;
-	DbStatus	status;
+	PGresult *result = NULL;
+	DbStatus status;
 
 	if (!state_identity(&identity))
 		return DB_NO_ANSWER;
@@ -327,8 +325,8 @@ queue_progress(Slot *slot)
 static void
 queue_listen(void)
 {
-	PGnotify   *notify;
-	PGresult   *result;
+	PGnotify *notify;
+	PGresult *result;
 
 	if (!worker.opt.listen)
 		return;
@@ -364,14 +362,14 @@ queue_listen(void)
 static bool
 queue_pass(void)
 {
-	int			i;
+	int i;
 
 	for (i = 0; i < worker.opt.concurrency; i++)
 	{
-		Slot	   *slot = &worker.slots[i];
-		DbStatus	status = DB_OK;
-		bool		ended;
-		bool		progress;
+		Slot *slot = &worker.slots[i];
+		DbStatus status = DB_OK;
+		bool ended;
+		bool progress;
 
 		pthread_mutex_lock(&worker.lock);
 		ended = slot->state == SLOT_ENDED;
@@ -397,15 +395,15 @@ queue_pass(void)
 static double
 queue_next_due(void)
 {
-	double		due = clock_now() + worker.opt.poll;
-	int			i;
+	double due = clock_now() + worker.opt.poll;
+	int i;
 
 	pthread_mutex_lock(&worker.lock);
 	if (queue_may_claim() && state_free_slots() > 0 && next_claim < due)
 		due = next_claim;
 	for (i = 0; i < worker.opt.concurrency; i++)
 	{
-		Slot	   *slot = &worker.slots[i];
+		Slot *slot = &worker.slots[i];
 
 		if (slot->state == SLOT_ENDED)
 			due = 0;
@@ -423,13 +421,13 @@ queue_next_due(void)
 void *
 queue_thread(void *unused)
 {
-	Backoff		backoff = {0};
-	bool		quit = false;
+	Backoff backoff = { 0 };
+	bool quit = false;
 
 	(void) unused;
 	while (!quit)
 	{
-		double		until;
+		double until;
 
 		if (queue_pass())
 		{

@@ -16,7 +16,7 @@
 
 #include "worker.h"
 
-Worker		worker;
+Worker worker;
 
 /*
  * Prepare the shared state; the options are filled in already.  Runs before
@@ -40,7 +40,7 @@ state_init(void)
 void
 state_free(void)
 {
-	int			i;
+	int i;
 
 	for (i = 0; worker.slots != NULL && i < worker.opt.concurrency; i++)
 		state_free_slot(&worker.slots[i]);
@@ -71,7 +71,7 @@ state_wake_all(void)
 bool
 state_identity(Identity *identity)
 {
-	bool		live;
+	bool live;
 
 	memset(identity, 0, sizeof(*identity));
 	pthread_mutex_lock(&worker.lock);
@@ -125,8 +125,8 @@ state_session_start(const char *worker_id, const char *token, double interval)
 void
 state_session_lost(uint64_t generation)
 {
-	bool		ours;
-	int			i;
+	bool ours;
+	int i;
 
 	pthread_mutex_lock(&worker.lock);
 	ours = worker.session.live && worker.session.generation == generation;
@@ -175,8 +175,8 @@ state_exit(int code)
 int
 state_free_slots(void)
 {
-	int			count = 0;
-	int			i;
+	int count = 0;
+	int i;
 
 	for (i = 0; i < worker.opt.concurrency; i++)
 		if (worker.slots[i].state == SLOT_FREE)
@@ -200,8 +200,7 @@ state_draining(void)
 bool
 state_finished(void)
 {
-	return state_draining() && !worker.claim_open &&
-		state_free_slots() == worker.opt.concurrency;
+	return state_draining() && !worker.claim_open && state_free_slots() == worker.opt.concurrency;
 }
 
 /*
@@ -212,8 +211,8 @@ state_finished(void)
 char *
 state_holding(void)
 {
-	char	   *text;
-	int			i;
+	char *text;
+	int i;
 
 	if (worker.claim_open)
 		return NULL;
@@ -223,7 +222,7 @@ state_holding(void)
 	strcpy(text, "{");
 	for (i = 0; i < worker.opt.concurrency; i++)
 	{
-		Slot	   *slot = &worker.slots[i];
+		Slot *slot = &worker.slots[i];
 
 		if (slot->state == SLOT_FREE || slot->fenced)
 			continue;
@@ -242,7 +241,7 @@ state_holding(void)
 void
 state_fill_slot(Task *task)
 {
-	int			i = 0;
+	int i = 0;
 
 	while (worker.slots[i].state != SLOT_FREE)
 		i++;
@@ -257,7 +256,7 @@ state_fill_slot(Task *task)
 void
 state_free_slot(Slot *slot)
 {
-	int			number = slot->number;
+	int number = slot->number;
 
 	free(slot->task.task_id);
 	free(slot->task.lease);

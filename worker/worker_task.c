@@ -30,7 +30,7 @@ static Handler *handlers;
 void
 task_init(void)
 {
-	size_t		size = worker.opt.concurrency * sizeof(Handler);
+	size_t size = worker.opt.concurrency * sizeof(Handler);
 
 	handlers = memset(xrealloc(NULL, size), 0, size);
 }
@@ -87,9 +87,9 @@ task_start(Slot *slot, Handler *handler)
 static char *
 task_error(const Handler *handler, const char *what)
 {
-	size_t		length = handler->tail_length;
-	char	   *tail;
-	char	   *text;
+	size_t length = handler->tail_length;
+	char *tail;
+	char *text;
 
 	while (length > 0 && isspace((unsigned char) handler->tail[length - 1]))
 		length--;
@@ -105,14 +105,14 @@ task_error(const Handler *handler, const char *what)
 static void
 task_judge(Slot *slot, Handler *handler, int status)
 {
-	char		what[256];
-	json_t	   *json;
+	char what[256];
+	json_t *json;
 	json_error_t json_error;
 
 	if (WIFSIGNALED(status))
 	{
-		snprintf(what, sizeof(what), "handler was killed by signal %d (%s)",
-				 WTERMSIG(status), strsignal(WTERMSIG(status)));
+		snprintf(what, sizeof(what), "handler was killed by signal %d (%s)", WTERMSIG(status),
+				 strsignal(WTERMSIG(status)));
 		task_end(slot, OUTCOME_FAILED, NULL, task_error(handler, what), "task", true);
 		return;
 	}
@@ -120,8 +120,9 @@ task_judge(Slot *slot, Handler *handler, int status)
 	{
 		snprintf(what, sizeof(what), "handler exited with status %d", WEXITSTATUS(status));
 		task_end(slot, OUTCOME_FAILED, NULL, task_error(handler, what),
-				 WEXITSTATUS(status) == 75 ? "platform" :
-				 WEXITSTATUS(status) == 65 ? "rejected" : "task",
+				 WEXITSTATUS(status) == 75	   ? "platform" :
+					 WEXITSTATUS(status) == 65 ? "rejected" :
+												 "task",
 				 WEXITSTATUS(status) != 65);
 		return;
 	}
@@ -141,8 +142,8 @@ task_judge(Slot *slot, Handler *handler, int status)
 		return;
 	}
 	json_decref(json);
-	task_end(slot, OUTCOME_SUCCEEDED, clean_text(handler->output, handler->output_length),
-			 NULL, NULL, false);
+	task_end(slot, OUTCOME_SUCCEEDED, clean_text(handler->output, handler->output_length), NULL,
+			 NULL, false);
 }
 
 /*
@@ -152,10 +153,10 @@ task_judge(Slot *slot, Handler *handler, int status)
 static void
 task_reap(Slot *slot, Handler *handler)
 {
-	char		what[128];
-	siginfo_t	info = {.si_pid = 0};
-	int			status = 0;
-	int			number;
+	char what[128];
+	siginfo_t info = { .si_pid = 0 };
+	int status = 0;
+	int number;
 
 	if (waitid(P_PID, handler->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
 		return;
@@ -202,8 +203,8 @@ task_reap(Slot *slot, Handler *handler)
 static void
 task_kill(Slot *slot, Handler *handler, bool kill_now)
 {
-	double		now = clock_now();
-	bool		doomed;
+	double now = clock_now();
+	bool doomed;
 
 	pthread_mutex_lock(&worker.lock);
 	if (slot->stop == STOP_NONE)
@@ -242,8 +243,8 @@ task_kill(Slot *slot, Handler *handler, bool kill_now)
 static void
 task_reap_orphans(void)
 {
-	siginfo_t	info = {.si_pid = 0};
-	int			i;
+	siginfo_t info = { .si_pid = 0 };
+	int i;
 
 	while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
 	{
@@ -261,10 +262,10 @@ task_reap_orphans(void)
 static void
 task_step_slot(Slot *slot, Handler *handler, bool kill_now)
 {
-	SlotState	state;
-	StopReason	stop;
-	bool		release;
-	int			number;
+	SlotState state;
+	StopReason stop;
+	bool release;
+	int number;
 
 	pthread_mutex_lock(&worker.lock);
 	state = slot->state;
@@ -300,7 +301,7 @@ task_step_slot(Slot *slot, Handler *handler, bool kill_now)
 void
 task_step(bool kill_now)
 {
-	int			i;
+	int i;
 
 	for (i = 0; i < worker.opt.concurrency; i++)
 		task_step_slot(&worker.slots[i], &handlers[i], kill_now);
@@ -314,9 +315,9 @@ task_step(bool kill_now)
 int
 task_poll_fds(struct pollfd *fds)
 {
-	int			count = 0;
-	int			i;
-	int			number;
+	int count = 0;
+	int i;
+	int number;
 
 	for (i = 0; i < worker.opt.concurrency; i++)
 	{
@@ -338,14 +339,14 @@ task_poll_fds(struct pollfd *fds)
 double
 task_next_due(void)
 {
-	double		now = clock_now();
-	double		due = now + 3600;
-	int			i;
+	double now = clock_now();
+	double due = now + 3600;
+	int i;
 
 	pthread_mutex_lock(&worker.lock);
 	for (i = 0; i < worker.opt.concurrency; i++)
 	{
-		Slot	   *slot = &worker.slots[i];
+		Slot *slot = &worker.slots[i];
 
 		if (slot->state != SLOT_RUNNING)
 			continue;

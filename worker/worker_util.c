@@ -27,13 +27,13 @@
  * message (libpq's errors have some) become spaces.
  */
 void
-log_line(const char *fmt,...)
+log_line(const char *fmt, ...)
 {
-	char		line[2048];
+	char line[2048];
 	struct timespec ts;
-	struct tm	tm;
-	size_t		length;
-	va_list		args;
+	struct tm tm;
+	size_t length;
+	va_list args;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
@@ -61,7 +61,7 @@ log_bytes(const char *bytes, size_t length)
 {
 	while (length > 0)
 	{
-		ssize_t		written = write(STDERR_FILENO, bytes, length);
+		ssize_t written = write(STDERR_FILENO, bytes, length);
 
 		if (written <= 0)
 			return;
@@ -121,8 +121,9 @@ wake(int fd)
 bool
 wait_for(int wake_fd, int other_fd, double seconds)
 {
-	struct pollfd fds[2] = {{.fd = wake_fd, .events = POLLIN}, {.fd = other_fd, .events = POLLIN}};
-	eventfd_t	ignored;
+	struct pollfd fds[2] = { { .fd = wake_fd, .events = POLLIN },
+							 { .fd = other_fd, .events = POLLIN } };
+	eventfd_t ignored;
 
 	if (seconds < 0)
 		seconds = 0;
@@ -141,7 +142,7 @@ wait_for(int wake_fd, int other_fd, double seconds)
 void *
 xrealloc(void *pointer, size_t size)
 {
-	void	   *result = realloc(pointer, size);
+	void *result = realloc(pointer, size);
 
 	if (result == NULL)
 	{
@@ -157,7 +158,7 @@ xrealloc(void *pointer, size_t size)
 char *
 xstrdup(const char *string)
 {
-	size_t		size;
+	size_t size;
 
 	if (string == NULL)
 		return NULL;
@@ -169,10 +170,10 @@ xstrdup(const char *string)
  * printf() into a malloc'd string.
  */
 char *
-format_text(const char *fmt,...)
+format_text(const char *fmt, ...)
 {
-	char	   *text = NULL;
-	va_list		args;
+	char *text = NULL;
+	va_list args;
 
 	va_start(args, fmt);
 	if (vasprintf(&text, fmt, args) < 0)
@@ -192,9 +193,9 @@ format_text(const char *fmt,...)
 char *
 clean_text(const char *bytes, size_t length)
 {
-	char	   *text;
-	json_t	   *check;
-	size_t		i;
+	char *text;
+	json_t *check;
+	size_t i;
 
 	while (length > 0 && ((unsigned char) *bytes & 0xC0) == 0x80)
 	{

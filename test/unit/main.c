@@ -8,13 +8,13 @@
 
 #include "unit.h"
 
-static int	n_tests = 0;
-static int	n_failed = 0;
+static int n_tests = 0;
+static int n_failed = 0;
 
 void
-ok(bool holds, const char *format,...)
+ok(bool holds, const char *format, ...)
 {
-	va_list		args;
+	va_list args;
 
 	n_tests++;
 	n_failed += !holds;
@@ -26,9 +26,9 @@ ok(bool holds, const char *format,...)
 }
 
 void
-note(const char *format,...)
+note(const char *format, ...)
 {
-	va_list		args;
+	va_list args;
 
 	printf("# ");
 	va_start(args, format);
@@ -78,7 +78,7 @@ term_value(const PlanResult *result, const char *name)
 int
 n_bound(const PlanResult *result)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < result->n_terms; i++)
 		n += result->terms[i].bound;

@@ -10,8 +10,9 @@
 static PlanBudget
 budget_of(int64_t amount, int64_t spent, int64_t rate, int64_t seconds_left)
 {
-	PlanBudget	budget = {.hard = true, .amount = amount, .spent = spent, .rate = rate,
-	.seconds_left = seconds_left};
+	PlanBudget budget = {
+		.hard = true, .amount = amount, .spent = spent, .rate = rate, .seconds_left = seconds_left
+	};
 
 	return budget;
 }
@@ -19,9 +20,9 @@ budget_of(int64_t amount, int64_t spent, int64_t rate, int64_t seconds_left)
 void
 test_budget(void)
 {
-	PlanBudget	budget = budget_of(3000000, 0, 0, 3600);
-	uint64_t	seed = 7;
-	bool		holds = true;
+	PlanBudget budget = budget_of(3000000, 0, 0, 3600);
+	uint64_t seed = 7;
+	bool holds = true;
 
 	ok(plan_budget_room(&budget, 1000000) == 3, "three pods at a third of the budget");
 	ok(plan_budget_room(&budget, 1000001) == 2, "two that cost a little more");
@@ -49,8 +50,8 @@ test_budget(void)
 
 	for (int i = 0; i < 20000 && holds; i++)
 	{
-		int64_t		price = draw(&seed, 1, 5000000);
-		int			room;
+		int64_t price = draw(&seed, 1, 5000000);
+		int room;
 
 		budget = budget_of(draw(&seed, 0, 100000000), draw(&seed, 0, 50000000),
 						   draw(&seed, 0, 20000000), draw(&seed, 1, 2678400));

@@ -17,31 +17,31 @@
 /* A worker, and what the world knows of it that the planner does not. */
 typedef struct Pod
 {
-	PlanWorker	worker;			/* the planner's view */
-	double		due;			/* when the provider or the boot comes on */
-	double		task_end;
-	bool		dead;			/* silent from now on */
+	PlanWorker worker; /* the planner's view */
+	double due;		   /* when the provider or the boot comes on */
+	double task_end;
+	bool dead; /* silent from now on */
 } Pod;
 
 typedef struct World
 {
-	PlanPool	pool;
-	uint64_t	seed;
-	double		now;
-	double		last_scale_in;	/* negative: never */
-	bool		faults;
-	Pod			pods[MAX_PODS];
-	int			n_pods;
-	int			queued;
-	int			submitted;
-	int			done;
-	int			created;
-	int			failed;			/* creates and workers that the world took away */
-	int			expired;		/* drained for their age */
-	int			actions;
-	int			least_active;	/* since it was last set */
-	bool		over_max;
-	bool		illegal;
+	PlanPool pool;
+	uint64_t seed;
+	double now;
+	double last_scale_in; /* negative: never */
+	bool faults;
+	Pod pods[MAX_PODS];
+	int n_pods;
+	int queued;
+	int submitted;
+	int done;
+	int created;
+	int failed;	 /* creates and workers that the world took away */
+	int expired; /* drained for their age */
+	int actions;
+	int least_active; /* since it was last set */
+	bool over_max;
+	bool illegal;
 } World;
 
 static void
@@ -97,12 +97,13 @@ answer_create(World *world, Pod *pod)
 		pod->due = world->now + 600;
 	else
 	{
-		bool		refused = fault(world, 10);
+		bool refused = fault(world, 10);
 
 		pod->worker.create_open = false;
 		world->failed += refused;
-		move(world, pod, refused ? (pod->worker.state_age > 600 ? "create_absent" : "create_refused") :
-			 "pod_created");
+		move(world, pod,
+			 refused ? (pod->worker.state_age > 600 ? "create_absent" : "create_refused") :
+					   "pod_created");
 	}
 }
 
@@ -166,10 +167,10 @@ live(World *world, Pod *pod)
 static void
 steer(World *world)
 {
-	PlanInput	input;
-	PlanWorker	workers[MAX_PODS];
-	PlanAction	actions[MAX_PODS];
-	PlanResult	plan = {.actions = actions};
+	PlanInput input;
+	PlanWorker workers[MAX_PODS];
+	PlanAction actions[MAX_PODS];
+	PlanResult plan = { .actions = actions };
 
 	for (int i = 0; i < world->n_pods; i++)
 		workers[i] = world->pods[i].worker;
@@ -196,7 +197,7 @@ steer(World *world)
 			}
 	for (int i = 0; i < plan.create && world->n_pods < MAX_PODS; i++)
 	{
-		Pod			pod = {.due = world->now + draw(&world->seed, 1, 10)};
+		Pod pod = { .due = world->now + draw(&world->seed, 1, 10) };
 
 		pod.worker.no = ++world->created;
 		pod.worker.state = WS_SPAWNING;
@@ -211,12 +212,12 @@ steer(World *world)
 static void
 run_world(World *world, double seconds, int arrivals)
 {
-	double		until = world->now + seconds;
+	double until = world->now + seconds;
 
 	while (world->now < until)
 	{
-		int			alive = 0;
-		bool		arrives = draw(&world->seed, 1, 1000) <= arrivals;
+		int alive = 0;
+		bool arrives = draw(&world->seed, 1, 1000) <= arrivals;
 
 		world->now += TICK;
 		world->queued += arrives;
@@ -245,17 +246,17 @@ rests_at(const World *world, int active)
 static void
 test_storm(PlanPolicy policy, int min, int max, int buffer)
 {
-	bool		bounded = true;
-	bool		frugal = true;
-	bool		finished = true;
-	bool		rests = true;
-	bool		still = true;
-	int			busiest = 0;
+	bool bounded = true;
+	bool frugal = true;
+	bool finished = true;
+	bool rests = true;
+	bool still = true;
+	int busiest = 0;
 
 	for (uint64_t seed = 1; seed <= 6; seed++)
 	{
-		World		world;
-		int			rest = min + buffer;
+		World world;
+		int rest = min + buffer;
 
 		world_init(&world, policy, min, max, seed * 7919);
 		world.pool.idle_buffer = buffer;
@@ -282,18 +283,20 @@ test_storm(PlanPolicy policy, int min, int max, int buffer)
 		still &= world.actions == 0 && world.created == 0;
 	}
 	ok(bounded, "fleet, %s: never above max_workers, no illegal move", plan_policy_name(policy));
-	ok(frugal && busiest > 0, "fleet, %s: no more pods than tasks, rest and faults ask for (at most %d)",
+	ok(frugal && busiest > 0,
+	   "fleet, %s: no more pods than tasks, rest and faults ask for (at most %d)",
 	   plan_policy_name(policy), busiest);
 	ok(finished, "fleet, %s: every task is done in the end", plan_policy_name(policy));
 	ok(rests, "fleet, %s: and what should rest is left", plan_policy_name(policy));
-	ok(still, "fleet, %s: which then lives through a day of silence unchanged", plan_policy_name(policy));
+	ok(still, "fleet, %s: which then lives through a day of silence unchanged",
+	   plan_policy_name(policy));
 }
 
 /* A light and steady load does not make the fleet come and go with each task. */
 static void
 test_steady(PlanPolicy policy, double pods_per_task)
 {
-	World		world;
+	World world;
 
 	world_init(&world, policy, 1, 10, 4711);
 	run_world(&world, HOUR, 100);
@@ -308,7 +311,7 @@ test_steady(PlanPolicy policy, double pods_per_task)
 static void
 test_ageing(void)
 {
-	World		world;
+	World world;
 
 	world_init(&world, POLICY_QUEUE_RATIO, 2, 4, 99);
 	world.pool.max_worker_age = 2 * HOUR;
@@ -332,17 +335,19 @@ test_ageing(void)
 static void
 test_stop(void)
 {
-	World		world;
+	World world;
 
 	world_init(&world, POLICY_ONE_TO_ONE, 1, 8, 5);
 	run_world(&world, HOUR, 500);
 	world.pool.max_workers = 0;
 	world.created = 0;
 	run_world(&world, HOUR, 0);
-	ok(world.created == 0 && rests_at(&world, 0) && !world.illegal, "fleet: max_workers 0 empties it");
+	ok(world.created == 0 && rests_at(&world, 0) && !world.illegal,
+	   "fleet: max_workers 0 empties it");
 	world.pool.max_workers = 8;
 	run_world(&world, 6 * HOUR, 0);
-	ok(world.done == world.submitted && rests_at(&world, 1), "fleet: and 8 brings it back to finish");
+	ok(world.done == world.submitted && rests_at(&world, 1),
+	   "fleet: and 8 brings it back to finish");
 }
 
 void

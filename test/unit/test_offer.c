@@ -16,7 +16,7 @@
 static void
 check_learning(void)
 {
-	const double boots[] = {50, 10, 40, 20, 30, 60, 70, 80, 90, 100};
+	const double boots[] = { 50, 10, 40, 20, 30, 60, 70, 80, 90, 100 };
 
 	ok(fabs(plan_offer_decay(8, 7200) - 4) < 1e-9, "after two hours a count is worth half");
 	ok(fabs(plan_offer_decay(8, 3600 * 24) - 8.0 / 4096) < 1e-9, "after a day next to nothing");
@@ -30,44 +30,53 @@ check_learning(void)
 	ok(plan_offer_spawn_timeout(600, 10) == 120, "but two minutes at least");
 	ok(plan_offer_spawn_timeout(600, 500) == 600 && plan_offer_spawn_timeout(60, 10) == 60,
 	   "and never more than the setting");
-	ok(plan_offer_blame("spawn_timeout") == BLAME_BOOT && plan_offer_blame("never_claimed") == BLAME_WORK &&
-	   plan_offer_blame("no_gpu") == BLAME_OFFER && plan_offer_blame("idle") == BLAME_NOBODY,
+	ok(plan_offer_blame("spawn_timeout") == BLAME_BOOT &&
+		   plan_offer_blame("never_claimed") == BLAME_WORK &&
+		   plan_offer_blame("no_gpu") == BLAME_OFFER && plan_offer_blame("idle") == BLAME_NOBODY,
 	   "causes speak against the image, the offer or nobody");
 	ok(plan_breaker_threshold(0) == 3 && plan_breaker_threshold(5) == 10 &&
-	   plan_breaker_threshold(INT_MAX) == INT_MAX, "the larger the minimum, the more failures it takes");
+		   plan_breaker_threshold(INT_MAX) == INT_MAX,
+	   "the larger the minimum, the more failures it takes");
 }
 
 static void
 check_breaker(void)
 {
-	PlanBreaker b = {0};
-	int64_t		now = DAY;
-	bool		opened = false;
+	PlanBreaker b = { 0 };
+	int64_t now = DAY;
+	bool opened = false;
 
 	for (int i = 1; i <= 2; i++)
 		opened |= plan_breaker_failed(&b, BLAME_BOOT, i, 3, MINUTE, now);
-	ok(!opened && b.failures == 2 && plan_breaker_room(&b, now) == INT_MAX, "two failures change nothing");
-	ok(plan_breaker_worked(&b, false) && b.failures == 0, "a pod that comes up begins the count anew");
+	ok(!opened && b.failures == 2 && plan_breaker_room(&b, now) == INT_MAX,
+	   "two failures change nothing");
+	ok(plan_breaker_worked(&b, false) && b.failures == 0,
+	   "a pod that comes up begins the count anew");
 	ok(!plan_breaker_worked(&b, false), "and the next one changes nothing");
 	for (int i = 1; i <= 3; i++)
 		opened = plan_breaker_failed(&b, BLAME_BOOT, i, 3, 10 * MINUTE, now);
-	ok(opened && b.state == BREAKER_OPEN && plan_breaker_room(&b, now) == 0, "three in a row open it");
+	ok(opened && b.state == BREAKER_OPEN && plan_breaker_room(&b, now) == 0,
+	   "three in a row open it");
 	ok(plan_breaker_room(&b, now + MINUTE) == 1, "a minute later one may go");
-	ok(!plan_breaker_failed(&b, BLAME_BOOT, 4, 3, MINUTE, now + SECOND) && b.retry_at == now + MINUTE,
+	ok(!plan_breaker_failed(&b, BLAME_BOOT, 4, 3, MINUTE, now + SECOND) &&
+		   b.retry_at == now + MINUTE,
 	   "what was under way when it opened puts nothing off");
 
 	b.state = BREAKER_HALF_OPEN;
 	b.canary = 7;
 	ok(plan_breaker_room(&b, now + DAY) == 0, "one at a time");
 	ok(plan_breaker_failed(&b, BLAME_BOOT, 7, 3, SECOND, now) && b.retry_at == now + 2 * MINUTE &&
-	   b.canary == 0, "the next one waits two minutes");
+		   b.canary == 0,
+	   "the next one waits two minutes");
 	b.state = BREAKER_HALF_OPEN;
 	b.canary = 8;
-	ok(plan_breaker_failed(&b, BLAME_BOOT, 8, 3, 10 * MINUTE, now) && b.retry_at == now + 90 * MINUTE,
+	ok(plan_breaker_failed(&b, BLAME_BOOT, 8, 3, 10 * MINUTE, now) &&
+		   b.retry_at == now + 90 * MINUTE,
 	   "and nine times as long as the last one lived");
 	b.state = BREAKER_HALF_OPEN;
 	b.canary = 9;
-	ok(plan_breaker_worked(&b, false) && b.state == BREAKER_CLOSED && plan_breaker_room(&b, now) == INT_MAX,
+	ok(plan_breaker_worked(&b, false) && b.state == BREAKER_CLOSED &&
+		   plan_breaker_room(&b, now) == INT_MAX,
 	   "a canary that comes up closes it");
 
 	for (int i = 1; i <= 3; i++)
@@ -83,9 +92,9 @@ check_breaker(void)
 static void
 check_day(int at_once, int64_t lived, int max_pods, double max_hours)
 {
-	PlanBreaker b = {0};
-	int64_t		now = lived;
-	int			pods = at_once;
+	PlanBreaker b = { 0 };
+	int64_t now = lived;
+	int pods = at_once;
 
 	for (int i = 1; i <= at_once; i++)
 		(void) plan_breaker_failed(&b, BLAME_BOOT, i, 3, lived, now);
@@ -104,7 +113,7 @@ static void
 check_names(void)
 {
 	BreakerState state = BREAKER_CLOSED;
-	bool		round = true;
+	bool round = true;
 
 	for (int i = 0; i <= BREAKER_HALF_OPEN; i++)
 		round &= plan_breaker_parse(plan_breaker_name((BreakerState) i), &state) &&

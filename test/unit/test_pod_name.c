@@ -26,14 +26,16 @@ test_pod_name(void)
 	is_of("an environment that holds only the start", false, "gpo-01234567-1-" NONCE, "01234567");
 	is_of("an environment that holds nothing", false, "gpo-01234567-1-" NONCE, "");
 	is_of("another installation", false, "gpo-01234568-1-" NONCE, NULL);
-	is_of("a name that is another's and an environment that is ours", false, "gpo-01234568-1-" NONCE, ID);
+	is_of("a name that is another's and an environment that is ours", false,
+		  "gpo-01234568-1-" NONCE, ID);
 	is_of("a longer id", false, "gpo-012345670-1-" NONCE, NULL);
 	is_of("a shorter id", false, "gpo-0123456-1-" NONCE, NULL);
 	is_of("capitals", false, "GPO-01234567-1-" NONCE, NULL);
 	is_of("something before it", false, "xgpo-01234567-1-" NONCE, NULL);
 	is_of("something after it", false, "gpo-01234567-1-" NONCE "0", NULL);
 	is_of("a short nonce", false, "gpo-01234567-1-0123456789abcdefghjkmnpqr", NULL);
-	is_of("a letter that nonces do not have", false, "gpo-01234567-1-0123456789abcdefghijkmnpqr", NULL);
+	is_of("a letter that nonces do not have", false, "gpo-01234567-1-0123456789abcdefghijkmnpqr",
+		  NULL);
 	is_of("no epoch", false, "gpo-01234567--" NONCE, NULL);
 	is_of("a negative epoch", false, "gpo-01234567--1-" NONCE, NULL);
 	is_of("an epoch that is too long", false, "gpo-01234567-12345678901-" NONCE, NULL);
@@ -47,5 +49,6 @@ test_pod_name(void)
 	ok(pod_name_epoch("gpo-01234567-9999999999-" NONCE) == 9999999999LL, "pod name: its epoch");
 	ok(pod_name_epoch("gpo-01234567--" NONCE) == 0, "pod name: a name of another form has none");
 	ok(strcmp(pod_name_nonce("gpo-01234567-1-" NONCE), NONCE) == 0, "pod name: its nonce");
-	ok(pod_name_nonce("gpo-01234567-1") == NULL, "pod name: a name of another form has none either");
+	ok(pod_name_nonce("gpo-01234567-1") == NULL,
+	   "pod name: a name of another form has none either");
 }

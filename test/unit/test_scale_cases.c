@@ -36,9 +36,14 @@ workers(int count, WorkerState state, int held)
 
 	for (int i = 0; i < count; i++)
 	{
-		PlanWorker	worker = {.no = in.n_workers + 1, .state = state, .origin = WO_CLOUD, .held = held,
-			.age = 1000 - in.n_workers, .state_age = 100, .idle = held ? 0 : 10,
-		.silence = state == WS_ACTIVE || state == WS_DRAINING ? 1 : -1};
+		PlanWorker worker = { .no = in.n_workers + 1,
+							  .state = state,
+							  .origin = WO_CLOUD,
+							  .held = held,
+							  .age = 1000 - in.n_workers,
+							  .state_age = 100,
+							  .idle = held ? 0 : 10,
+							  .silence = state == WS_ACTIVE || state == WS_DRAINING ? 1 : -1 };
 
 		fleet[in.n_workers++] = worker;
 	}
@@ -49,9 +54,9 @@ workers(int count, WorkerState state, int held)
 static const char *
 actions_text(void)
 {
-	static const char *const verbs[] = {"keep", "drain", "undrain", "terminate", "lost"};
+	static const char *const verbs[] = { "keep", "drain", "undrain", "terminate", "lost" };
 	static char text[1000];
-	size_t		used = 0;
+	size_t used = 0;
 
 	text[0] = '\0';
 	for (int i = 0; i < plan.n_actions; i++)
@@ -66,7 +71,7 @@ static void
 expect(const char *what, int desired, int create, const char *bound_by, const char *actions)
 {
 	static PlanAction room[MAX_WORKERS];
-	bool		holds;
+	bool holds;
 
 	plan.actions = room;
 	plan_scale(&in, &plan);
@@ -75,7 +80,8 @@ expect(const char *what, int desired, int create, const char *bound_by, const ch
 	ok(holds, "scale: %s", what);
 	if (!holds)
 	{
-		note("wanted desired %d create %d bound by %s, actions [%s]", desired, create, bound_by, actions);
+		note("wanted desired %d create %d bound by %s, actions [%s]", desired, create, bound_by,
+			 actions);
 		note("got    desired %d create %d bound by %s, actions [%s], %d terms bound", plan.desired,
 			 plan.create, plan.bound_by, actions_text(), n_bound(&plan));
 	}
@@ -242,7 +248,8 @@ test_limits(void)
 	in.budget = "the day budget of the pool";
 	in.soft_budget = "the month budget of the installation";
 	in.pool.idle_buffer = 9;
-	expect("a soft budget that is used up takes the idle buffer, and no work", 8, 3, "budget_room", "");
+	expect("a soft budget that is used up takes the idle buffer, and no work", 8, 3, "budget_room",
+		   "");
 	ok(term_value(&plan, "busy_plus_buffer") == 0 && term_value(&plan, "soft_budget") == 1,
 	   "scale: and the terms say so");
 	in.soft_budget = NULL;
@@ -352,7 +359,8 @@ test_recall(void)
 	workers(1, WS_DRAINING, 1)->recallable = true;
 	fleet[3].state_age = 10000;
 	expect("example 9: demand takes back what drains for want of it, before it creates", 3, 2,
-		   "one_to_one", "terminate 1 drained, terminate 2 drained, undrain 3 undrain, "
+		   "one_to_one",
+		   "terminate 1 drained, terminate 2 drained, undrain 3 undrain, "
 		   "terminate 4 drain_timeout");
 
 	begin(POLICY_ONE_TO_ONE, 0, 10, 1);
@@ -374,7 +382,8 @@ test_recall(void)
 
 	begin(POLICY_ONE_TO_ONE, 0, 10, 1);
 	workers(1, WS_DRAINING, 1)->recallable = true;
-	expect("a busy one taken back does not serve what waits", 2, 1, "one_to_one", "undrain 1 undrain");
+	expect("a busy one taken back does not serve what waits", 2, 1, "one_to_one",
+		   "undrain 1 undrain");
 
 	begin(POLICY_ONE_TO_ONE, 0, 10, 1);
 	workers(1, WS_DRAINING, 0)->recallable = true;
@@ -391,16 +400,18 @@ test_lifetimes(void)
 	fleet[0].silence = 30;
 	fleet[1].silence = 30.1;
 	fleet[2].silence = -1;
-	expect("lost: silent for longer than the timeout, or never heard of for as long", 1, 0, "one_to_one",
-		   "lost 2 heartbeat_lost, lost 3 heartbeat_lost");
+	expect("lost: silent for longer than the timeout, or never heard of for as long", 1, 0,
+		   "one_to_one", "lost 2 heartbeat_lost, lost 3 heartbeat_lost");
 	in.lost_room = 1;
-	expect("no more of them than may be declared lost", 2, 0, "one_to_one", "lost 2 heartbeat_lost");
+	expect("no more of them than may be declared lost", 2, 0, "one_to_one",
+		   "lost 2 heartbeat_lost");
 
 	begin(POLICY_ONE_TO_ONE, 1, 10, 0);
 	workers(1, WS_ACTIVE, 0)->silence = 60;
 	expect("a lost worker is replaced at once", 1, 1, "min_workers", "lost 1 heartbeat_lost");
 	in.pool.max_workers = 1;
-	expect("but its place is taken until it is proved gone", 1, 0, "places_left", "lost 1 heartbeat_lost");
+	expect("but its place is taken until it is proved gone", 1, 0, "places_left",
+		   "lost 1 heartbeat_lost");
 
 	begin(POLICY_ONE_TO_ONE, 0, 10, 2);
 	workers(2, WS_INITIALIZING, 0);
@@ -488,9 +499,11 @@ test_counts(void)
 	workers(5, WS_DRAINING, 1);
 	workers(6, WS_TERMINATING, 0);
 	workers(7, WS_TERMINATED, 0);
-	expect("a fleet of all sorts", 3, 0, "busy_plus_buffer", "terminate 2 surplus, terminate 3 surplus");
+	expect("a fleet of all sorts", 3, 0, "busy_plus_buffer",
+		   "terminate 2 surplus, terminate 3 surplus");
 	ok(plan.n_spawning == 1 && plan.n_initializing == 2 && plan.n_active == 7 && plan.n_idle == 4 &&
-	   plan.n_busy == 3 && plan.n_draining == 5 && plan.n_terminating == 6 && plan.n_total == 21,
+		   plan.n_busy == 3 && plan.n_draining == 5 && plan.n_terminating == 6 &&
+		   plan.n_total == 21,
 	   "scale: its counts");
 }
 
@@ -498,10 +511,10 @@ test_counts(void)
 static void
 test_options(void)
 {
-	PlanPool	pool;
-	PlanPool	other;
-	PlanPolicy	policy = POLICY_FIXED;
-	bool		effective = true;
+	PlanPool pool;
+	PlanPool other;
+	PlanPolicy policy = POLICY_FIXED;
+	bool effective = true;
 
 	plan_pool_init(&pool);
 	for (int i = 0; i < n_plan_options; i++)
@@ -515,17 +528,22 @@ test_options(void)
 			memcmp(&pool, &other, sizeof(pool)) == 0;
 	}
 	ok(effective, "options: each changes the pool, and its default is the default");
-	ok(same(plan_option_set(&pool, "fixed_workers", 1.5), "not a whole number"), "options: half a worker");
-	ok(same(plan_option_set(&pool, "tasks_per_worker", 0), "out of range"), "options: a ratio of nothing");
+	ok(same(plan_option_set(&pool, "fixed_workers", 1.5), "not a whole number"),
+	   "options: half a worker");
+	ok(same(plan_option_set(&pool, "tasks_per_worker", 0), "out of range"),
+	   "options: a ratio of nothing");
 	ok(same(plan_option_set(&pool, "drain_settle", -1), "out of range"), "options: negative time");
-	ok(same(plan_option_set(&pool, "fixed_workers", 0.0 / 0.0), "out of range"), "options: not a number");
-	ok(same(plan_option_set(&pool, "TASKS", 1), "no such policy option"), "options: an unknown name");
+	ok(same(plan_option_set(&pool, "fixed_workers", 0.0 / 0.0), "out of range"),
+	   "options: not a number");
+	ok(same(plan_option_set(&pool, "TASKS", 1), "no such policy option"),
+	   "options: an unknown name");
 	ok(memcmp(&pool, &other, sizeof(pool)) == 0, "options: what is refused changes nothing");
 	ok(plan_policy_parse("one_to_one", &policy) && policy == POLICY_ONE_TO_ONE &&
-	   plan_policy_parse("queue_ratio", &policy) && policy == POLICY_QUEUE_RATIO &&
-	   plan_policy_parse("fixed", &policy) && policy == POLICY_FIXED &&
-	   !plan_policy_parse("one", &policy) && policy == POLICY_FIXED &&
-	   same(plan_policy_name(policy), "fixed"), "options: policies by name");
+		   plan_policy_parse("queue_ratio", &policy) && policy == POLICY_QUEUE_RATIO &&
+		   plan_policy_parse("fixed", &policy) && policy == POLICY_FIXED &&
+		   !plan_policy_parse("one", &policy) && policy == POLICY_FIXED &&
+		   same(plan_policy_name(policy), "fixed"),
+	   "options: policies by name");
 }
 
 /* Ready workers that are of no use, boots that take too long, and what boots cost. */
@@ -561,7 +579,8 @@ test_useless(void)
 	}
 	worker[1].claimed = true;
 	worker[2].passed_over = 599;
-	expect("who never claims what waits is of no use", 3, 1, "min_workers", "terminate 1 never_claimed");
+	expect("who never claims what waits is of no use", 3, 1, "min_workers",
+		   "terminate 1 never_claimed");
 
 	begin(POLICY_FIXED, 4, 10, 5);
 	worker = workers(4, WS_ACTIVE, 0);
@@ -570,7 +589,8 @@ test_useless(void)
 	worker[0].registrations = 5;
 	worker[1].state_age = 6 * 120;
 	worker[3].held = 1;
-	expect("nor is one that registers again and again", 4, 1, "min_workers", "terminate 3 restart_loop");
+	expect("nor is one that registers again and again", 4, 1, "min_workers",
+		   "terminate 3 restart_loop");
 
 	begin(POLICY_QUEUE_RATIO, 0, 10, 0);
 	worker = workers(3, WS_ACTIVE, 0);

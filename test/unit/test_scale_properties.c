@@ -15,30 +15,43 @@
 typedef struct Property
 {
 	const char *name;
-	int			broken_in;		/* -1: none */
+	int broken_in; /* -1: none */
 } Property;
 
 enum
 {
-	P_PLACES, P_LIMITS, P_GATES, P_DESIRED, P_BOUND, P_LEGAL, P_ONCE, P_READY, P_BUSY, P_HOLD,
-	P_EXTERNAL, P_DRAINING, P_SETTLES, P_SAME, P_COUNT
+	P_PLACES,
+	P_LIMITS,
+	P_GATES,
+	P_DESIRED,
+	P_BOUND,
+	P_LEGAL,
+	P_ONCE,
+	P_READY,
+	P_BUSY,
+	P_HOLD,
+	P_EXTERNAL,
+	P_DRAINING,
+	P_SETTLES,
+	P_SAME,
+	P_COUNT
 };
 
 static Property properties[P_COUNT] = {
-	{"places and creates never pass max_workers", -1},
-	{"creates never pass a budget, the rate or the step", -1},
-	{"no create while paused, on hold or before the first look", -1},
-	{"desired is within the minimum and the maximum", -1},
-	{"exactly one term decided, and it is named", -1},
-	{"every action is a legal move", -1},
-	{"a worker has at most one action", -1},
-	{"idle, surplus and max_age leave the minimum of ready workers", -1},
-	{"a busy worker is drained for its age or a lowered maximum alone", -1},
-	{"on hold nothing acts", -1},
-	{"an external worker is lost or drained, and has no place", -1},
-	{"a draining worker is never capacity", -1},
-	{"carried out and decided again: no create, no new retirement", -1},
-	{"the same input gives the same result", -1},
+	{ "places and creates never pass max_workers", -1 },
+	{ "creates never pass a budget, the rate or the step", -1 },
+	{ "no create while paused, on hold or before the first look", -1 },
+	{ "desired is within the minimum and the maximum", -1 },
+	{ "exactly one term decided, and it is named", -1 },
+	{ "every action is a legal move", -1 },
+	{ "a worker has at most one action", -1 },
+	{ "idle, surplus and max_age leave the minimum of ready workers", -1 },
+	{ "a busy worker is drained for its age or a lowered maximum alone", -1 },
+	{ "on hold nothing acts", -1 },
+	{ "an external worker is lost or drained, and has no place", -1 },
+	{ "a draining worker is never capacity", -1 },
+	{ "carried out and decided again: no create, no new retirement", -1 },
+	{ "the same input gives the same result", -1 },
 };
 
 static void
@@ -58,7 +71,7 @@ around(uint64_t *seed, double timeout)
 static void
 random_input(uint64_t *seed, PlanInput *input, PlanWorker *workers)
 {
-	PlanPool   *pool = &input->pool;
+	PlanPool *pool = &input->pool;
 
 	input_init(input, workers, draw(seed, 0, MAX_WORKERS));
 	pool->policy = (PlanPolicy) draw(seed, 0, POLICY_FIXED);
@@ -116,23 +129,25 @@ worker_of(const PlanAction *action, PlanWorker *workers)
 static void
 check_actions(int round, const PlanInput *input, const PlanResult *plan, PlanWorker *workers)
 {
-	int			ready_retired = 0;
-	int			ready_lost = 0;
-	int			min = input->pool.min_workers;
-	bool		room_for_more = min < input->pool.max_workers;
+	int ready_retired = 0;
+	int ready_lost = 0;
+	int min = input->pool.min_workers;
+	bool room_for_more = min < input->pool.max_workers;
 
 	for (int i = 0; i < plan->n_actions; i++)
 	{
 		const PlanAction *action = &plan->actions[i];
 		const PlanWorker *worker = worker_of(action, workers);
-		bool		drained = same(action->cause, "drained");
-		bool		lost = action->kind == PLAN_LOST;
+		bool drained = same(action->cause, "drained");
+		bool lost = action->kind == PLAN_LOST;
 
-		check(P_LEGAL, round, fsm_worker_find(worker->state, worker->origin, action->cause) != NULL);
+		check(P_LEGAL, round,
+			  fsm_worker_find(worker->state, worker->origin, action->cause) != NULL);
 		check(P_ONCE, round, i == 0 || plan->actions[i - 1].worker < action->worker);
 		check(P_EXTERNAL, round, worker->origin == WO_CLOUD || lost || drained);
-		check(P_BUSY, round, action->kind != PLAN_DRAIN || worker->held == 0 ||
-			  same(action->cause, "max_age") || same(action->cause, "surplus"));
+		check(P_BUSY, round,
+			  action->kind != PLAN_DRAIN || worker->held == 0 || same(action->cause, "max_age") ||
+				  same(action->cause, "surplus"));
 		if (worker->origin == WO_CLOUD && worker->state == WS_ACTIVE)
 		{
 			ready_lost += lost;
@@ -147,16 +162,18 @@ check_actions(int round, const PlanInput *input, const PlanResult *plan, PlanWor
 static void
 check_numbers(int round, const PlanInput *input, const PlanResult *plan)
 {
-	int			max = input->pool.max_workers;
-	int			min = input->pool.min_workers < max ? input->pool.min_workers : max;
-	int			step = input->pool.max_create_per_cycle;
+	int max = input->pool.max_workers;
+	int min = input->pool.min_workers < max ? input->pool.min_workers : max;
+	int step = input->pool.max_create_per_cycle;
 
-	check(P_PLACES, round, plan->create >= 0 && (plan->create == 0 || plan->n_total + plan->create <= max));
-	check(P_LIMITS, round, plan->create == 0 ||
-		  (plan->create <= input->budget_room && plan->create <= input->rate_room &&
-		   (step == 0 || plan->create <= step)));
-	check(P_GATES, round, plan->create == 0 ||
-		  !(input->paused || input->hold || !input->first_look_done));
+	check(P_PLACES, round,
+		  plan->create >= 0 && (plan->create == 0 || plan->n_total + plan->create <= max));
+	check(P_LIMITS, round,
+		  plan->create == 0 ||
+			  (plan->create <= input->budget_room && plan->create <= input->rate_room &&
+			   (step == 0 || plan->create <= step)));
+	check(P_GATES, round,
+		  plan->create == 0 || !(input->paused || input->hold || !input->first_look_done));
 	check(P_DESIRED, round, plan->desired >= min && plan->desired <= max);
 	check(P_BOUND, round, n_bound(plan) == 1 && plan->n_terms <= PLAN_MAX_TERMS);
 	check(P_HOLD, round, !input->hold || plan->n_actions == 0);
@@ -169,7 +186,8 @@ carry_out(PlanInput *input, const PlanResult *plan, PlanWorker *workers)
 	for (int i = 0; i < plan->n_actions; i++)
 	{
 		PlanWorker *worker = worker_of(&plan->actions[i], workers);
-		const WorkerRule *rule = fsm_worker_find(worker->state, worker->origin, plan->actions[i].cause);
+		const WorkerRule *rule =
+			fsm_worker_find(worker->state, worker->origin, plan->actions[i].cause);
 
 		if (rule == NULL)
 			continue;
@@ -179,8 +197,11 @@ carry_out(PlanInput *input, const PlanResult *plan, PlanWorker *workers)
 	}
 	for (int i = 0; i < plan->create; i++)
 	{
-		PlanWorker	worker = {.no = input->n_workers + 1, .state = WS_SPAWNING, .origin = WO_CLOUD,
-		.silence = -1, .create_open = true};
+		PlanWorker worker = { .no = input->n_workers + 1,
+							  .state = WS_SPAWNING,
+							  .origin = WO_CLOUD,
+							  .silence = -1,
+							  .create_open = true };
 
 		workers[input->n_workers++] = worker;
 	}
@@ -192,8 +213,8 @@ carry_out(PlanInput *input, const PlanResult *plan, PlanWorker *workers)
 static void
 check_settles(int round, PlanInput *input, const PlanResult *plan, PlanWorker *workers)
 {
-	PlanAction	actions[MAX_WORKERS + 64];
-	PlanResult	again = {.actions = actions};
+	PlanAction actions[MAX_WORKERS + 64];
+	PlanResult again = { .actions = actions };
 
 	carry_out(input, plan, workers);
 	plan_scale(input, &again);
@@ -204,21 +225,21 @@ check_settles(int round, PlanInput *input, const PlanResult *plan, PlanWorker *w
 		input->rate_room == PLAN_NO_LIMIT)
 		check(P_SETTLES, round, again.create == 0);
 	for (int i = 0; i < again.n_actions; i++)
-		check(P_SETTLES, round, again.actions[i].kind == PLAN_TERMINATE &&
-			  same(again.actions[i].cause, "drained"));
+		check(P_SETTLES, round,
+			  again.actions[i].kind == PLAN_TERMINATE && same(again.actions[i].cause, "drained"));
 }
 
 /* Without its draining workers that stay so, a pool of endless room creates the same. */
 static void
 check_draining(int round, const PlanInput *input, const PlanWorker *workers)
 {
-	PlanWorker	others[MAX_WORKERS];
-	PlanAction	actions[MAX_WORKERS];
-	PlanInput	with = *input;
-	PlanInput	without;
-	PlanResult	a = {.actions = actions};
-	PlanResult	b = {.actions = actions};
-	int			n = 0;
+	PlanWorker others[MAX_WORKERS];
+	PlanAction actions[MAX_WORKERS];
+	PlanInput with = *input;
+	PlanInput without;
+	PlanResult a = { .actions = actions };
+	PlanResult b = { .actions = actions };
+	int n = 0;
 
 	for (int i = 0; i < input->n_workers; i++)
 		if (workers[i].state != WS_DRAINING)
@@ -231,32 +252,33 @@ check_draining(int round, const PlanInput *input, const PlanWorker *workers)
 	without.n_workers = n;
 	plan_scale(&with, &a);
 	plan_scale(&without, &b);
-	check(P_DRAINING, round, term_value(&a, "recalled") > 0 ||
-		  (a.desired == b.desired && a.create == b.create));
+	check(P_DRAINING, round,
+		  term_value(&a, "recalled") > 0 || (a.desired == b.desired && a.create == b.create));
 }
 
 void
 test_scale_properties(void)
 {
-	uint64_t	seed = 20240229;
-	PlanWorker	workers[MAX_WORKERS + 64];
-	PlanAction	actions[MAX_WORKERS + 64];
-	PlanAction	actions_again[MAX_WORKERS + 64];
-	PlanInput	input;
-	int			creating = 0;
-	int			retiring = 0;
+	uint64_t seed = 20240229;
+	PlanWorker workers[MAX_WORKERS + 64];
+	PlanAction actions[MAX_WORKERS + 64];
+	PlanAction actions_again[MAX_WORKERS + 64];
+	PlanInput input;
+	int creating = 0;
+	int retiring = 0;
 
 	for (int round = 0; round < ROUNDS; round++)
 	{
-		PlanResult	plan = {.actions = actions};
-		PlanResult	again = {.actions = actions_again};
+		PlanResult plan = { .actions = actions };
+		PlanResult again = { .actions = actions_again };
 
 		random_input(&seed, &input, workers);
 		plan_scale(&input, &plan);
 		plan_scale(&input, &again);
-		check(P_SAME, round, plan.desired == again.desired && plan.create == again.create &&
-			  plan.n_actions == again.n_actions &&
-			  memcmp(plan.terms, again.terms, sizeof(plan.terms)) == 0);
+		check(P_SAME, round,
+			  plan.desired == again.desired && plan.create == again.create &&
+				  plan.n_actions == again.n_actions &&
+				  memcmp(plan.terms, again.terms, sizeof(plan.terms)) == 0);
 		creating += plan.create > 0;
 		retiring += plan.n_actions > 0;
 		check_numbers(round, &input, &plan);
@@ -265,8 +287,9 @@ test_scale_properties(void)
 		check_settles(round, &input, &plan, workers);
 	}
 	ok(creating > ROUNDS / 50 && retiring > ROUNDS / 10,
-	   "property: the snapshots are of all sorts (%d of %d create, %d act)", creating, ROUNDS, retiring);
+	   "property: the snapshots are of all sorts (%d of %d create, %d act)", creating, ROUNDS,
+	   retiring);
 	for (int i = 0; i < P_COUNT; i++)
-		ok(properties[i].broken_in < 0, "property: %s (first broken in round %d)", properties[i].name,
-		   properties[i].broken_in);
+		ok(properties[i].broken_in < 0, "property: %s (first broken in round %d)",
+		   properties[i].name, properties[i].broken_in);
 }

@@ -11,11 +11,11 @@
 #include "plan_scale.h"
 
 /* One TAP line. */
-extern void ok(bool holds, const char *format,...) __attribute__((format(printf, 2, 3)));
+extern void ok(bool holds, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A comment in the TAP stream. */
-extern void note(const char *format,...) __attribute__((format(printf, 1, 2)));
+extern void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The next whole number in [low, high] of the stream that *seed stands for. */
-extern int	draw(uint64_t *seed, int low, int high);
+extern int draw(uint64_t *seed, int low, int high);
 
 /* An input without workers or work: default pool, nothing limits. actions: room for n workers. */
 extern void input_init(PlanInput *input, PlanWorker *workers, int n_workers);
@@ -23,7 +23,7 @@ extern bool same(const char *a, const char *b);
 /* The value of a term; the test fails if there is none of that name. */
 extern double term_value(const PlanResult *result, const char *name);
 /* How many terms claim to have decided. */
-extern int	n_bound(const PlanResult *result);
+extern int n_bound(const PlanResult *result);
 
 extern void test_backoff(void);
 extern void test_budget(void);
