@@ -223,8 +223,25 @@ sub late
 
 		return ($answered + moved($steps, $last->{sent}, $last->{answered}) + $look - $pod->{deleted_at}, 'answered delete');
 	}
-	return ($settled + moved($steps, $deletes->[0]{planned}, $last->{settled}), 'unknown delete') if $last;
+	if ($last)
+	{
+		my $passed = moved($steps, $deletes->[0]{planned}, $last->{settled});
+		my $theirs = took_effect_late($ledger, $pod) ? moved_theirs($ledger, $pod, $steps) : 0;
+
+		return ($settled + ($passed > $theirs ? $passed : $theirs), 'unknown delete');
+	}
 	return ($settled, 'unknown delete');
+}
+
+# Seconds that the clocks were moved by, by the provider's, from when a delete was asked for until it took effect.
+sub moved_theirs
+{
+	my ($ledger, $pod, $steps) = @_;
+	my ($asked) = sort { $a <=> $b } map { $_->{at} } grep { $_->{op} eq 'delete' && $_->{pod} eq $pod->{id} } @{ $ledger->{entries} };
+	my $sum = 0;
+
+	$sum += $_->{seconds} for grep { $_->{to} >= $asked - 0.2 && $_->{from} <= $pod->{deleted_at} } @$steps;
+	return $sum;
 }
 
 sub note_worst
