@@ -54,18 +54,21 @@ leader_look_gap(void)
 }
 
 /*
- * Note that a list asked for at `started` says something odd about a pod. True when
- * an earlier round's did too, long enough before; else an earlier list is asked for.
+ * Note that a list asked for at `started` says something odd about a pod: that it is
+ * there, or that it is not. True when an earlier round's did too, long enough before;
+ * else an earlier list is asked for.
  */
 bool
-leader_look_confirmed(Leader *leader, const char *pod_id, uint64 round, TimestampTz started,
-					  TimestampTz now, Absence **absence)
+leader_look_confirmed(Leader *leader, const char *pod_id, bool shown, uint64 round,
+					  TimestampTz started, TimestampTz now, Absence **absence)
 {
 	bool found;
 	Absence *entry = hash_search(leader->absences, pod_id, HASH_ENTER, &found);
 
+	found = found && entry->shown == shown;
 	if (!found)
 	{
+		entry->shown = shown;
 		entry->since = now;
 		entry->denials = 0;
 		entry->denied_at = 0;
@@ -376,7 +379,10 @@ remember_told(Leader *leader, const Told *told, TimestampTz now)
 	if (told->there)
 		return;
 	if (!found)
+	{
+		absence->shown = false;
 		absence->round = 0;
+	}
 	if (absence->gone_at == 0)
 		absence->gone_at = now;
 	if (absence->denials == 0 || now - absence->denied_at >= leader_look_gap())

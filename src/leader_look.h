@@ -17,6 +17,7 @@
 typedef struct Absence
 {
 	char pod_id[64];
+	bool shown;			   /* it was not wanted; else it was missing */
 	TimestampTz since;	   /* when a list first said so */
 	uint64 round;		   /* the reconcile that saw it last */
 	int denials;		   /* times that the provider, asked for this pod alone, had none */
@@ -57,7 +58,7 @@ typedef struct LeaderLook
 } LeaderLook;
 
 extern int64 leader_look_gap(void);
-extern bool leader_look_confirmed(Leader *leader, const char *pod_id, uint64 round,
+extern bool leader_look_confirmed(Leader *leader, const char *pod_id, bool shown, uint64 round,
 								  TimestampTz started, TimestampTz now, Absence **absence);
 extern void leader_look_forget_others(Leader *leader, uint64 round);
 extern bool leader_look_has_sign(Leader *leader, int64 listed);

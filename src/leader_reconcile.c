@@ -137,10 +137,10 @@ is_ours(const Round *round, const CloudPod *pod)
 
 /* Whether an earlier list said the same of a pod, long enough ago. */
 static bool
-confirmed(Round *round, const char *pod_id, Absence **absence)
+confirmed(Round *round, const char *pod_id, bool shown, Absence **absence)
 {
-	return leader_look_confirmed(round->leader, pod_id, round->number, round->started, round->now,
-								 absence);
+	return leader_look_confirmed(round->leader, pod_id, shown, round->number, round->started,
+								 round->now, absence);
 }
 
 /* What has to be done for one pod, or for one worker or op by its index. */
@@ -292,7 +292,7 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	 * A pod whose delete was just proved may still be shown for a moment, and one that
 	 * registered may not be shown yet.
 	 */
-	if (!late && (again || !second || claimed) && !confirmed(round, pod->id, NULL))
+	if (!late && (again || !second || claimed) && !confirmed(round, pod->id, true, NULL))
 		return;
 	if (claimed)
 	{
@@ -360,7 +360,7 @@ unclaimed_pod(Round *round, int index, const CloudPod *pod)
 		end_orphan(round, index, pod);
 	else if (!leader_adopt_pod(round->leader, pod, provider_now(round), round->now,
 							   &round->summary) &&
-			 confirmed(round, pod->id, &absence) && is_old(round, pod, absence))
+			 confirmed(round, pod->id, true, &absence) && is_old(round, pod, absence))
 		round->orphans[round->n_orphans++] = pod;
 }
 
@@ -690,7 +690,7 @@ missing_pods(Round *round)
 
 		if (round->seen[i] || !may_be_listed(worker))
 			continue;
-		twice = confirmed(round, worker->pod_id, &absence);
+		twice = confirmed(round, worker->pod_id, false, &absence);
 		if (absence->gone_at == 0)
 			leader_look_ask(round->leader, worker->pod_id, 0);
 		if (!should_be_listed(round, worker) ||

@@ -26,6 +26,7 @@ sub forget_sending
 			WHERE kind = 'create' AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]');
 		UPDATE gpu_orch.worker SET state = 'spawning' WHERE id = '$_[0]';
 		UPDATE gpu_orch.worker_profile SET pod_id = NULL WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]');
+		DELETE FROM gpu_orch.event WHERE kind = 'pod_created' AND subject = '$_[0]';
 		DELETE FROM gpu_orch.spend WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]')});
 	return;
 }
