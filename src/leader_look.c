@@ -26,9 +26,6 @@
 /* Time between two looks at the account. */
 #define ACCOUNT_INTERVAL (60 * USECS_PER_SEC)
 
-/* After a pod could not be asked for, none is for so long. */
-#define ASK_RETRY (5 * USECS_PER_SEC)
-
 /* So many intervals without a complete list, and nothing is created. */
 #define LIST_MAX_INTERVALS 10
 
@@ -232,8 +229,7 @@ leader_look_send(Leader *leader, TimestampTz now)
 			leader_gate_started(leader, CLOUD_ACCOUNT);
 	}
 	look->next_account = Min(look->next_account, now + ACCOUNT_INTERVAL);
-	look->ask_after = Min(look->ask_after, now + ASK_RETRY);
-	for (int i = 0; i < LOOK_MAX_ASKED && look->ask_after <= now; i++)
+	for (int i = 0; i < LOOK_MAX_ASKED; i++)
 	{
 		LookAsked *asked = &look->asked[i];
 
@@ -246,10 +242,7 @@ leader_look_send(Leader *leader, TimestampTz now)
 		if (asked->called)
 			leader_gate_started(leader, CLOUD_GET);
 		else
-		{
 			asked->pod_id[0] = '\0';
-			look->ask_after = now + ASK_RETRY;
-		}
 	}
 }
 
@@ -404,15 +397,13 @@ pod_told(Leader *leader, CloudAnswer *answer)
 
 	if (place < 0 || place >= LOOK_MAX_ASKED || !look->asked[place].called)
 		return;
-	asked = look->asked[place];
-	look->asked[place].pod_id[0] = '\0';
 	look->asked[place].called = false;
 	told.there = answer->verdict == CLOUD_OK;
+	/* What got no answer is asked again when such calls work again. */
 	if (!told.there && answer->reason != CR_NOT_FOUND)
-	{
-		look->ask_after = now + ASK_RETRY;
 		return;
-	}
+	asked = look->asked[place];
+	look->asked[place].pod_id[0] = '\0';
 	if (told.there)
 		told.name = answer->pods[0].name;
 	if (asked.op == LOOK_BILLED)

@@ -51,9 +51,8 @@ typedef struct LeaderLook
 	uint64 list_key; /* under which the list in flight was asked for */
 	bool account_in_flight;
 	TimestampTz next_account;
-	TimestampTz ask_after; /* no single pod is asked for before */
-	bool doubted;		   /* the last list was not believed */
-	bool adoption_owed;	   /* the last list shows a pod of a create that is only planned */
+	bool doubted;		/* the last list was not believed */
+	bool adoption_owed; /* the last list shows a pod of a create that is only planned */
 	LookAsked asked[LOOK_MAX_ASKED];
 } LeaderLook;
 

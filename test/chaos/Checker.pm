@@ -184,12 +184,14 @@ sub first_denial
 sub is_question { my ($request, $pod) = @_; return $request->{call} eq 'get' && $request->{path} =~ m{/\Q$pod->{id}\E$}; }
 sub is_denial { return $_[0]{status} == 404 && ($_[0]{outcome} // '') eq 'answered'; }
 
-# Whether the provider was asked for a pod alone in some time and did not answer.
+# Whether the provider was asked for a pod alone, in some time or shortly before it, and did not answer: then the next
+# such question, for whatever pod, waits.
 sub asked_in_vain
 {
-	my ($ledger, $pod, $from, $to) = @_;
+	my ($ledger, $from, $to) = @_;
 
-	return scalar grep { $_->{at} >= $from && $_->{at} < $to && is_question($_, $pod) && !is_denial($_) } @{ $ledger->{requests} };
+	return scalar grep { $_->{call} eq 'get' && $_->{at} >= $from - 5 && $_->{at} < $to && ($_->{status} !~ /^(?:200|404)$/
+		|| ($_->{outcome} // '') ne 'answered') } @{ $ledger->{requests} };
 }
 
 # Whether a delete of a pod was answered as if it had worked, and had not yet, or did nothing.
@@ -213,7 +215,7 @@ sub late
 		my $look = first_look($ledger, $pod, $deletes, $kills, $until) // $ended;
 		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
 
-		$look = $denial if defined $denial && asked_in_vain($ledger, $pod, $look, $denial);
+		$look = $denial if defined $denial && asked_in_vain($ledger, $look, $denial);
 		return ($look - $pod->{deleted_at} + $others, 'ended by others');
 	}
 	my $known = !took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;

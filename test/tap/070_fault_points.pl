@@ -33,7 +33,8 @@ my %faults = (
 	'create.refused' => [{call => 'create', action => 'status', status => 422, title => 'Unprocessable Entity', count => 1}],
 	'create.unknown' => $lost,
 	'delete.failed' => [{call => 'delete', action => 'status', status => 503, count => 1}],
-	'reconcile.adopt' => $lost,
+	# Before its worker speaks.
+	'reconcile.adopt' => [@$lost, {call => 'create', action => 'slow_boot', seconds => 1, count => 1}],
 	'reconcile.failed' => [{call => 'create', action => 'fail', seconds => 0, count => 1}],
 	'reconcile.nothing' => [{call => 'create', action => 'drop', count => 1}],
 	'reconcile.price' => [{call => 'list', action => 'alter', set => {cost => 2.5}}],
@@ -52,7 +53,7 @@ my %before = (
 my %after = (
 	'kill_fleet' => sub { ask('SELECT gpu_orch.kill_fleet()'); },
 	'reconcile.orphan' => sub { make_stray(); },
-	'reconcile.restore' => sub { make_stray(GPU_ORCH_POOL => 'p', GPU_ORCH_WORKER_ID => "p-stray-$_[0]"); });
+	'reconcile.restore' => sub { end_stray("p-stray-$_[0]", make_stray(GPU_ORCH_POOL => 'p', GPU_ORCH_WORKER_ID => "p-stray-$_[0]")); });
 
 our $releasing;
 my ($provider, $node, $wire);
@@ -141,16 +142,30 @@ sub set_fleet
 # End the leader; the next one comes by itself.
 sub restart_leader { return ask('SELECT pg_terminate_backend(pid) FROM gpu_orch.leader_status()'); }
 
-# A pod of ours that no row knows, with more in its environment.
+# A pod of ours that no row knows, with more in its environment; its name.
 sub make_stray
 {
 	my %env = @_;
 	my $id = ask('SELECT id FROM gpu_orch.installation');
 	my $nonce = join '', map { substr '0123456789abcdefghjkmnpqrstvwxyz', rand 32, 1 } 1 .. 26;
 
-	$provider->control(POST => 'pods', {
-		foreign => 'gpo-' . substr($id, 0, 8) . "-1-$nonce",
-		env => { GPU_ORCH_INSTALLATION => $id, GPU_ORCH_OP => $nonce, %env } });
+	my $name = 'gpo-' . substr($id, 0, 8) . "-1-$nonce";
+
+	$provider->control(POST => 'pods', { foreign => $name, env => { GPU_ORCH_INSTALLATION => $id, GPU_ORCH_OP => $nonce, %env } });
+	return $name;
+}
+
+# Nothing runs in such a pod: end its worker if it gets one again, unless the pod is ended for an orphan before.
+sub end_stray
+{
+	my ($worker, $name) = @_;
+
+	while (grep { $_->{name} eq $name } $provider->pods(1))
+	{
+		last if ask("SELECT count(gpu_orch.terminate_worker(id, true)) FROM gpu_orch.worker WHERE id = '$worker' AND state = 'initializing'") > 0;
+		release();
+		sleep 0.03;
+	}
 	return;
 }
 

@@ -227,6 +227,7 @@ sub forget_witness
 	return qq{UPDATE gpu_orch.cloud_op SET state = 'unknown', answered_at = NULL, settled_at = NULL, pod_id = NULL, reason = NULL,
 			verified = false, http_status = NULL, absent_looks = 0, absent_since = NULL
 			WHERE kind = 'create' AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$witness');
+		DELETE FROM gpu_orch.event WHERE subject = '$witness' AND kind IN ('pod_created', 'pod_adopted');
 		UPDATE gpu_orch.worker SET state = 'spawning' WHERE id = '$witness';
 		UPDATE gpu_orch.worker_profile SET pod_id = NULL WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$witness')};
 }
