@@ -121,7 +121,8 @@ sub misread
 {
 	my ($ledger, $pod, $create, $steps) = @_;
 	my $answered = $create->{answered} // 0;
-	my @lists = grep { is_whole($_) && ($_->{ended_at} <= $pod->{created_at} + 2 || $_->{ended_at} <= $answered) } @{ $ledger->{requests} };
+	my @lists = grep { $_->{call} eq 'list' && $_->{status} == 200 && ($_->{outcome} // '') eq 'answered'
+		&& ($_->{ended_at} <= $pod->{created_at} + 2 || $_->{ended_at} <= $answered) } @{ $ledger->{requests} };
 	my $before = grep { $_->{ended_at} <= $pod->{created_at} } @lists;
 	my $most = 0;
 
@@ -311,7 +312,7 @@ sub is_denied
 	my ($ledger, $pod, $create, $kills) = @_;
 
 	return 0 unless $create->{state} =~ /^(refused|absent)$/ && $pod->{ended_by} ne 'delete';
-	for my $list (grep { is_whole($_) && $_->{at} <= $pod->{deleted_at} && $_->{ended_at} >= $pod->{created_at} } @{ $ledger->{requests} })
+	for my $list (grep { is_whole($_) && $_->{at} <= $pod->{deleted_at} && $_->{at} >= $pod->{created_at} } @{ $ledger->{requests} })
 	{
 		return 0 unless grep { $_ >= $list->{ended_at} - 0.1 && $_ <= $list->{ended_at} + 0.1 } @$kills;
 	}
