@@ -217,6 +217,15 @@ sub late
 		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
 
 		$look = $denial if defined $denial && asked_in_vain($ledger, $look, $denial);
+		# A list that still shows it makes that all to be seen anew.
+		my ($lie) = reverse map { $_->{ended_at} } grep { $_->{call} eq 'list' && ($_->{fault} // '') =~ /^(?:show_deleted|late_list)$/
+			&& $_->{at} >= $pod->{deleted_at} && $_->{at} <= $ended } @{ $ledger->{requests} };
+		if (defined $lie)
+		{
+			my $anew = first_denial($ledger, $pod, $lie, $kills, $until);
+
+			$look = $anew if defined $anew && $anew > $look;
+		}
 		return ($look - $pod->{deleted_at} + $others, 'ended by others');
 	}
 	my $known = !took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
