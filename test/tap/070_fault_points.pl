@@ -3,7 +3,7 @@
 # each the provider's ledger and our rows agree. A point that is never reached fails the test.
 #
 #   FAULT_POINTS=REGEX       only the points that match
-#   FAULT_PROCESSES=N        so many servers at a time, instead of four
+#   FAULT_PROCESSES=N        so many servers at a time, instead of six
 use strict;
 use warnings FATAL => 'all';
 use Cwd qw(abs_path);
@@ -17,7 +17,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 use Wire;
 
-my $processes = $ENV{FAULT_PROCESSES} || 4;
+my $processes = $ENV{FAULT_PROCESSES} || 6;
 my @actions = qw(error kill term pause);
 my $top = abs_path("$FindBin::Bin/../..");
 my $worker = $ENV{GPU_ORCH_WORKER} // "$top/worker/gpu-orch-worker";
