@@ -216,7 +216,7 @@ sub late
 		my $look = first_look($ledger, $pod, $deletes, $kills, $until) // $ended;
 		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
 
-		$look = $denial if defined $denial && asked_in_vain($ledger, $look, $denial);
+		$look = $denial if defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial);
 		# A list that still shows it makes that all to be seen anew.
 		my ($lie) = reverse map { $_->{ended_at} } grep { $_->{call} eq 'list' && ($_->{fault} // '') =~ /^(?:show_deleted|late_list)$/
 			&& $_->{at} >= $pod->{deleted_at} && $_->{at} <= $ended } @{ $ledger->{requests} };
