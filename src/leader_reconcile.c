@@ -598,13 +598,18 @@ settle_creates(Round *round)
 	}
 }
 
-/* Whether a worker's pod should be in any list by now. */
+/* Whether a worker has, or had, a pod that lists may show. */
+static bool
+may_be_listed(const WorkerInfo *worker)
+{
+	return worker->origin == WO_CLOUD && worker->pod_id != NULL && worker->state != WS_SPAWNING;
+}
+
+/* Whether a worker's pod should be in any list by now: it is old enough, and nobody ends it. */
 static bool
 should_be_listed(const Round *round, const WorkerInfo *worker)
 {
-	return worker->origin == WO_CLOUD && worker->pod_id != NULL &&
-		(worker->state == WS_INITIALIZING || worker->state == WS_ACTIVE ||
-		 worker->state == WS_DRAINING) &&
+	return may_be_listed(worker) && worker->state != WS_TERMINATING &&
 		round->started - worker->state_since >= LIST_LAG;
 }
 
@@ -662,13 +667,6 @@ end_gone(Round *round, int index, const CloudPod *pod)
 		return;
 	store_spend_close(worker->no, Max(absence->gone_at, worker->last_heartbeat));
 	round->leader->actions.workers_failed++;
-}
-
-/* Whether a worker has, or had, a pod that lists may show. */
-static bool
-may_be_listed(const WorkerInfo *worker)
-{
-	return worker->origin == WO_CLOUD && worker->pod_id != NULL && worker->state != WS_SPAWNING;
 }
 
 /*
