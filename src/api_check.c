@@ -124,6 +124,16 @@ api_begin_change(void)
 				 errhint("Call it outside of REPEATABLE READ and SERIALIZABLE transactions.")));
 }
 
+/* Raise 42501 for a session token that is not, or no longer, the worker's. */
+void
+api_refuse_token(const char *worker_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("the token of worker \"%s\" is wrong or revoked", worker_id),
+			 errhint("Call register_worker() again: it returns the token of a new session.")));
+}
+
 /*
  * Check a worker's session token. Raises 42501 for a worker that is not there, has
  * no session, or has another token; the three are not told apart.
@@ -132,10 +142,7 @@ void
 api_authenticate(const char *worker_id, const char *token, WorkerCall *worker)
 {
 	if (!store_worker_call(worker_id, worker) || !worker_token_equal(token, worker->session_digest))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("the token of worker \"%s\" is wrong or revoked", worker_id),
-				 errhint("Call register_worker() again: it returns the token of a new session.")));
+		api_refuse_token(worker_id);
 }
 
 /* Whether the caller is an operator. */

@@ -22,6 +22,7 @@ extern void api_check_json(const char *argument, Jsonb *value, int max_bytes);
 extern Jsonb *api_empty_object(void);
 
 extern void api_begin_change(void);
+extern void api_refuse_token(const char *worker_id);
 extern void api_authenticate(const char *worker_id, const char *token, WorkerCall *worker);
 extern bool api_is_operator(void);
 extern void api_require_operator(const char *what);

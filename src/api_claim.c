@@ -58,18 +58,24 @@ model_digest(const char *kind, Jsonb *requirements)
 		hash_any((const unsigned char *) VARDATA(value), VARSIZE(value) - VARHDRSZ));
 }
 
-/* Whether a worker's capabilities meet a shape. */
-static bool
+/*
+ * Whether the capabilities with which a worker was authenticated meet a shape. It may
+ * have registered with others since: then its token is not good any more.
+ */
+static Verdict
 worker_serves(int64 shape, void *arg, uint32 *model)
 {
 	WorkerCall *worker = arg;
+	Jsonb *capabilities = store_worker_capabilities(worker->no);
 	char *kind;
 	Jsonb *requirements;
 
+	if (match_shape_id(match_capabilities_canonical(capabilities)) != worker->capset)
+		api_refuse_token(worker->id);
 	if (!store_shape_load(shape, &kind, &requirements))
-		return false;
+		return VERDICT_UNKNOWN;
 	*model = model_digest(kind, requirements);
-	return match_satisfies(store_worker_capabilities(worker->no), requirements, kind, NULL);
+	return match_satisfies(capabilities, requirements, kind, NULL) ? VERDICT_YES : VERDICT_NO;
 }
 
 /*

@@ -18,7 +18,6 @@
 #include "direct.h"
 #include "guc.h"
 #include "miscadmin.h"
-#include "queue_ring.h"
 #include "queue_tag.h"
 #include "store_look.h"
 #include "store_queue.h"
@@ -126,17 +125,44 @@ note(bool *any, QueueKey *first, QueueId queue, const QueueKey *key)
 	*any = true;
 }
 
-/* Judge shapes of which it is not known yet whether the capability set meets them. */
+/* Whether any row of a shape stands in the queue; if none does, its place has no work any more. */
+static bool
+has_rows(QueueScan *queue, int64 shape)
+{
+	ShapeView view;
+	Found *found;
+	bool stands;
+
+	if (!queue_bound_find(queue->ring.queue, shape, &view))
+		return false;
+	found = store_look(queue->table, ready_queue.index, &view, 1, 1, false);
+	stands = found->n > 0 || !found->settled || found->paused;
+	pfree(found);
+	return stands;
+}
+
+/*
+ * Judge shapes of which it is not known yet whether the capability set meets them.
+ * A shape that is not stored was rolled back together with its rows, or comes anew
+ * with another row: then nothing is known of it. Its row comes before theirs, so one
+ * that is not stored though they stand is missing, and nobody meets it.
+ */
 static void
 judge(QueueScan *queue, const int64 *shapes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
 		uint32 model = 0;
-		bool matches = queue->test(shapes[i], queue->arg, &model);
+		Verdict verdict = queue->test(shapes[i], queue->arg, &model);
 
-		queue_ring_set_verdict(&queue->ring, shapes[i], matches, model);
 		CHECK_FOR_INTERRUPTS();
+		if (verdict == VERDICT_UNKNOWN)
+		{
+			if (!has_rows(queue, shapes[i]))
+				continue;
+			verdict = queue->test(shapes[i], queue->arg, &model);
+		}
+		queue_ring_set_verdict(&queue->ring, shapes[i], verdict == VERDICT_YES, model);
 	}
 }
 

@@ -5,6 +5,7 @@
 #ifndef GPU_ORCH_STORE_QUEUE_H
 #define GPU_ORCH_STORE_QUEUE_H
 
+#include "queue_ring.h"
 #include "spi_util.h"
 #include "utils/snapshot.h"
 
@@ -29,10 +30,10 @@ typedef struct ShapeCount
 } ShapeCount;
 
 /*
- * Whether the capabilities of the worker that claims meet a shape; *model is a
- * digest of the model that the shape asks for, 0 for none.
+ * Whether the capabilities of the worker that claims meet a shape, unknown when no
+ * such shape is stored; *model is a digest of the model that it asks for, 0 for none.
  */
-typedef bool (*ShapeTest)(int64 shape, void *arg, uint32 *model);
+typedef Verdict (*ShapeTest)(int64 shape, void *arg, uint32 *model);
 
 typedef struct QueueScan QueueScan;
 

@@ -43,7 +43,9 @@ static DirectTable shape_table = { "shape", "shape_id" };
 enum
 {
 	SHAPE_ID = 1,
-	SHAPE_FORM
+	SHAPE_FORM,
+	SHAPE_KIND,
+	SHAPE_REQUIREMENTS
 };
 
 /* Whether a shape is stored; an error if it is one of another form. */
@@ -106,32 +108,31 @@ intern_shape(const char *kind, Jsonb *requirements, ShapeMemo *memo, TimestampTz
 }
 
 /*
- * What a shape demands, by its id. False if it is not known. Results are
- * allocated in the current memory context.
+ * What a shape demands, by its id. A shape never changes, so one that a transaction
+ * in progress stores is read as well. False if there is none, as when that one was
+ * rolled back. Results are allocated in the current memory context.
  */
 bool
 store_shape_load(int64 shape, char **kind, Jsonb **requirements)
 {
-	static SpiQuery query = { "SELECT kind, requirements FROM gpu_orch.shape WHERE id = $1 LIMIT 1",
-							  1,
-							  { INT8OID } };
-	SpiArgs args = SPI_ARGS_INIT;
+	Relation rel = direct_open(&shape_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	SnapshotData snapshot;
+	ScanKeyData key;
 	bool found;
 
-	spi_begin();
-	spi_arg_int8(&args, shape);
-	found = spi_read(&query, &args, 1) == 1;
+	InitDirtySnapshot(snapshot);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(shape));
+	found = direct_find(&shape_table, rel, &snapshot, &key, 1, row, NULL);
 	if (found)
 	{
 		bool isnull;
-		struct varlena *value;
 
-		*kind = spi_text(0, 1);
-		value = PG_DETOAST_DATUM(spi_datum(0, 2, &isnull));
-		*requirements = SPI_palloc(VARSIZE(value));
-		memcpy(*requirements, value, VARSIZE(value));
+		*kind = TextDatumGetCString(slot_getattr(row, SHAPE_KIND, &isnull));
+		*requirements = DatumGetJsonbPCopy(slot_getattr(row, SHAPE_REQUIREMENTS, &isnull));
 	}
-	spi_end();
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
 	return found;
 }
 
