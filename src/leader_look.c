@@ -316,8 +316,8 @@ deleted_told(Leader *leader, const Told *told, const CloudOpRow *op, TimestampTz
 		return;
 	if (!told->there && op->denied_at == 0)
 		store_sight_denied(op->id, now);
-	else if (told->there && (op->shown_at == 0 || op->denied_at != 0 || op->absent_looks > 0))
-		store_sight_shown(op->id, told->asked->started);
+	else if (told->there && (op->denied_at != 0 || op->absent_looks > 0))
+		store_sight_shown(op->id, true);
 }
 
 /*

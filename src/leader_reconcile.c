@@ -426,23 +426,10 @@ send_again(Round *round, int index, const CloudPod *pod)
 	store_op_send_again(round->ops[index].id, round->now);
 }
 
-/*
- * Whether this list shows a pod after its delete was answered as if it had worked. One
- * that began after the pod, asked for alone, was not there any more is late.
- */
-static bool
-shows_deleted(const Round *round, const CloudOpRow *op)
-{
-	return op->state == OP_SENT && op->http_status == 204 && round->started > op->answered_at &&
-		(op->denied_at == 0 || round->started < op->denied_at);
-}
-
 static void
 seen_again(Round *round, int index, const CloudPod *pod)
 {
-	const CloudOpRow *op = &round->ops[index];
-
-	store_sight_listed(op->id, shows_deleted(round, op) ? round->started : 0);
+	store_sight_shown(round->ops[index].id, false);
 }
 
 /* A pod whose delete was answered is still there: whose it is does not matter. */
@@ -457,7 +444,7 @@ still_there(Round *round, int index)
 		(void) alone(round, send_again, index, NULL);
 	else
 	{
-		if (op->absent_looks > 0 || (shows_deleted(round, op) && op->shown_at == 0))
+		if (op->absent_looks > 0)
 			(void) alone(round, seen_again, index, NULL);
 		if (op->state == OP_SENT && op->http_status == 204)
 			leader_look_ask(round->leader, op->pod_id, op->id);
@@ -468,7 +455,7 @@ static void
 note_absent(Round *round, int index, const CloudPod *pod)
 {
 	INJECT("reconcile.absent");
-	store_op_absent_look(round->ops[index].id, round->now);
+	store_sight_absent(round->ops[index].id, round->now);
 }
 
 /*

@@ -17,10 +17,9 @@
 
 static SpiQuery shifts[] = {
 	/* Looks at what is there are compared with when it was asked for, and wait for its due time. */
-	{ "UPDATE gpu_orch.cloud_op SET " MOVED("sent_at") ", " MOVED("answered_at") ", " MOVED(
-		  "absent_since") ", " MOVED("shown_at") ", " MOVED("denied_at") ","
-																		 " due_at = due_at + " SECONDS
-																		 " WHERE state IN ('planned', 'sent', 'unknown')",
+	{ "UPDATE gpu_orch.cloud_op SET due_at = due_at + " SECONDS
+	  ", " MOVED("sent_at") ", " MOVED("answered_at") ", " MOVED("absent_since") ", " MOVED(
+		  "denied_at") " WHERE state IN ('planned', 'sent', 'unknown')",
 	  2,
 	  { INT8OID, TIMESTAMPTZOID } },
 	/* An attempt has its task's timeout whatever the clock shows. */

@@ -47,8 +47,7 @@ store_op_pod_name(const Installation *installation, const char *nonce)
 #define OP_COLUMNS \
 	"id, kind, state::text, worker, pool, offer, nonce, pod_name, pod_id, gpu_type, data_center," \
 	" price_micros, epoch, tries, due_at, planned_at, sent_at, answered_at, absent_looks," \
-	" absent_since, http_status, verified, price_assumed, gpu_count, cloud_type, shown_at," \
-	" denied_at"
+	" absent_since, http_status, verified, price_assumed, gpu_count, cloud_type, denied_at"
 
 static void
 read_op(CloudOpRow *op, uint64 row)
@@ -83,8 +82,7 @@ read_op(CloudOpRow *op, uint64 row)
 	op->price_assumed = spi_bool(row, 23);
 	op->gpu_count = spi_int4(row, 24);
 	op->cloud_type = spi_text(row, 25);
-	op->shown_at = spi_time(row, 26);
-	op->denied_at = spi_time(row, 27);
+	op->denied_at = spi_time(row, 26);
 }
 
 /* Run a query for one op; false if there is none. */
@@ -477,7 +475,7 @@ store_op_sent(int64 id, int64 epoch, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1,"
 		" http_status = NULL, answered_at = NULL, absent_looks = 0, absent_since = NULL,"
-		" shown_at = NULL, denied_at = NULL WHERE id = $1 AND state = 'planned'",
+		" denied_at = NULL WHERE id = $1 AND state = 'planned'",
 		3,
 		{ INT8OID, INT8OID, TIMESTAMPTZOID }
 	};
@@ -519,24 +517,6 @@ store_op_answer(int64 id, OpState state, int http_status, const char *reason, co
 	spi_arg_time(&args, due_at);
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "recording an answer");
-	spi_end();
-}
-
-/* Note that a complete list did not show an op's pod, for the first time in a row. */
-void
-store_op_absent_look(int64 id, TimestampTz now)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET absent_looks = 1, absent_since = $2 WHERE id = $1",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, id);
-	spi_arg_time(&args, now);
-	spi_run_one(&query, &args, "noting an absence");
 	spi_end();
 }
 

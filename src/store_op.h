@@ -50,7 +50,6 @@ typedef struct CloudOpRow
 	TimestampTz answered_at;
 	int32 absent_looks;
 	TimestampTz absent_since;
-	TimestampTz shown_at;  /* a delete's: shown all the same, after the answer */
 	TimestampTz denied_at; /* a delete's: asked for alone, it was not there */
 	int32 http_status;	   /* of the last answer; 0: none */
 	bool verified;		   /* the provider showed pod_id under pod_name */
@@ -81,7 +80,6 @@ extern void store_op_sent(int64 id, int64 epoch, TimestampTz now);
 extern void store_op_answer(int64 id, OpState state, int http_status, const char *reason,
 							const char *message, const char *pod_id, TimestampTz due_at,
 							TimestampTz now);
-extern void store_op_absent_look(int64 id, TimestampTz now);
 extern void store_op_verify(int64 id);
 extern void store_op_verify_listed(char *const *names, char *const *ids, int n);
 extern void store_op_rebind(int64 id, const char *pod_id);

@@ -9,34 +9,12 @@
 
 #include "store_sight.h"
 
-/*
- * A list showed an op's pod: its absence must be proved anew. after_answer is when a
- * list was begun that showed it although its delete had been answered; 0: this one says
- * nothing of that.
- */
+/* A complete list did not show an op's pod, for the first time in a row. */
 void
-store_sight_listed(int64 op, TimestampTz after_answer)
-{
-	static SpiQuery query = { "UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL,"
-							  " shown_at = coalesce(shown_at, $2) WHERE id = $1",
-							  2,
-							  { INT8OID, TIMESTAMPTZOID } };
-	SpiArgs args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, op);
-	spi_arg_time(&args, after_answer);
-	spi_run_one(&query, &args, "noting a pod that is there");
-	spi_end();
-}
-
-/* The provider, asked at that time for the pod of an answered delete alone, showed it. */
-void
-store_sight_shown(int64 op, TimestampTz at)
+store_sight_absent(int64 op, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL, denied_at = NULL,"
-		" shown_at = coalesce(shown_at, $2) WHERE id = $1",
+		"UPDATE gpu_orch.cloud_op SET absent_looks = 1, absent_since = $2 WHERE id = $1",
 		2,
 		{ INT8OID, TIMESTAMPTZOID }
 	};
@@ -44,7 +22,29 @@ store_sight_shown(int64 op, TimestampTz at)
 
 	spi_begin();
 	spi_arg_int8(&args, op);
-	spi_arg_time(&args, at);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "noting an absence");
+	spi_end();
+}
+
+/*
+ * An op's pod was shown: its absence must be proved anew. alone: to a question for that
+ * pod alone, of which lists, which may be late, undo nothing.
+ */
+void
+store_sight_shown(int64 op, bool alone)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL,"
+		" denied_at = CASE WHEN $2 THEN NULL ELSE denied_at END WHERE id = $1",
+		2,
+		{ INT8OID, BOOLOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, op);
+	spi_arg_bool(&args, alone);
 	spi_run_one(&query, &args, "noting a pod that is there");
 	spi_end();
 }

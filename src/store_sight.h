@@ -7,8 +7,8 @@
 
 #include "spi_util.h"
 
-extern void store_sight_listed(int64 op, TimestampTz after_answer);
-extern void store_sight_shown(int64 op, TimestampTz at);
+extern void store_sight_absent(int64 op, TimestampTz now);
+extern void store_sight_shown(int64 op, bool alone);
 extern void store_sight_denied(int64 op, TimestampTz at);
 
 #endif

@@ -316,7 +316,6 @@ CREATE TABLE gpu_orch.cloud_op (
     due_at       timestamptz,
     absent_looks int NOT NULL DEFAULT 0,
     absent_since timestamptz,
-    shown_at     timestamptz,
     denied_at    timestamptz,
     planned_at   timestamptz NOT NULL,
     sent_at      timestamptz,
@@ -340,8 +339,6 @@ COMMENT ON COLUMN gpu_orch.cloud_op.cause IS
 COMMENT ON COLUMN gpu_orch.cloud_op.requested_by IS 'The operator that asked for it; null: nobody did, it was decided or followed';
 COMMENT ON COLUMN gpu_orch.cloud_op.verified IS
     'The provider itself showed the pod_id under the op''s pod_name; without that no delete is sent';
-COMMENT ON COLUMN gpu_orch.cloud_op.shown_at IS
-    'When a look that began after the answer to a delete first showed the pod all the same';
 COMMENT ON COLUMN gpu_orch.cloud_op.denied_at IS
     'When the provider, asked for the pod of an answered delete alone, first had none, and has not shown it to such a question since';
 COMMENT ON TABLE gpu_orch.cloud_op IS
