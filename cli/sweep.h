@@ -62,7 +62,6 @@ typedef struct HttpAnswer
 extern const char *key_read(const char *path, char key[MAX_KEY_BYTES + 1]);
 
 /* sweep_http.c */
-extern const char *http_url_problem(const char *url);
 extern bool http_start(const char *api_url, const char *key, int wait_seconds);
 extern void http_stop(void);
 extern bool http_request(const char *method, const char *path, HttpAnswer *answer);

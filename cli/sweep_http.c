@@ -52,36 +52,6 @@ clock_now(void)
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
-/* Why the provider is not called at this URL; NULL if it may be. */
-const char *
-http_url_problem(const char *url)
-{
-	CURLU *parts = curl_url();
-	char *scheme = NULL;
-	char *host = NULL;
-	char *part = NULL;
-	const char *problem = NULL;
-
-	if (parts == NULL || curl_url_set(parts, CURLUPART_URL, url, 0) != CURLUE_OK ||
-		curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
-		curl_url_get(parts, CURLUPART_HOST, &host, 0) != CURLUE_OK)
-		problem = "it is not a URL";
-	else if (curl_url_get(parts, CURLUPART_USER, &part, 0) != CURLUE_NO_USER)
-		problem = "it holds a user";
-	else if (strpbrk(url, "?#") != NULL)
-		problem = "it has a query or a fragment";
-	else if (strcmp(scheme, "https") != 0 &&
-			 (strcmp(scheme, "http") != 0 ||
-			  (strcmp(host, "127.0.0.1") != 0 && strcmp(host, "[::1]") != 0 &&
-			   strcmp(host, "localhost") != 0)))
-		problem = "it is not https; plain http is for 127.0.0.1, [::1] and localhost only";
-	curl_free(scheme);
-	curl_free(host);
-	curl_free(part);
-	curl_url_cleanup(parts);
-	return problem;
-}
-
 /* A piece of a body. Whatever is not its length ends the transfer. */
 static size_t
 take_body(char *data, size_t size, size_t n, void *unused)

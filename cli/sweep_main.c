@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
+#include "http_url.h"
 #include "pod_name.h"
 #include "sweep.h"
 
@@ -87,8 +88,8 @@ check_options(const Options *options)
 				  "gpu_orch.installation in a dump");
 	if (options->key_file == NULL)
 		bad_usage("--api-key-file is missing", NULL);
-	if (http_url_problem(options->api_url) != NULL)
-		bad_usage("--api-url is refused", http_url_problem(options->api_url));
+	if (http_url_problem(options->api_url, true) != NULL)
+		bad_usage("--api-url is refused", http_url_problem(options->api_url, true));
 }
 
 /* Read the command line. */

@@ -19,6 +19,7 @@
 #include "cloud_text.h"
 #include "http_client.h"
 #include "http_retry.h"
+#include "http_url.h"
 #include "json_read.h"
 #include "lib/stringinfo.h"
 #include "utils/json.h"
@@ -100,14 +101,12 @@ CloudSession *
 cloud_open(const char *api_url, const char *key, const char *ca_file, int connect_timeout_ms,
 		   int timeout_ms, char **error)
 {
-	char *problem = http_client_url_problem(api_url);
+	const char *problem = http_url_problem(api_url, true);
 	CloudSession *session;
 	MemoryContext context;
 	HttpClient *client;
 	size_t len = strlen(api_url);
 
-	if (problem == NULL && strpbrk(api_url, "?#") != NULL)
-		problem = "it has a query or a fragment";
 	if (problem != NULL)
 	{
 		*error = psprintf("the provider's URL \"%s\" is refused: %s", api_url, problem);

@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "http_client.h"
 #include "http_mux.h"
+#include "http_url.h"
 #include "lib/ilist.h"
 #include "utils/timestamp.h"
 
@@ -88,46 +89,6 @@ const char *
 http_client_warning(void)
 {
 	return http_mux_warning();
-}
-
-/* Is this host, as libcurl's URL parser gives it, this machine by name? */
-static bool
-is_loopback(const char *host)
-{
-	return strcmp(host, "127.0.0.1") == 0 || strcmp(host, "[::1]") == 0 ||
-		strcmp(host, "localhost") == 0;
-}
-
-/*
- * Why requests to this URL are refused, palloc'd; NULL if they are allowed: https,
- * or http to this machine, without a user in it.
- */
-char *
-http_client_url_problem(const char *url)
-{
-	CURLU *parts = curl_url();
-	char *scheme = NULL;
-	char *host = NULL;
-	char *user = NULL;
-	const char *problem = NULL;
-
-	if (parts == NULL)
-		return pstrdup("out of memory");
-	if (curl_url_set(parts, CURLUPART_URL, url, 0) != CURLUE_OK ||
-		curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
-		curl_url_get(parts, CURLUPART_HOST, &host, 0) != CURLUE_OK)
-		problem = "it is not a URL";
-	else if (curl_url_get(parts, CURLUPART_USER, &user, 0) != CURLUE_NO_USER)
-		problem = "it holds a user";
-	else if (strcmp(scheme, "https") != 0 && strcmp(scheme, "http") != 0)
-		problem = "its scheme is not https";
-	else if (strcmp(scheme, "http") == 0 && !is_loopback(host))
-		problem = "plain http is for 127.0.0.1, [::1] and localhost only";
-	curl_free(scheme);
-	curl_free(host);
-	curl_free(user);
-	curl_url_cleanup(parts);
-	return problem != NULL ? pstrdup(problem) : NULL;
 }
 
 /* A text as it stands in the query of a URL, palloc'd; NULL if libcurl has no memory. */
@@ -552,17 +513,18 @@ bool
 http_client_start(HttpClient *client, const HttpRequest *request, char **error)
 {
 	HttpCall *call;
-	const char *problem = NULL;
+	const char *problem = http_url_problem(request->url, false);
 
 	Assert(!IsTransactionState());
 	Assert((request->method == HTTP_POST) == (request->body != NULL));
-	*error = http_client_url_problem(request->url);
-	if (*error == NULL && request->bearer != NULL)
+	*error = NULL;
+	if (problem == NULL && request->bearer != NULL)
 		problem = key_problem(request->bearer);
 	if (problem != NULL)
+	{
 		*error = pstrdup(problem);
-	if (*error != NULL)
 		return false;
+	}
 
 	call = calloc(1, sizeof(HttpCall));
 	if (call == NULL)

@@ -28,7 +28,7 @@ typedef enum HttpPhase
 typedef struct HttpRequest
 {
 	HttpMethod method;
-	const char *url;	 /* passes http_client_url_problem() */
+	const char *url;	 /* passes http_url_problem() */
 	const char *body;	 /* JSON, NULL for none; POST only */
 	const char *bearer;	 /* the key; NULL: none */
 	const char *ca_file; /* certificates to trust in place of the system's; NULL: those */
@@ -55,7 +55,6 @@ typedef struct HttpResult
 } HttpResult;
 
 extern const char *http_client_warning(void);
-extern char *http_client_url_problem(const char *url);
 extern char *http_client_escape(const char *text);
 
 extern HttpClient *http_client_create(char **error);

@@ -21,6 +21,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "http_url.h"
 #include "worker.h"
 
 #define MAX_POD_ID 64
@@ -37,34 +38,6 @@ typedef enum Verdict
 	POD_STAYS, /* refused: asking again is of no use */
 	POD_UNKNOWN
 } Verdict;
-
-/*
- * Why the provider is not called at this URL; NULL if it may be.
- */
-static const char *
-url_problem(const char *url)
-{
-	CURLU *parts = curl_url();
-	char *scheme = NULL;
-	char *host = NULL;
-	const char *problem = NULL;
-
-	if (parts == NULL || curl_url_set(parts, CURLUPART_URL, url, 0) != CURLUE_OK ||
-		curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
-		curl_url_get(parts, CURLUPART_HOST, &host, 0) != CURLUE_OK)
-		problem = "it is not a URL";
-	else if (strpbrk(url, "?#@") != NULL)
-		problem = "it has a user, a query or a fragment";
-	else if (strcmp(scheme, "https") != 0 &&
-			 (strcmp(scheme, "http") != 0 ||
-			  (strcmp(host, "127.0.0.1") != 0 && strcmp(host, "[::1]") != 0 &&
-			   strcmp(host, "localhost") != 0)))
-		problem = "it is not https; plain http is for 127.0.0.1, [::1] and localhost only";
-	curl_free(scheme);
-	curl_free(host);
-	curl_url_cleanup(parts);
-	return problem;
-}
 
 /*
  * Is this worker on a pod that the leader made, and which it can name?
@@ -94,7 +67,7 @@ dead_man_init(void)
 	unsetenv("SSLKEYLOGFILE");
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return "libcurl cannot be used";
-	return url_problem(worker.opt.api_url);
+	return http_url_problem(worker.opt.api_url, true);
 }
 
 /*

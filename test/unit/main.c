@@ -96,6 +96,7 @@ main(void)
 	test_offer();
 	test_place();
 	test_pod_name();
+	test_http_url();
 	test_scale_cases();
 	test_scale_properties();
 	test_fleet();

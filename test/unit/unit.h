@@ -32,6 +32,7 @@ extern void test_fsm_worker(void);
 extern void test_offer(void);
 extern void test_place(void);
 extern void test_pod_name(void);
+extern void test_http_url(void);
 extern void test_scale_cases(void);
 extern void test_scale_properties(void);
 extern void test_fleet(void);
