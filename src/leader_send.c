@@ -381,11 +381,11 @@ find_room(const Leader *leader, DueOps *due, TimestampTz now)
 		Min(guc_api_concurrency - in_flight, Max(1, guc_api_concurrency - reserved) - creating));
 }
 
-/* Look again when a gate that keeps ops waiting opens. */
+/* Look again when a gate opens that keeps ops waiting, or questions about single pods. */
 static void
 wait_for_gates(Leader *leader, TimestampTz now)
 {
-	static const CloudCall calls[] = { CLOUD_DELETE, CLOUD_CREATE };
+	static const CloudCall calls[] = { CLOUD_DELETE, CLOUD_CREATE, CLOUD_GET };
 
 	for (int i = 0; i < lengthof(calls); i++)
 	{

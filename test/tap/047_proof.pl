@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::Bin;
+use GpuOrch;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Provider;
@@ -111,6 +112,19 @@ for my $lists ('true', 'empty')
 		end_all();
 	};
 }
+
+subtest 'a question about a deleted pod that gets no answer' => sub {
+	my $id = spawn();
+
+	reconcile();
+	set_and_reload($node, 'gpu_orch.cycle_interval' => '1h', 'gpu_orch.reconcile_interval' => '1h');
+	$provider->fault({call => 'get', action => 'status', status => 500, count => 1});
+	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	ok(until_true("SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
+		(SELECT no FROM gpu_orch.worker WHERE id = '$id')"), 'is asked again, without waiting for the next cycle');
+	set_and_reload($node, 'gpu_orch.cycle_interval' => '200ms', 'gpu_orch.reconcile_interval' => '500ms');
+	end_all();
+};
 
 subtest 'a list that still shows a deleted pod' => sub {
 	my $id = spawn();
