@@ -4,8 +4,8 @@
  *	  overdue, decide, ask the provider.
  *
  * Each step is a transaction of its own and recomputes what it needs from the
- * tables, so a step that failed is made up for at the next tick. A decision locks
- * its pool first and reads afterwards; it is the only place, besides
+ * tables, so a step that failed is made up for at the next tick. A decision that
+ * changes something locks its pool first and reads afterwards; it is the only place, besides
  * spawn_worker(), where a pod is announced. Calls are started here, after the
  * commit of the row that announces them, and never inside a transaction.
  */
@@ -226,6 +226,51 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 	return moved;
 }
 
+/*
+ * Run a step that plans the fleet, in memory that ends with it: a plan of 10,000 workers
+ * takes megabytes, and a cycle makes several. What `arg` points to keeps none of it.
+ */
+static bool
+plan_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(outer, "gpu_orch plan of the fleet", ALLOCSET_DEFAULT_SIZES);
+	bool done;
+
+	MemoryContextSwitchTo(context);
+	done = leader_step(leader, doing, step, arg);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+	return done;
+}
+
+/*
+ * Decide for the pools up to the first one for which something is to be done, all from
+ * one plan and without a lock; *arg is advanced to that one. Those after it wait for what
+ * is done, since a pool that is full leaves its tasks to the next.
+ */
+static void
+decide_quiet(Leader *leader, void *arg)
+{
+	PoolRow **next = arg;
+	TimestampTz now = clock_now();
+	FleetPlan fleet;
+
+	if (!store_fleet_plan(&fleet, now))
+		return;
+	for (int i = 0; i < fleet.n_pools; i++, (*next)++)
+	{
+		const FleetPool *pool = &fleet.pools[i];
+
+		if ((*next)->name == NULL || pool->row.id != (*next)->id || pool->plan.create > 0 ||
+			pool->plan.n_actions > 0 || pool->plan.scaled_in)
+			return;
+		(void) store_decision(pool->row.id, pool->row.policy, &pool->plan, 0, now);
+		INJECT("leader.quiet");
+	}
+}
+
 /* Decide for one pool and commit its intents. */
 static void
 decide_pool(Leader *leader, void *arg)
@@ -400,15 +445,21 @@ leader_tick(Leader *leader)
 		good &= leader_watch_clock(leader);
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
-		good &= leader_step(leader, "deciding for external workers", decide_external, NULL);
+		good &= plan_step(leader, "deciding for external workers", decide_external, NULL);
 		good &= leader_step(leader, "learning from pods", learn, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
-			for (int i = 0; pools[i].name != NULL; i++)
+		{
+			PoolRow *next = pools;
+
+			if (!plan_step(leader, "deciding for quiet pools", decide_quiet, &next))
+				next = pools;
+			for (; next->name != NULL; next++)
 				good &= leader_watch_clock(leader) &&
-					leader_step(leader, "deciding for a pool", decide_pool, &pools[i]);
+					plan_step(leader, "deciding for a pool", decide_pool, next);
+		}
 		good &= leader_step(leader, "planning deletes", prepare, &pools);
 		good &= admit_next(leader);
-		good &= leader_step(leader, "summing up", summarise, &summary);
+		good &= plan_step(leader, "summing up", summarise, &summary);
 	}
 	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY)
 		leader->epoch = 0;

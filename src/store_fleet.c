@@ -58,6 +58,30 @@ plan_worker(const WorkerInfo *worker, TimestampTz now)
 	return plan;
 }
 
+/* Whether a worker is of an origin, and of a pool unless that is 0. */
+static bool
+is_of(const WorkerInfo *worker, WorkerOrigin origin, int32 pool)
+{
+	return worker->origin == origin && (pool == 0 || worker->pool == pool);
+}
+
+/* Hand the workers of an origin, and of a pool unless that is 0, to the planner. */
+static void
+take_workers(PlanInput *input, const WorkerInfo *workers, int n_workers, WorkerOrigin origin,
+			 int32 pool, TimestampTz now)
+{
+	PlanWorker *taken;
+	int n = 0;
+
+	for (int w = 0; w < n_workers; w++)
+		n += is_of(&workers[w], origin, pool);
+	taken = palloc((n + 1) * sizeof(PlanWorker));
+	for (int w = 0; w < n_workers; w++)
+		if (is_of(&workers[w], origin, pool))
+			taken[input->n_workers++] = plan_worker(&workers[w], now);
+	input->workers = taken;
+}
+
 /* How many workers of a pool exist, or may exist, at the provider. */
 static int
 live_workers(const PlanInput *input)
@@ -230,7 +254,6 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	ShmemState *shared = shmem_state();
 	WorkerInfo *workers;
 	PoolRow *pools;
-	PlanWorker *external;
 	BudgetRow *budgets;
 	int n_budgets;
 	int n_workers;
@@ -254,7 +277,6 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	for (int p = 0; p < fleet->n_pools; p++)
 	{
 		FleetPool *pool = &fleet->pools[p];
-		PlanWorker *own = palloc((n_workers + 1) * sizeof(PlanWorker));
 
 		pool->row = pools[p];
 		pool->input.pool = pools[p].plan;
@@ -267,31 +289,24 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		pool->input.image_room = store_breaker_room(pool->row.image, now);
 		pool->input.request_refused = store_offer_all_refuse(pool->row.id);
 		pool->input.since_last_scale_in = seconds_since(pools[p].last_scale_in, now);
-		for (int w = 0; w < n_workers; w++)
-			if (workers[w].origin == WO_CLOUD && workers[w].pool == pools[p].id)
-				own[pool->input.n_workers++] = plan_worker(&workers[w], now);
-		pool->input.workers = own;
+		take_workers(&pool->input, workers, n_workers, WO_CLOUD, pools[p].id, now);
 		pool->input.lost_room = lost_room(&pool->input, grace);
 	}
 
-	external = palloc((n_workers + 1) * sizeof(PlanWorker));
 	plan_pool_init(&fleet->external.pool);
 	fleet->external.pool.heartbeat_timeout = guc_heartbeat_timeout / 1000.0;
 	fleet->external.first_look_done = true;
 	fleet->external.since_last_scale_in = -1;
-	for (int w = 0; w < n_workers; w++)
-		if (workers[w].origin == WO_EXTERNAL)
-			external[fleet->external.n_workers++] = plan_worker(&workers[w], now);
-	fleet->external.workers = external;
+	take_workers(&fleet->external, workers, n_workers, WO_EXTERNAL, 0, now);
 	fleet->external.lost_room = lost_room(&fleet->external, grace);
-	fleet->external_plan.actions = palloc((n_workers + 1) * sizeof(PlanAction));
+	fleet->external_plan.actions = palloc((fleet->external.n_workers + 1) * sizeof(PlanAction));
 	plan_scale(&fleet->external, &fleet->external_plan);
 	for (int i = 0; i < fleet->external.n_workers; i++)
 	{
-		if (external[i].state != WS_ACTIVE)
+		if (fleet->external.workers[i].state != WS_ACTIVE)
 			continue;
 		fleet->summary.active++;
-		if (external[i].held > 0)
+		if (fleet->external.workers[i].held > 0)
 			fleet->summary.busy++;
 		else
 			fleet->summary.idle++;
@@ -303,7 +318,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	{
 		FleetPool *pool = &fleet->pools[p];
 
-		pool->plan.actions = palloc((n_workers + 1) * sizeof(PlanAction));
+		pool->plan.actions = palloc((pool->input.n_workers + 1) * sizeof(PlanAction));
 		pool->input.rate_room = rate_room;
 		plan_scale(&pool->input, &pool->plan);
 		rate_room -= Min(rate_room, pool->plan.create);

@@ -1,5 +1,5 @@
-# A fleet of 10,000 pods against 10,000 workers: a look at the provider's list finds each in its place, and writes
-# nothing about those that are as they were. How long it takes is measured by bench/run reconcile.
+# A fleet of 10,000 pods against 10,000 workers: a look at the provider's list finds each in its place, and neither
+# that nor a cycle writes anything about those that are as they were. bench/run reconcile measures how long it takes.
 use strict;
 use warnings FATAL => 'all';
 use FindBin;
@@ -52,6 +52,14 @@ is(sql($look), "$pods|0|0|0|0", 'each pod is a worker\'s') for 1 .. 2;
 my $before = sql($rows);
 is(sql($look), "$pods|0|0|0|0", 'and stays so') for 1 .. 3;
 is(sql($rows), $before, 'three looks wrote no row');
+
+# Nor does a cycle that finds nothing to do, whatever the number of pools, and it makes do with one plan for all.
+sql(q{SELECT gpu_orch.create_pool('empty' || i, 'image:1', ARRAY['NVIDIA L4']) FROM generate_series(1, 20) i;
+	SELECT gpu_orch.run_cycle()});
+$before = sql($rows);
+sql('SELECT gpu_orch.run_cycle()') for 1 .. 2;
+is(sql($rows), $before, 'two cycles wrote no row');
+cmp_ok(sql('SELECT memory_bytes FROM gpu_orch.leader_status()'), '<', 64 * 1024 * 1024, 'the leader holds little memory');
 
 # A look that finds something does write: the comparison above can fail.
 $provider->control(POST => 'pods', {vanish => $ids[0]});
