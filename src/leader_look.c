@@ -433,7 +433,10 @@ leader_look_answer(Leader *leader, CloudAnswer *answer)
 			return true;
 		case CLOUD_ACCOUNT:
 			look->account_in_flight = false;
-			if (answer->verdict == CLOUD_OK && look->next_account != 0)
+			/* Without it nothing is proved: it is asked for again when its gate opens. */
+			if (answer->verdict != CLOUD_OK)
+				look->next_account = 0;
+			else if (look->next_account != 0)
 				(void) leader_step(leader, "comparing accounts", apply_account, answer);
 			return true;
 		case CLOUD_CREATE:

@@ -381,11 +381,11 @@ find_room(const Leader *leader, DueOps *due, TimestampTz now)
 		Min(guc_api_concurrency - in_flight, Max(1, guc_api_concurrency - reserved) - creating));
 }
 
-/* Look again when a gate opens that keeps ops waiting, or questions about single pods. */
+/* Look again when a gate opens that keeps ops waiting, or questions without which nothing is proved. */
 static void
 wait_for_gates(Leader *leader, TimestampTz now)
 {
-	static const CloudCall calls[] = { CLOUD_DELETE, CLOUD_CREATE, CLOUD_GET };
+	static const CloudCall calls[] = { CLOUD_DELETE, CLOUD_CREATE, CLOUD_GET, CLOUD_ACCOUNT };
 
 	for (int i = 0; i < lengthof(calls); i++)
 	{

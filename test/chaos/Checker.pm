@@ -215,8 +215,17 @@ sub late
 	{
 		my $look = first_look($ledger, $pod, $deletes, $kills, $until) // $ended;
 		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
+		my $passed = 0;
 
-		$look = $denial if defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial);
+		if (defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial))
+		{
+			$look = $denial;
+		}
+		# After a delete that was answered as if it had worked only that is believed: the clocks may move before it.
+		elsif (defined $denial && $last && ($last->{http_status} // 0) == 204)
+		{
+			$passed = moved_theirs($steps, $look, $denial);
+		}
 		# A list that still shows it makes that all to be seen anew.
 		my ($lie) = reverse map { $_->{ended_at} } grep { $_->{call} eq 'list' && ($_->{fault} // '') =~ /^(?:show_deleted|late_list)$/
 			&& $_->{at} >= $pod->{deleted_at} && $_->{at} <= $ended } @{ $ledger->{requests} };
@@ -226,7 +235,7 @@ sub late
 
 			$look = $anew if defined $anew && $anew > $look;
 		}
-		return ($look - $pod->{deleted_at} + $others, 'ended by others');
+		return ($look - $pod->{deleted_at} + $others + $passed, 'ended by others');
 	}
 	my $known = !took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
 	if ($known)
@@ -238,21 +247,29 @@ sub late
 	if ($last)
 	{
 		my $passed = moved($steps, $deletes->[0]{planned}, $last->{settled});
-		my $theirs = took_effect_late($ledger, $pod) ? moved_theirs($ledger, $pod, $steps) : 0;
+		my $theirs = took_effect_late($ledger, $pod) ? moved_theirs($steps, asked_to_delete($ledger, $pod), $pod->{deleted_at}) : 0;
 
 		return ($settled + ($passed > $theirs ? $passed : $theirs), 'unknown delete');
 	}
 	return ($settled, 'unknown delete');
 }
 
-# Seconds that the clocks were moved by, by the provider's, from when a delete was asked for until it took effect.
+# When a pod's delete was first asked for, by the provider's clock.
+sub asked_to_delete
+{
+	my ($ledger, $pod) = @_;
+	my ($asked) = sort { $a <=> $b } map { $_->{at} } grep { $_->{op} eq 'delete' && $_->{pod} eq $pod->{id} } @{ $ledger->{entries} };
+
+	return $asked;
+}
+
+# Seconds that the clocks were moved by while something lasted by the provider's.
 sub moved_theirs
 {
-	my ($ledger, $pod, $steps) = @_;
-	my ($asked) = sort { $a <=> $b } map { $_->{at} } grep { $_->{op} eq 'delete' && $_->{pod} eq $pod->{id} } @{ $ledger->{entries} };
+	my ($steps, $from, $to) = @_;
 	my $sum = 0;
 
-	$sum += $_->{seconds} for grep { $_->{to} >= $asked - 0.2 && $_->{from} <= $pod->{deleted_at} } @$steps;
+	$sum += $_->{seconds} for grep { $_->{to} >= $from - 0.2 && $_->{from} <= $to } @$steps;
 	return $sum;
 }
 

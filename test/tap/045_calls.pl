@@ -19,7 +19,7 @@ CONF
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub until_true { return $node->poll_query_until('postgres', $_[0]); }
-sub requests { return @{$provider->control(GET => 'ledger?requests=true')->{requests}}; }
+sub requests { return $provider->requests; }
 sub creates { return grep { $_->{call} eq 'create' } requests(); }
 sub is_alerted
 {
@@ -193,7 +193,7 @@ subtest 'a rate that is used up is respected' => sub {
 	$other->safe_psql('postgres', 'SELECT gpu_orch.run_cycle()') for 1 .. 3;
 	my ($rc, $out, $err) = $other->psql('postgres', 'SELECT gpu_orch.reconcile_now()');
 	like($err, qr/left alone/, 'and who asks for one is told why');
-	is(scalar(grep { $_->{status} == 429 } @{$strict->control(GET => 'ledger?requests=true')->{requests}}), 0,
+	is(scalar(grep { $_->{status} == 429 } $strict->requests), 0,
 		'the provider refused nothing');
 	$other->stop;
 };

@@ -216,6 +216,23 @@ subtest 'a key of another account' => sub {
 	end_all();
 };
 
+subtest 'an account that could not be read' => sub {
+	my $from = () = $provider->requests;
+	my $since = sub { my @all = $provider->requests; return @all[ $from .. $#all ]; };
+	my $read = sub { return grep { $_->{call} eq 'graphql' && $_->{status} == 200 } @_; };
+
+	$provider->fault({call => 'graphql', action => 'status', status => 500, count => 1});
+	set_and_reload($node, 'gpu_orch.enabled' => 'off');
+	ok(until_true('SELECT pid IS NULL FROM gpu_orch.leader_status()'), 'the leader leaves');
+	set_and_reload($node, 'gpu_orch.enabled' => 'on');
+	wait_until('the account is read', sub { $read->($since->()) });
+	my @requests = $since->();
+	is((grep { $_->{call} eq 'graphql' } @requests)[0]{status}, 500, 'the next one could not read it');
+	my ($again) = grep { $read->($requests[$_]) } 0 .. $#requests;
+	cmp_ok(scalar(grep { $_->{call} eq 'list' } @requests[ 0 .. $again ]), '<', 40, 'and asks again, long before the minute of an account that could');
+	end_all();
+};
+
 subtest 'the balance' => sub {
 	spawn();
 	$provider->control(POST => 'balance', {balance => 5});

@@ -71,6 +71,7 @@ sub fault
 
 sub no_faults { return $_[0]->control(POST => 'faults', {clear => JSON::PP::true}); }
 sub ledger { return $_[0]->control(GET => 'ledger'); }
+sub requests { return @{ $_[0]->control(GET => 'ledger?requests=true')->{requests} }; }
 
 # The pods that were ever made and are of one installation; live ones only with a true argument.
 sub pods
