@@ -105,7 +105,7 @@ subtest 'deletes that fail leave creates alone' => sub {
 subtest 'a delete does not wait for creates, and creates that nobody needs are not sent' => sub {
 	my $id = pod();
 	my $before = creates();
-	$provider->fault({call => 'create', action => 'delay', seconds => 8});
+	$provider->fault({call => 'create', action => 'delay_before', seconds => 8});
 	sql(q{SELECT gpu_orch.create_pool('tasks', 'image:1', ARRAY['NVIDIA L4'], max_workers => 6,
 		options => '{"policy": "one_to_one", "spawn_timeout": "1 day"}');
 		SELECT gpu_orch.submit_task('t') FROM generate_series(1, 6)});
