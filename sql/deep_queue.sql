@@ -44,5 +44,25 @@ SELECT payload FROM claim_tasks('deep', :'token');
 SELECT pg_temp.looked_at() - :before BETWEEN 1 AND 1500 AS few;
 COMMIT;
 
+-- A shape that was rolled back with more tasks than one look goes over is not held against those that come later.
+SELECT token AS late FROM register_worker('deep-late', capabilities => '{"services": ["deep-late", "deep-gone"]}') \gset
+BEGIN;
+SELECT submit_task('deep-late') IS NOT NULL AS submitted;
+INSERT INTO gpu_orch.ready_queue SELECT q.shape, n, q.rank, q.tag, 0, 1, 0, 0
+    FROM gpu_orch.ready_queue q JOIN gpu_orch.task t ON t.id = q.task_id, generate_series(10000000, 10060000) n WHERE t.kind = 'deep-late';
+ROLLBACK;
+SELECT count(*) FROM claim_tasks('deep-late', :'late');
+SELECT submit_task('deep-late', '{"n": "after the rollback"}') IS NOT NULL AS submitted;
+SELECT payload FROM claim_tasks('deep-late', :'late');
+-- Nor is one that is missing for a while, as during a restore, and it keeps no other task from being claimed.
+SELECT submit_task('deep-gone', '{"n": "of a missing shape"}', priority => 50) IS NOT NULL AS submitted,
+       submit_task('deep-late', '{"n": "of another one"}') IS NOT NULL AS submitted;
+CREATE TEMPORARY TABLE gone AS SELECT * FROM gpu_orch.shape WHERE kind = 'deep-gone';
+DELETE FROM gpu_orch.shape WHERE kind = 'deep-gone';
+SELECT payload FROM claim_tasks('deep-late', :'late', 10);
+INSERT INTO gpu_orch.shape SELECT * FROM gone;
+SELECT payload FROM claim_tasks('deep-late', :'late', 10);
+
+SELECT terminate_worker('deep-late', true);
 SELECT terminate_worker('deep', true), terminate_worker('deep-other', true);
 TRUNCATE gpu_orch.ready_queue, gpu_orch.attempt, gpu_orch.task;

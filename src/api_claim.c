@@ -58,20 +58,42 @@ model_digest(const char *kind, Jsonb *requirements)
 		hash_any((const unsigned char *) VARDATA(value), VARSIZE(value) - VARHDRSZ));
 }
 
+/* Who claims, with the capabilities once they were wanted. */
+typedef struct Claimant
+{
+	WorkerCall *worker;
+	MemoryContext context; /* of the call */
+	Jsonb *capabilities;   /* NULL: not read yet */
+} Claimant;
+
 /*
- * Whether the capabilities with which a worker was authenticated meet a shape. It may
- * have registered with others since: then its token is not good any more.
+ * The capabilities with which a worker was authenticated. It may have registered with
+ * others since: then its token is not good any more.
  */
+static Jsonb *
+capabilities_of(Claimant *claimant)
+{
+	WorkerCall *worker = claimant->worker;
+	MemoryContext outer;
+
+	if (claimant->capabilities != NULL)
+		return claimant->capabilities;
+	outer = MemoryContextSwitchTo(claimant->context);
+	claimant->capabilities = store_worker_capabilities(worker->no);
+	MemoryContextSwitchTo(outer);
+	if (match_shape_id(match_capabilities_canonical(claimant->capabilities)) != worker->capset)
+		api_refuse_token(worker->id);
+	return claimant->capabilities;
+}
+
+/* Whether a worker serves a shape. */
 static Verdict
 worker_serves(int64 shape, void *arg, uint32 *model)
 {
-	WorkerCall *worker = arg;
-	Jsonb *capabilities = store_worker_capabilities(worker->no);
+	Jsonb *capabilities = capabilities_of(arg);
 	char *kind;
 	Jsonb *requirements;
 
-	if (match_shape_id(match_capabilities_canonical(capabilities)) != worker->capset)
-		api_refuse_token(worker->id);
 	if (!store_shape_load(shape, &kind, &requirements))
 		return VERDICT_UNKNOWN;
 	*model = model_digest(kind, requirements);
@@ -90,12 +112,13 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 	QueueScan *queue;
 	TaskSlot slot;
 	Snapshot snapshot;
+	Claimant claimant = { worker, CurrentMemoryContext };
 	int claimed_count = 0;
 	bool holds_tenant = false;
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
-	queue = store_queue_open(worker->capset, worker->no, n, worker_serves, worker);
+	queue = store_queue_open(worker->capset, worker->no, n, worker_serves, &claimant);
 	while (claimed_count < n && store_queue_take(queue, &slot, &snapshot))
 	{
 		ClaimedTask claimed;

@@ -21,6 +21,7 @@
 #include "queue_tag.h"
 #include "store_look.h"
 #include "store_queue.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -61,7 +62,8 @@ struct QueueScan
 	ShapeTest test;
 	void *arg;
 	bool took;
-	Found *own; /* of a transaction that made rows claimable itself; see take_own() */
+	int n_missing; /* shapes that are not there, at the last judgement */
+	Found *own;	   /* of a transaction that made rows claimable itself; see take_own() */
 	int own_next;
 };
 
@@ -125,45 +127,56 @@ note(bool *any, QueueKey *first, QueueId queue, const QueueKey *key)
 	*any = true;
 }
 
-/* Whether any row of a shape stands in the queue; if none does, its place has no work any more. */
+/* Whether rows of a shape were seen to stand in the queue; if none does, its place has no work any more. */
 static bool
 has_rows(QueueScan *queue, int64 shape)
 {
 	ShapeView view;
 	Found *found;
-	bool stands;
+	bool seen;
 
 	if (!queue_bound_find(queue->ring.queue, shape, &view))
 		return false;
 	found = store_look(queue->table, ready_queue.index, &view, 1, 1, false);
-	stands = found->n > 0 || !found->settled || found->paused;
+	seen = found->n > 0 || !found->settled;
 	pfree(found);
-	return stands;
+	return seen;
 }
 
 /*
- * Judge shapes of which it is not known yet whether the capability set meets them.
- * A shape that is not stored was rolled back together with its rows, or comes anew
- * with another row: then nothing is known of it. Its row comes before theirs, so one
- * that is not stored though they stand is missing, and nobody meets it.
+ * Judge shapes of which it is not known yet whether the capability set meets them;
+ * they are to be asked for again afterwards. A shape that is not stored was rolled back
+ * together with its rows, or is about to be stored: nothing is noted of it. It comes
+ * before the rows of its tasks, so where these stand and it is still not there it is
+ * missing, as during a restore: this scan passes over as many shapes as are missing.
  */
 static void
 judge(QueueScan *queue, const int64 *shapes, int n)
 {
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(outer, "gpu_orch verdicts", ALLOCSET_DEFAULT_SIZES);
+
+	queue->n_missing = 0;
 	for (int i = 0; i < n; i++)
 	{
 		uint32 model = 0;
-		Verdict verdict = queue->test(shapes[i], queue->arg, &model);
+		Verdict verdict;
 
 		CHECK_FOR_INTERRUPTS();
-		if (verdict == VERDICT_UNKNOWN)
+		MemoryContextSwitchTo(context);
+		verdict = queue->test(shapes[i], queue->arg, &model);
+		if (verdict == VERDICT_UNKNOWN && has_rows(queue, shapes[i]))
 		{
-			if (!has_rows(queue, shapes[i]))
-				continue;
 			verdict = queue->test(shapes[i], queue->arg, &model);
+			queue->n_missing += verdict == VERDICT_UNKNOWN;
 		}
-		queue_ring_set_verdict(&queue->ring, shapes[i], verdict == VERDICT_YES, model);
+		if (verdict != VERDICT_UNKNOWN)
+			queue_ring_set_verdict(&queue->ring, shapes[i], verdict == VERDICT_YES, model);
+		MemoryContextSwitchTo(outer);
+		MemoryContextReset(context);
 	}
+	MemoryContextDelete(context);
 }
 
 /*
@@ -186,12 +199,14 @@ fill_ring(QueueScan *queue)
 	if (!queue_ring_begin_fill(ring, &want))
 		return -1;
 	n_views = queue_ring_candidates(ring, &views, &unknown, &n_unknown);
-	if (n_views < 0 || n_unknown > 0)
+	if (n_views < 0 || n_unknown > queue->n_missing)
 	{
 		queue_ring_abandon_fill(ring);
 		if (n_views < 0)
 			store_look_discover(queue->table, ready_queue.index);
 		judge(queue, unknown, n_unknown);
+		pfree(views);
+		pfree(unknown);
 		return -1;
 	}
 	found = store_look(queue->table, ready_queue.index, views, n_views, want, false);
@@ -202,7 +217,7 @@ fill_ring(QueueScan *queue)
 		n = -1;
 	}
 	else
-		queue_ring_end_fill(ring, found->entries, n, found->all, found->settled);
+		queue_ring_end_fill(ring, found->entries, n, found->all, found->settled && n_unknown == 0);
 	pfree(found);
 	pfree(views);
 	pfree(unknown);
@@ -226,14 +241,20 @@ take_own(QueueScan *queue, RingEntry *entry)
 
 		CHECK_FOR_INTERRUPTS();
 		n_views = queue_ring_candidates(&queue->ring, &views, &unknown, &n_unknown);
-		if (n_views < 0)
-			store_look_discover(queue->table, ready_queue.index);
-		judge(queue, unknown, n_unknown);
-		if (n_views < 0 || n_unknown > 0)
+		if (n_views < 0 || n_unknown > queue->n_missing)
+		{
+			if (n_views < 0)
+				store_look_discover(queue->table, ready_queue.index);
+			judge(queue, unknown, n_unknown);
+			pfree(views);
+			pfree(unknown);
 			continue;
+		}
 		queue->own =
 			store_look(queue->table, ready_queue.index, views, n_views, queue->wanted, true);
 		queue->own_next = 0;
+		pfree(views);
+		pfree(unknown);
 		if (queue->own->n == 0 && !queue->own->paused)
 			return false;
 	}

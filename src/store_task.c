@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 
 /* How many waiting tasks one pass of the leader looks at, for each reason. */
 #define ADMIT_BATCH 1000
