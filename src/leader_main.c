@@ -279,9 +279,10 @@ time_to_wait(const Leader *leader)
 		until = sooner(until, leader->next_due);
 		if ((wake_pending() & ADMIT_FLAGS) != 0)
 			until = Min(until, leader->admit_after);
-		if (leader->cloud != NULL)
+		/* Before there is an installation nothing is asked of the provider. */
+		if (leader->cloud != NULL && leader->epoch != 0)
 			until = sooner(until, leader->next_op_due);
-		if (leader->cloud != NULL && leader->list_started == 0)
+		if (leader->cloud != NULL && leader->epoch != 0 && leader->list_started == 0)
 			until =
 				sooner(until, Max(leader->next_reconcile, leader_gate_opens(leader, CLOUD_LIST)));
 	}
@@ -424,6 +425,8 @@ gpu_orch_leader_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	/* The server throws away a reload that comes between the fork and our handler. */
+	ProcessConfigFile(PGC_SIGHUP);
 	wait_for_start();
 	BackgroundWorkerInitializeConnection(guc_database, NULL, 0);
 	override_site_defaults();

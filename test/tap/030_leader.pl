@@ -300,4 +300,33 @@ is_deeply([ grep { !/terminating background worker "gpu_orch leader" due to admi
 		lines_of_leader($node, 'FATAL') ],
 	[], 'and ended only when told to');
 
+# A reload that comes while the leader is being started, before it can hear of it, is not lost: it would stay
+# away until the next one.
+
+my $new = new_node('new', 'gpu_orch.enabled' => 'off', 'gpu_orch.cycle_interval' => '500ms',
+	'gpu_orch.runpod_api_key_file' => $key_file, 'gpu_orch.runpod_api_url' => "http://127.0.0.1:$nobody/v2");
+$new->append_conf('postgresql.conf', qq{post_auth_delay = '2s'\n});
+$new->restart;
+set_and_reload($new, 'gpu_orch.enabled' => 'on', 'post_auth_delay' => '0');
+$pid = wait_for_leader($new);
+
+# With a key, and before anybody has used the extension, it sleeps as well.
+
+# The processor time of the leader, in hundredths of a second, and its ticks.
+sub worked
+{
+	my ($stat) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/;
+	my @fields = split ' ', $stat;
+
+	return ($fields[11] + $fields[12], $new->safe_psql('app', 'SELECT ticks FROM gpu_orch.leader_status()'));
+}
+
+is($new->safe_psql('app', 'SELECT count(*) FROM gpu_orch.installation'), 0, 'there is no installation yet');
+my @idle = worked();
+$new->poll_query_until('app', "SELECT ticks >= $idle[1] + 10 FROM gpu_orch.leader_status()") or die 'the leader does not tick';
+my @later = worked();
+my $share = ($later[0] - $idle[0]) / ($later[1] - $idle[1]);
+cmp_ok($share, '<', 20, sprintf('of the 50 hundredths of a second of a cycle it works %.1f', $share));
+$new->stop;
+
 done_testing();
