@@ -11,6 +11,7 @@
 #include "store_budget.h"
 #include "store_fleet.h"
 #include "store_wanted.h"
+#include "utils/memutils.h"
 
 /* A create that is sent sooner than this after the decision is still what was decided. */
 #define FRESH (5 * USECS_PER_SEC)
@@ -78,10 +79,13 @@ was_decided(int64 op)
 static bool
 has_surplus(int32 pool, TimestampTz now)
 {
-	FleetPlan fleet;
+	MemoryContext context = AllocSetContextCreate(
+		CurrentMemoryContext, "gpu_orch plan of the fleet", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+	FleetPlan fleet = { 0 };
+	bool surplus = false;
 
-	if (!store_fleet_plan(&fleet, now))
-		return false;
+	(void) store_fleet_plan(&fleet, now);
 	for (int i = 0; i < fleet.n_pools; i++)
 	{
 		const PlanResult *plan = &fleet.pools[i].plan;
@@ -90,10 +94,12 @@ has_surplus(int32 pool, TimestampTz now)
 			continue;
 		for (int t = 0; t < plan->n_terms; t++)
 			if (strcmp(plan->terms[t].name, "keep") == 0)
-				return plan->n_spawning + plan->n_initializing + plan->n_active >
-					plan->terms[t].value;
+				surplus =
+					plan->n_spawning + plan->n_initializing + plan->n_active > plan->terms[t].value;
 	}
-	return false;
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+	return surplus;
 }
 
 /*
