@@ -29,6 +29,7 @@ http_url_problem(const char *url, bool is_base)
 	char *scheme = NULL;
 	char *host = NULL;
 	char *user = NULL;
+	char *password = NULL;
 	const char *problem = NULL;
 
 	if (parts == NULL)
@@ -37,7 +38,8 @@ http_url_problem(const char *url, bool is_base)
 		curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
 		curl_url_get(parts, CURLUPART_HOST, &host, 0) != CURLUE_OK)
 		problem = "it is not a URL";
-	else if (curl_url_get(parts, CURLUPART_USER, &user, 0) != CURLUE_NO_USER)
+	else if (curl_url_get(parts, CURLUPART_USER, &user, 0) != CURLUE_NO_USER ||
+			 curl_url_get(parts, CURLUPART_PASSWORD, &password, 0) != CURLUE_NO_PASSWORD)
 		problem = "it holds a user";
 	else if (is_base && strpbrk(url, "?#") != NULL)
 		problem = "it has a query or a fragment";
@@ -48,6 +50,7 @@ http_url_problem(const char *url, bool is_base)
 	curl_free(scheme);
 	curl_free(host);
 	curl_free(user);
+	curl_free(password);
 	curl_url_cleanup(parts);
 	return problem;
 }

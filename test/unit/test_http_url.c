@@ -25,6 +25,7 @@ test_http_url(void)
 		{ "rest.runpod.io", true, "it is not a URL" },
 		{ "https://", true, "it is not a URL" },
 		{ "https://me:secret@rest.runpod.io", true, "it holds a user" },
+		{ "https://:secret@rest.runpod.io", true, "it holds a user" },
 		{ "http://127.0.0.1@example.com", true, "it holds a user" },
 		{ "https://rest.runpod.io/v1?key=1", true, "it has a query or a fragment" },
 		{ "https://rest.runpod.io/v1#x", true, "it has a query or a fragment" },
