@@ -247,7 +247,7 @@ sub late
 	if ($last)
 	{
 		my $passed = moved($steps, $deletes->[0]{planned}, $last->{settled});
-		my $theirs = took_effect_late($ledger, $pod) ? moved_theirs($steps, asked_to_delete($ledger, $pod), $pod->{deleted_at}) : 0;
+		my $theirs = moved_theirs($steps, asked_to_delete($ledger, $pod), $pod->{deleted_at});
 
 		return ($settled + ($passed > $theirs ? $passed : $theirs), 'unknown delete');
 	}
