@@ -221,8 +221,8 @@ sub late
 		{
 			$look = $denial;
 		}
-		# After a delete that was answered as if it had worked only that is believed: the clocks may move before it.
-		elsif (defined $denial && $last && ($last->{http_status} // 0) == 204)
+		# What a list leaves out is asked for: the clocks may move before the list's answer is read, or the question put.
+		elsif (defined $denial)
 		{
 			$passed = moved_theirs($steps, $look, $denial);
 		}
