@@ -48,8 +48,9 @@ sub DESTROY
 	kill('TERM', $_[0]{pid}) && waitpid $_[0]{pid}, 0 if $_[0]{owner} == $$;
 }
 
-# tell(rules => {CALL => RULE}, mode => pass, deaf (no connection is taken) or slam (each is reset), release => 1):
-# returns how many rules are not used yet, how many answers are held, and what is still to be done later.
+# tell(rules => {CALL => RULE}, mode => pass, deaf (no connection is taken) or slam (each is reset when its request
+# comes, of which nothing is read), release => 1): returns how many rules are not used yet, how many answers are held,
+# and what is still to be done later.
 sub tell
 {
 	my ($self, %command) = @_;
@@ -191,8 +192,10 @@ sub turn
 	my @sockets = grep { defined } $listener, $control, values %clients;
 	for my $socket (IO::Select->new(@sockets)->can_read(max(0, min(1, map { $_->[0] - time } @timers))))
 	{
-		if ($socket != ($listener // 0)) { $socket == $control ? obey() : hear($socket) }
-		elsif (my $client = $listener->accept) { $mode eq 'slam' ? end($client, 1) : ($clients{ fileno $client } = $client) }
+		if ($socket == ($listener // 0)) { my $client = $listener->accept; $clients{ fileno $client } = $client if $client }
+		elsif ($socket == $control) { obey() }
+		elsif ($mode eq 'slam') { end($socket, 1) }
+		else { hear($socket) }
 	}
 	(shift @timers)->[1]->() while @timers && $timers[0][0] <= time;
 }
