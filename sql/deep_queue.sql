@@ -66,3 +66,13 @@ SELECT payload FROM claim_tasks('deep-late', :'late', 10);
 SELECT terminate_worker('deep-late', true);
 SELECT terminate_worker('deep', true), terminate_worker('deep-other', true);
 TRUNCATE gpu_orch.ready_queue, gpu_orch.attempt, gpu_orch.task;
+
+-- What a ring holds may be gone, and vacuum have cut off the page where it stood.
+SELECT token FROM register_worker('deep', capabilities => '{"services": ["deep"]}') \gset
+SELECT count(submit_task('deep')) FROM generate_series(1, 20);
+SELECT count(*) FROM claim_tasks('deep', :'token', 1);
+SELECT count(cancel_task(task_id)) FROM gpu_orch.ready_queue;
+VACUUM gpu_orch.ready_queue;
+SELECT count(*) FROM claim_tasks('deep', :'token', 10);
+SELECT terminate_worker('deep', true);
+TRUNCATE gpu_orch.lease, gpu_orch.attempt, gpu_orch.task;

@@ -21,6 +21,7 @@
 #include "queue_tag.h"
 #include "store_look.h"
 #include "store_queue.h"
+#include "storage/bufmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -62,8 +63,9 @@ struct QueueScan
 	ShapeTest test;
 	void *arg;
 	bool took;
-	int n_missing; /* shapes that are not there, at the last judgement */
-	Found *own;	   /* of a transaction that made rows claimable itself; see take_own() */
+	BlockNumber n_blocks; /* of the table, as far as it was looked at */
+	int n_missing;		  /* shapes that are not there, at the last judgement */
+	Found *own;			  /* of a transaction that made rows claimable itself; see take_own() */
 	int own_next;
 };
 
@@ -298,12 +300,19 @@ read_row(TupleTableSlot *row, TaskSlot *slot)
 	slot->losses = direct_int4(row, COL_LOSSES);
 }
 
-/* Read an entry's row, if it is still there; of a row that is newer than the snapshot, with a new one. */
+/*
+ * Read an entry's row, if it is still there; of a row that is newer than the snapshot, with a new one. Vacuum may
+ * have cut off its page before we had the table's lock, but not since.
+ */
 static bool
 fetch(QueueScan *queue, RingEntry *entry, TaskSlot *slot)
 {
 	bool fresh = false;
 
+	if (ItemPointerGetBlockNumber(&entry->tid) >= queue->n_blocks)
+		queue->n_blocks = RelationGetNumberOfBlocks(queue->table);
+	if (ItemPointerGetBlockNumber(&entry->tid) >= queue->n_blocks)
+		return false;
 	for (;;)
 	{
 		if (queue->snapshot == NULL)
