@@ -14,13 +14,13 @@ my $node = $provider->new_node('billing', '');
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub until_true { return $node->poll_query_until('postgres', $_[0]); }
 
-# Both clocks move: ours and the provider's.
+# Both clocks move, the provider's first: by ours its bill is due, for the hours that it has seen.
 sub pass
 {
 	my ($seconds) = @_;
 
-	sql("SELECT gpu_orch.advance_clock('$seconds seconds')");
 	$provider->control(POST => 'clock', {advance => $seconds});
+	sql("SELECT gpu_orch.advance_clock('$seconds seconds')");
 	return;
 }
 
