@@ -75,4 +75,4 @@ SELECT count(cancel_task(task_id)) FROM gpu_orch.ready_queue;
 VACUUM gpu_orch.ready_queue;
 SELECT count(*) FROM claim_tasks('deep', :'token', 10);
 SELECT terminate_worker('deep', true);
-TRUNCATE gpu_orch.lease, gpu_orch.attempt, gpu_orch.task;
+TRUNCATE gpu_orch.ready_queue, gpu_orch.waiting, gpu_orch.lease, gpu_orch.attempt, gpu_orch.task;
