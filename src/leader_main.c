@@ -281,10 +281,12 @@ time_to_wait(const Leader *leader)
 			until = Min(until, leader->admit_after);
 		/* Before there is an installation nothing is asked of the provider. */
 		if (leader->cloud != NULL && leader->epoch != 0)
+		{
 			until = sooner(until, leader->next_op_due);
-		if (leader->cloud != NULL && leader->epoch != 0 && leader->list_started == 0)
-			until =
-				sooner(until, Max(leader->next_reconcile, leader_gate_opens(leader, CLOUD_LIST)));
+			if (leader->list_started == 0)
+				until = sooner(until,
+							   Max(leader->next_reconcile, leader_gate_opens(leader, CLOUD_LIST)));
+		}
 	}
 	wait = until <= now ? 0 : (long) ((until - now) / 1000 + 1);
 	if (leader->cloud != NULL)
