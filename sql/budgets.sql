@@ -38,6 +38,19 @@ SELECT pool, per, hard, amount FROM pg_temp.shown WHERE pool IS NULL;
 SELECT term, value, bound, note FROM explain_scaling('budgets-b') WHERE term ~ 'budget' ORDER BY 1;
 SELECT alter_pool('budgets-b', '{"budget_per_day": null}');
 CALL pg_temp.refusals($$spawn_worker('budgets-b', 2)$$);
+-- Room is counted at the dearest offer within the price limit; who asks by hand gets the first offer whose price still fits.
+SELECT create_pool('budgets-c', 'image', '{L40S,L4,A40}', options => '{"budget_per_hour": 1.5, "max_price_per_hour": 0.92}');
+UPDATE gpu_orch.offer o SET price_micros = x.price FROM gpu_orch.pool p, (VALUES ('L40S', 900000), ('L4', 300000), ('A40', 950000)) x(gpu, price)
+WHERE p.id = o.pool AND p.name = 'budgets-c' AND o.gpu_type = x.gpu;
+SELECT term, value, note FROM explain_scaling('budgets-c') WHERE term = 'budget_room';
+SELECT count(*) FROM spawn_worker('budgets-c', 3);
+SELECT o.gpu_type, o.price_micros FROM gpu_orch.cloud_op o JOIN gpu_orch.worker w ON w.no = o.worker WHERE w.id LIKE 'budgets-c%' ORDER BY o.id;
+CALL pg_temp.refusals($$spawn_worker('budgets-c')$$);
+-- Where the price limit leaves no offer, that is what is said.
+SELECT alter_pool('budgets-c', '{"max_price_per_hour": 0.2}');
+SELECT count(*) FROM explain_scaling('budgets-c') WHERE term = 'budget_room';
+CALL pg_temp.refusals($$spawn_worker('budgets-c')$$);
+SELECT drop_pool('budgets-c');
 -- A soft one stops nothing; it takes the idle buffer away.
 SELECT alter_pool('budgets-a', '{"idle_buffer": 1}');
 SELECT term, value, note FROM explain_scaling('budgets-a') WHERE term IN ('busy_plus_buffer', 'soft_budget');

@@ -3,9 +3,11 @@
  *	  Choose the offer for one create.
  *
  * Pure: no PostgreSQL header, no clock, no memory of its own. Whether there is to be a
- * create is plan_scale's affair; budgets were counted there too. Here only the pool's
- * price limit, backoffs and the order among offers matter.
+ * create is plan_scale's affair, and what a budget allows the caller's. Here only the
+ * pool's price limit, refusals, backoffs and the order among offers matter.
  */
+#include <stddef.h>
+
 #include "plan_place.h"
 
 /* Does a come before b? Both may be used. */
@@ -25,12 +27,14 @@ better(PlaceMode mode, const PlaceOffer *a, const PlaceOffer *b)
 
 /*
  * The index of the offer for one create, or -1 where none may be used; *reason, a
- * constant, tells why. An offer whose price is unknown does not pass a price limit.
+ * constant or an offer's own refusal, tells why. An offer whose price is unknown does not
+ * pass a price limit.
  */
 int
 plan_place(const PlaceInput *input, const char **reason)
 {
 	int best = -1;
+	const char *refusal = NULL;
 	bool backing_off = false;
 	bool price_unknown = false;
 
@@ -42,6 +46,8 @@ plan_place(const PlaceInput *input, const char **reason)
 			price_unknown = true;
 		else if (input->max_price_micros >= 0 && offer->price_micros > input->max_price_micros)
 			continue;
+		else if (offer->refusal != NULL)
+			refusal = offer->refusal;
 		else if (!offer->available)
 			backing_off = true;
 		else if (best < 0 || better(input->mode, offer, &input->offers[best]))
@@ -54,7 +60,9 @@ plan_place(const PlaceInput *input, const char **reason)
 	else if (input->n_offers == 0)
 		*reason = "the pool has no offers";
 	else if (backing_off)
-		*reason = "every offer within the price limit backs off";
+		*reason = "every offer that price limit and budgets allow backs off";
+	else if (refusal != NULL)
+		*reason = refusal;
 	else if (price_unknown)
 		*reason = "no offer is known to be within the price limit";
 	else

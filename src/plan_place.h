@@ -20,6 +20,7 @@ typedef struct PlaceOffer
 	int64_t price_micros; /* of a whole pod, millionths of a dollar per hour; -1 unknown */
 	bool available;		  /* not backing off now */
 	int failures;		  /* refusals in a row */
+	const char *refusal;  /* what a pod at its price would break; NULL nothing */
 } PlaceOffer;
 
 typedef struct PlaceInput

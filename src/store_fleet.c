@@ -151,18 +151,25 @@ counts_in(const BudgetRow *budget, const PoolRow *pool)
 }
 
 /*
- * What the budgets leave to a pool at the price of its dearest offer: how many more
- * pods, by which hard budget, and which soft one is used up.
+ * What the budgets leave to a pool at the price of the dearest offer within its price
+ * limit: how many more pods, by which hard budget, and which soft one is used up. Where no
+ * offer is within the limit placing tells so, and the room is not limited.
  */
 static void
 fill_budgets(FleetPool *pool, const BudgetRow *budgets, int n_budgets)
 {
 	OfferRow *offers;
+	int64 limit = pool->row.max_price_micros;
 	int64 price = 0;
+	bool any = false;
 	int n = store_offer_list(pool->row.id, &offers);
 
 	for (int i = 0; i < n; i++)
-		price = Max(price, offers[i].price_micros);
+		if (limit < 0 || offers[i].price_micros <= limit)
+		{
+			price = Max(price, offers[i].price_micros);
+			any = true;
+		}
 	pool->input.budget_room = PLAN_NO_LIMIT;
 	for (int i = 0; i < n_budgets; i++)
 	{
@@ -177,6 +184,8 @@ fill_budgets(FleetPool *pool, const BudgetRow *budgets, int n_budgets)
 				pool->input.soft_budget = budget->name;
 			continue;
 		}
+		if (!any)
+			continue;
 		room = plan_budget_room(&budget->plan, price);
 		if (room < pool->input.budget_room)
 		{
@@ -332,26 +341,23 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 }
 
 /*
- * The hard budget that a pod of this price would break, as it is now; NULL if there
- * is none. A price that is not known breaks each.
+ * What stands against a pod of this price, as the budgets are now; NULL if nothing does.
+ * A price that is not known breaks each hard one.
  */
 static const char *
-budget_against(const PoolRow *pool, int64 price)
+budget_against(const PoolRow *pool, int64 price, const BudgetRow *budgets, int n_budgets)
 {
-	BudgetRow *budgets;
-	int n = store_budget_list(&budgets);
-
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n_budgets; i++)
 		if (counts_in(&budgets[i], pool) && budgets[i].plan.hard &&
 			plan_budget_room(&budgets[i].plan, price) == 0)
-			return budgets[i].name;
+			return psprintf("%s would be exceeded", budgets[i].name);
 	return NULL;
 }
 
 /*
- * Choose the offer of a pool's next pod. NULL, with what stands against it in
- * *refused, when there is none; budgets are checked against the price of the very
- * offer that was chosen, and the rate limit with them.
+ * Choose the offer of a pool's next pod, among those that every hard budget allows at
+ * their own price. NULL, with what stands against it in *refused, when there is none, or
+ * when the rate limit is reached.
  */
 static OfferRow *
 choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
@@ -360,9 +366,9 @@ choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 	PlaceOffer *places;
 	PlaceInput place = { .mode = pool->plan.offers_by_price ? PLACE_CHEAPEST : PLACE_PREFERENCE,
 						 .max_price_micros = pool->max_price_micros };
-	OfferRow *chosen;
-	const char *budget;
+	BudgetRow *budgets;
 	int n = store_offer_list(pool->id, &offers);
+	int n_budgets = store_budget_list(&budgets);
 	int best;
 
 	places = palloc((n + 1) * sizeof(PlaceOffer));
@@ -372,25 +378,19 @@ choose_offer(const PoolRow *pool, const char **refused, TimestampTz now)
 		places[i].price_micros = offers[i].price_micros;
 		places[i].available = offers[i].backoff_until <= now;
 		places[i].failures = offers[i].refusals;
+		places[i].refusal = budget_against(pool, offers[i].price_micros, budgets, n_budgets);
 	}
 	place.offers = places;
 	place.n_offers = n;
 	best = plan_place(&place, refused);
 	if (best < 0)
 		return NULL;
-	chosen = &offers[best];
-	budget = budget_against(pool, chosen->price_micros);
-	if (budget != NULL)
-	{
-		*refused = psprintf("%s would be exceeded", budget);
-		return NULL;
-	}
 	if (rate_left(now) == 0)
 	{
 		*refused = "the spawn rate limit is reached";
 		return NULL;
 	}
-	return chosen;
+	return &offers[best];
 }
 
 /* Whether a pool has an offer that its next pod could be asked of now. */
