@@ -328,15 +328,14 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		FleetPool *pool = &fleet->pools[p];
 
 		pool->plan.actions = palloc((pool->input.n_workers + 1) * sizeof(PlanAction));
-		pool->input.rate_room = rate_room;
 		plan_scale(&pool->input, &pool->plan);
-		rate_room -= Min(rate_room, pool->plan.create);
 		add_status(&fleet->summary, &pool->plan);
 		fleet->summary.workers_spawned += pool->plan.create;
 		for (int i = 0; i < pool->plan.n_actions; i++)
 			fleet->summary.workers_terminated += pool->plan.actions[i].kind == PLAN_TERMINATE ||
 				pool->plan.actions[i].kind == PLAN_LOST;
 	}
+	fleet->summary.workers_spawned = Min(fleet->summary.workers_spawned, rate_room);
 	return true;
 }
 

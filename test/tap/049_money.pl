@@ -32,7 +32,7 @@ sub make_pool
 	sql(qq{SELECT gpu_orch.create_pool('$name', 'image:1', ARRAY['$gpu'], max_workers => $max,
 		options => '{$options}')});
 	sql(qq{SELECT gpu_orch.alter_pool('$name', '$more')}) if $more;
-	ok(until_true(qq{SELECT bool_and(price_per_hour > 0) FROM gpu_orch.offers WHERE pool = '$name'}), "pool $name has prices");
+	ok(until_true(qq{SELECT bool_and(price_per_hour IS NOT NULL) FROM gpu_orch.offers WHERE pool = '$name'}), "pool $name has prices");
 }
 
 # end_pool(NAME): drop a pool and wait until its last pod is proved gone.
@@ -138,6 +138,15 @@ sql(q{SELECT gpu_orch.advance_clock('2 minutes'); ALTER SYSTEM SET gpu_orch.spaw
 ok(until_true(q{SELECT current_setting('gpu_orch.spawn_rate_limit') = '3'}), 'a rate limit of three');
 is(at_once((map { "SELECT gpu_orch.spawn_worker('$_'); SELECT pg_sleep(0.3)" } 'a', 'b') x 25), 3,
 	'of 50 sessions in two pools three succeed');
+# Nor does a pool that no offer serves now use up what the others could have.
+sql(q{UPDATE gpu_orch.offer SET backoff_until = gpu_orch.clock() + interval '1 hour' WHERE pool IN (SELECT id FROM gpu_orch.pool WHERE name = 'a');
+	SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.alter_pool('a', '{"policy_options": {"fixed_workers": 50}}')});
+ok(until_true(q{SELECT bound_by ~ 'backs off' FROM gpu_orch.decisions WHERE pool = 'a' ORDER BY decision DESC LIMIT 1}), 'a pool waits for its offer');
+my $live = sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'b' AND state <> 'terminated'});
+sql(qq[SELECT gpu_orch.alter_pool('b', '{"policy_options": {"fixed_workers": @{[$live + 1]}, "spawning_grace": 86400}}')]);
+ok(until_true(qq{SELECT count(*) > $live FROM gpu_orch.workers WHERE pool = 'b' AND state <> 'terminated'}), 'and another gets its pod');
+sql(q{SELECT gpu_orch.alter_pool('a', '{"policy_options": {"fixed_workers": 0, "spawning_grace": 86400}}');
+	SELECT gpu_orch.alter_pool('b', '{"policy_options": {"fixed_workers": 0, "spawning_grace": 86400}}')});
 sql(q{ALTER SYSTEM RESET gpu_orch.spawn_rate_limit; SELECT pg_reload_conf()});
 end_pool('a');
 end_pool('b');
