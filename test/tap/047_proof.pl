@@ -138,6 +138,19 @@ subtest 'a list that still shows a deleted pod' => sub {
 	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'and when it does not the pod is gone');
 	is(sql(qq{SELECT s.ended_at <= o.denied_at FROM gpu_orch.cloud_op o JOIN gpu_orch.spend s USING (worker)
 		WHERE o.kind = 'delete' AND o.worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), 't', 'from when it was denied');
+
+
+	# Once it is proved, one more such list is no sight of a pod: nothing is deleted, and nothing paid for.
+	my $known = "SELECT (SELECT count(*) FROM gpu_orch.cloud_ops) || ' ops, ' || (SELECT sum(extract(epoch FROM ended_at - started_at))
+		FROM gpu_orch.spend) || ' seconds, ' || (SELECT count(*) FROM gpu_orch.events) || ' events'";
+	$provider->no_faults;
+	my $before = sql($known);
+	my $shown = sub { scalar grep { ($_->{fault} // '') eq 'show_deleted' } $provider->requests };
+	my $lists = $shown->();
+	$provider->fault({call => 'list', action => 'show_deleted', seconds => 3600, count => 1});
+	reconcile(3);
+	is($shown->(), $lists + 1, 'one old list');
+	is(sql($known), $before, 'changes nothing');
 	end_all();
 };
 
