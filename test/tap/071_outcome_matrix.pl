@@ -247,7 +247,7 @@ sub witness_is_back { return until_true("SELECT state = 'initializing' FROM gpu_
 rows(qq{SELECT gpu_orch.create_pool('$_', 'image:1', ARRAY['NVIDIA L4'], max_workers => 60,
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0, "spawning_grace": 86400, "scale_down_grace": 0},
 	             "spawn_timeout": "60 days", "capabilities": {"services": ["none"]}}')}) for qw(cut whole outage kill);
-until_true('SELECT bool_and(price_per_hour > 0) FROM gpu_orch.offers', 'the pools have prices');
+until_true('SELECT bool_and(price_per_hour IS NOT NULL) FROM gpu_orch.offers', 'the pools have prices');
 my @deletes = grep { $_->{call} eq 'delete' } @cells;
 my @whole = rows(q{SELECT gpu_orch.spawn_worker('whole', } . (1 + @deletes) . ')');
 until_true(q{SELECT bool_and(state = 'initializing') FROM gpu_orch.workers}, 'the pods are there');
