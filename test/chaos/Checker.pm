@@ -360,15 +360,16 @@ sub money
 		my @spend = grep { $_->{ended} > $_->{started}
 			&& (defined $_->{worker} ? $_->{worker} == $create->{worker} && ($_->{pod_id} // $pod->{id}) eq $pod->{id}
 				: $_->{pod_id} eq $pod->{id}) } @{ $data->{spend} };
+		my $excused = misread($ledger, $pod, $create, $steps) + torn($steps, $pod->{created_at}) + torn($steps, $pod->{deleted_at});
 
 		if (!@spend)
 		{
 			push @wrong, sprintf('pod %s of %.3f s was not counted', $pod->{id}, $pod->{seconds})
-				if $pod->{billed} > $rounding && !is_denied($ledger, $pod, $create, $kills);
+				if $pod->{billed} > $rounding && $pod->{seconds} > $excused && !is_denied($ledger, $pod, $create, $kills);
 			next;
 		}
 		push @wrong, ends($ledger, $pod, \@spend, $create, \@deletes, $steps, $kills);
-		push @wrong, between($pod, \@spend, misread($ledger, $pod, $create, $steps) + torn($steps, $pod->{created_at}) + torn($steps, $pod->{deleted_at}));
+		push @wrong, between($pod, \@spend, $excused);
 	}
 	return @wrong;
 }

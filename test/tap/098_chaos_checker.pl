@@ -74,6 +74,10 @@ is(said(sub { $_[1]{ops}[1]{http_status} = 404; $_[1]{spend}[0]{ended} = 1120 })
 is(said(sub { $_[3][0]{executed_at} = 1103; $_[1]{spend}[0]{ended} = 1104 }), '', 'and so may one that took effect after its answer');
 is(said(sub { $_[3][0]{executed} = JSON::PP::false; $_[1]{spend}[0]{ended} = 1120 }), '', 'or had none');
 is(said(sub { $_[1]{spend}[0]{ended} = 1130.2 }, {seconds => 30, at => 1100, from => 1000, to => 1000}), '', 'and a step of the clock within a call is not ours');
+# The clocks were compared by a list that came while they were moved.
+my $moved = sub { $_[1]{spend} = []; push @{ $_[2] }, {call => 'list', at => 999.4, ended_at => 999.7, status => 200, outcome => 'answered', fault => undef} };
+is(said($moved, {seconds => 101, at => 990, from => 999.5, to => 999.6}), '', 'nor is a pod that was there for less than such a step');
+like(said($moved, {seconds => 99, at => 990, from => 999.5, to => 999.6}), qr/was not counted/, 'unlike one that was there for longer');
 is(said(sub { $_[1]{spend} = []; $_[1]{ops}[0]{state} = 'refused'; $_[0][0]{ended_by} = 'vanish' }), '',
 	'a pod that the provider denied and that was gone before a list could show it is nobody\'s fault');
 
