@@ -300,15 +300,17 @@ time_to_wait(const Leader *leader)
 }
 
 /*
- * Wait for the latch, the provider's sockets, or the time. The set is made anew
- * when the provider's descriptor changes, never per wait.
+ * Wait for the latch, the provider's sockets, or the time; not at all if somebody woke us
+ * or the files changed since the turn began: waits for locks and buffers reset the latch.
+ * The set is made anew when the provider's descriptor changes, never per wait.
  */
 static void
-wait_for_events(Leader *leader)
+wait_for_events(Leader *leader, uint64 wakes_before)
 {
 	static WaitEventSet *set = NULL;
 	static uint64 watched = 0;
 	int fd = leader->cloud ? cloud_fd(leader->cloud) : -1;
+	bool woken = pg_atomic_read_u64(&shmem_state()->wakes) != wakes_before || ConfigReloadPending;
 	WaitEvent event;
 
 	if (set == NULL || leader->cloud_generation != watched)
@@ -322,7 +324,7 @@ wait_for_events(Leader *leader)
 			AddWaitEventToSet(set, WL_SOCKET_READABLE, fd, NULL, NULL);
 		watched = leader->cloud_generation;
 	}
-	(void) WaitEventSetWait(set, time_to_wait(leader), &event, 1, PG_WAIT_EXTENSION);
+	(void) WaitEventSetWait(set, woken ? 0 : time_to_wait(leader), &event, 1, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -451,6 +453,8 @@ gpu_orch_leader_main(Datum arg)
 	(void) wake_take(~(uint32) 0);
 	for (;;)
 	{
+		uint64 wakes = pg_atomic_read_u64(&shmem_state()->wakes);
+
 		check_interrupts();
 		MemoryContextSwitchTo(leader->scratch);
 		MemoryContextReset(leader->scratch);
@@ -467,6 +471,6 @@ gpu_orch_leader_main(Datum arg)
 			proc_exit(1);
 		}
 		turn(leader);
-		wait_for_events(leader);
+		wait_for_events(leader, wakes);
 	}
 }

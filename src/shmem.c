@@ -68,6 +68,7 @@ startup(void)
 		memset(state, 0, sizeof(ShmemState));
 		state->lock = &locks[LOCK_STATE].lock;
 		ConditionVariableInit(&state->answered);
+		pg_atomic_init_u64(&state->wakes, 0);
 		pg_atomic_init_u32(&state->wake_flags, 0);
 		pg_atomic_init_u64(&state->clock_offset, 0);
 		pg_atomic_init_u64(&state->clock_stepped, 0);
@@ -127,13 +128,15 @@ shmem_require(void)
 }
 
 /*
- * Wake the leader, if there is one. Cheap; may be called from a commit callback.
+ * Wake the leader, if there is one. Cheap; may be called from a commit callback. It is
+ * counted as well, since a wait within a step of the leader may use up the latch.
  */
 void
 shmem_set_leader_latch(void)
 {
 	if (state == NULL)
 		return;
+	pg_atomic_fetch_add_u64(&state->wakes, 1);
 	LWLockAcquire(state->lock, LW_SHARED);
 	if (state->leader_latch != NULL)
 		SetLatch(state->leader_latch);

@@ -89,6 +89,7 @@ typedef struct ShmemState
 	bool reconcile_failed; /* the newest answered reconcile could not be completed */
 	ConditionVariable answered;
 
+	pg_atomic_uint64 wakes;			/* how often somebody set the leader's latch */
 	pg_atomic_uint32 wake_flags;	/* WAKE_* not yet taken by the leader */
 	pg_atomic_uint64 clock_offset;	/* microseconds, two's complement */
 	pg_atomic_uint64 clock_stepped; /* that part of it in which no time passed */
