@@ -14,6 +14,9 @@ our $answered = 1;
 our $settled = 30;
 our $others = 1;
 
+# Seconds for which an answer may lie unread, as the machine is busy.
+my $on_its_way = 0.2;
+
 # Seconds by which two clocks may differ, and dollars that rounding may take.
 my $slack = 0.05;
 my $rounding = 0.00001;
@@ -26,7 +29,8 @@ my $rows = q{
 		'ops', (SELECT coalesce(json_agg(o), '[]') FROM (
 			SELECT id, kind, state, worker, pod_name, pod_id, tries, http_status, reason,
 				extract(epoch FROM planned_at) AS planned, extract(epoch FROM sent_at) AS sent,
-				extract(epoch FROM answered_at) AS answered, extract(epoch FROM settled_at) AS settled
+				extract(epoch FROM answered_at) AS answered, extract(epoch FROM denied_at) AS denied,
+				extract(epoch FROM settled_at) AS settled
 			FROM gpu_orch.cloud_op ORDER BY id) o),
 		'workers', (SELECT coalesce(json_agg(w), '[]') FROM (
 			SELECT w.no, w.id, w.state, f.pod_id FROM gpu_orch.worker w LEFT JOIN gpu_orch.worker_profile f ON f.worker = w.no
@@ -86,24 +90,35 @@ sub tasks
 	return @wrong;
 }
 
-# Seconds that the clock was moved by while something lasted by our clock.
+# A time of ours by the provider's clock. They are the same but while ours was moved, which comes first, and theirs was not.
+sub theirs
+{
+	my ($steps, $time) = @_;
+	my ($step) = grep { defined $time && $time - $_->{seconds} >= $_->{at} && $time - $_->{seconds} < $_->{to} } @$steps;
+
+	return $step ? $time - $step->{seconds} : $time;
+}
+
+# Rows with these times of theirs by the provider's clock; each has what it was as {raw}.
+sub by_theirs
+{
+	my ($steps, $rows, @names) = @_;
+
+	return [ map { my $row = $_; +{%$row, raw => $row, map { $_ => theirs($steps, $row->{$_}) } @names} } @$rows ];
+}
+
+# Seconds that the clocks were moved by in some time. It may begin within a step: what was due then took effect after it.
 sub moved
 {
 	my ($steps, $from, $to) = @_;
 	my $sum = 0;
 
 	return 0 unless defined $from && defined $to;
-	$sum += $_->{seconds} for grep { $_->{at} >= $from - 0.2 && $_->{at} <= $to } @$steps;
-	return $sum;
-}
-
-# Seconds between the two clocks at a time of the provider's: it may lie between the steps of the two.
-sub torn
-{
-	my ($steps, $at) = @_;
-	my $sum = 0;
-
-	$sum += $_->{seconds} for grep { $at >= $_->{from} && $at <= $_->{to} } @$steps;
+	for my $step (grep { $_->{to} <= $to + $slack && $_->{to} + $_->{seconds} > $from } @$steps)
+	{
+		$sum += $step->{seconds};
+		$sum -= $from - $step->{to} if $from > $step->{to} + $slack;
+	}
 	return $sum;
 }
 
@@ -169,17 +184,35 @@ sub first_look
 	return $look;
 }
 
-# When the provider, asked for a pod alone at some time or later, first had none, by its clock, and nobody who heard it
-# was killed before that was settled. Undef if it never was asked.
+# When the provider, asked for a pod alone at some time or later, had none, by its clock.
+sub denials
+{
+	my ($ledger, $pod, $base) = @_;
+
+	return sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_question($_, $pod) && is_denial($_) } @{ $ledger->{requests} };
+}
+
+# When it first had none, and nobody who heard it was killed before that was settled. Undef if it never was asked.
 sub first_denial
 {
 	my ($ledger, $pod, $base, $kills, $until) = @_;
 	my ($killed) = reverse grep { $_ <= $until } @$kills;
+	my ($denial) = denials($ledger, $pod, defined $killed && $base < $killed ? $killed : $base);
 
-	$base = $killed if defined $killed && $base < $killed;
-	my ($look) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_question($_, $pod) && is_denial($_) }
-		@{ $ledger->{requests} };
-	return $look;
+	return $denial;
+}
+
+# When it first had none after the answer of the delete, and that was noted. Who heard it near a kill may have been killed
+# before; then it is the last that can be the noted one, since what was noted is not asked for again.
+sub noted_denial
+{
+	my ($ledger, $pod, $noted, $kills) = @_;
+	my ($answer) = grep { $_->{call} eq 'delete' && $_->{path} =~ m{/\Q$pod->{id}\E$} } @{ $ledger->{requests} };
+	my ($killed) = reverse grep { $_ <= $noted + 1 } @$kills;
+	my @denials = grep { $_ <= $noted + $slack } denials($ledger, $pod, $answer ? $answer->{ended_at} : $pod->{deleted_at});
+	my ($first) = grep { !defined $killed || $_ >= $killed + 1 } @denials;
+
+	return $first // $denials[-1] // $pod->{deleted_at};
 }
 
 sub is_question { my ($request, $pod) = @_; return $request->{call} eq 'get' && $request->{path} =~ m{/\Q$pod->{id}\E$}; }
@@ -204,6 +237,17 @@ sub took_effect_late
 		&& (!$_->{executed} || ($_->{executed_at} // $_->{at}) > $_->{at}) } @{ $ledger->{entries} };
 }
 
+# Seconds that a pod may be counted for after the provider was heard to say that it is gone, by the clocks: they may move
+# while what it says is on its way.
+sub unread
+{
+	my ($steps, $said, $later) = @_;
+	my $until = $said + $on_its_way;
+
+	$until = $later if defined $later && $later > $until;
+	return moved($steps, $said, $until);
+}
+
 # Seconds by which our count may end after a pod, and what excuses it.
 sub late
 {
@@ -215,17 +259,8 @@ sub late
 	{
 		my $look = first_look($ledger, $pod, $deletes, $kills, $until) // $ended;
 		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
-		my $passed = 0;
 
-		if (defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial))
-		{
-			$look = $denial;
-		}
-		# What a list leaves out is asked for: the clocks may move before the list's answer is read, or the question put.
-		elsif (defined $denial)
-		{
-			$passed = moved_theirs($steps, $look, $denial);
-		}
+		$look = $denial if defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial);
 		# A list that still shows it makes that all to be seen anew.
 		my ($lie) = reverse map { $_->{ended_at} } grep { $_->{call} eq 'list' && ($_->{fault} // '') =~ /^(?:show_deleted|late_list)$/
 			&& $_->{at} >= $pod->{deleted_at} && $_->{at} <= $ended } @{ $ledger->{requests} };
@@ -235,42 +270,18 @@ sub late
 
 			$look = $anew if defined $anew && $anew > $look;
 		}
-		return ($look - $pod->{deleted_at} + $others + $passed, 'ended by others');
+		# What a list leaves out is asked for.
+		return ($look - $pod->{deleted_at} + $others + unread($steps, $look, $denial), 'ended by others');
 	}
-	my $known = !took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204;
-	if ($known)
+	if (!took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204)
 	{
-		my $look = first_denial($ledger, $pod, $pod->{deleted_at}, $kills, $until) // $pod->{deleted_at};
+		my $look = defined $last->{denied} ? noted_denial($ledger, $pod, $last->{denied}, $kills)
+			: first_denial($ledger, $pod, $pod->{deleted_at}, $kills, $until);
 
-		return ($answered + moved($steps, $last->{sent}, $last->{answered}) + $look - $pod->{deleted_at}, 'answered delete');
+		return ($answered + $look - $pod->{deleted_at} + unread($steps, $look), 'answered delete') if defined $look;
 	}
-	if ($last)
-	{
-		my $passed = moved($steps, $deletes->[0]{planned}, $last->{settled});
-		my $theirs = moved_theirs($steps, asked_to_delete($ledger, $pod), $pod->{deleted_at});
-
-		return ($settled + ($passed > $theirs ? $passed : $theirs), 'unknown delete');
-	}
-	return ($settled, 'unknown delete');
-}
-
-# When a pod's delete was first asked for, by the provider's clock.
-sub asked_to_delete
-{
-	my ($ledger, $pod) = @_;
-	my ($asked) = sort { $a <=> $b } map { $_->{at} } grep { $_->{op} eq 'delete' && $_->{pod} eq $pod->{id} } @{ $ledger->{entries} };
-
-	return $asked;
-}
-
-# Seconds that the clocks were moved by while something lasted by the provider's.
-sub moved_theirs
-{
-	my ($steps, $from, $to) = @_;
-	my $sum = 0;
-
-	$sum += $_->{seconds} for grep { $_->{to} >= $from - 0.2 && $_->{from} <= $to } @$steps;
-	return $sum;
+	# Without a denial that somebody lived to note, lists prove it, as if the delete had not been answered.
+	return ($settled + ($last ? moved($steps, $deletes->[0]{planned}, $last->{settled}) : 0), 'unknown delete');
 }
 
 sub note_worst
@@ -284,39 +295,39 @@ sub note_worst
 # What is wrong with the ends of our count of a pod: never within its life, and not too far outside.
 sub ends
 {
-	my ($ledger, $pod, $spend, $create, $deletes, $steps, $kills) = @_;
+	my ($ledger, $pod, $spend, $create, $deletes, $steps, $kills, $misread) = @_;
 	my $begun = $pod->{created_at} - $spend->[0]{started};
 	my $ended = $spend->[-1]{ended} - $pod->{deleted_at};
 	my ($early, $early_excuse) = early($pod, $create, $steps);
 	my ($late, $late_excuse) = late($ledger, $pod, $deletes, $steps, $kills, $spend->[-1]{ended});
-	my @torn = map { torn($steps, $_) } @$pod{qw(created_at deleted_at)};
 	my @wrong;
 
-	$torn[0] += misread($ledger, $pod, $create, $steps);
-	push @wrong, sprintf('spend of pod %s begins %.3f s after it', $pod->{id}, -$begun) if $begun < -$slack - $torn[0];
-	push @wrong, sprintf('spend of pod %s begins %.3f s before it (%s), allowed are %.1f', $pod->{id}, $begun, $early_excuse, $early)
-		if $begun > $early + $slack + $torn[0];
-	push @wrong, sprintf('spend of pod %s ends %.3f s before it', $pod->{id}, -$ended) if $ended < -$slack - $torn[1];
-	push @wrong, sprintf('spend of pod %s ends %.3f s after it (%s), allowed are %.1f', $pod->{id}, $ended, $late_excuse, $late)
-		if $ended > $late + $slack + $torn[1];
-	note_worst($early_excuse, $begun - $torn[0] - moved($steps, $create->{sent}, $create->{answered}));
-	note_worst($late_excuse, $ended - $torn[1] - moved($steps, $spend->[-1]{ended} - $ended, $spend->[-1]{ended}));
+	push @wrong, sprintf('spend of pod %s begins %.3f s after it', $pod->{id}, -$begun) if $begun < -$slack - $misread;
+	push @wrong, sprintf('spend of pod %s begins %.3f s before it (%s), allowed are %.3f', $pod->{id}, $begun, $early_excuse, $early)
+		if $begun > $early + $slack + $misread;
+	push @wrong, sprintf('spend of pod %s ends %.3f s before it', $pod->{id}, -$ended) if $ended < -$slack;
+	push @wrong, sprintf('spend of pod %s ends %.3f s after it (%s), allowed are %.3f', $pod->{id}, $ended, $late_excuse, $late)
+		if $ended > $late + $slack;
+	note_worst($early_excuse, $begun - moved($steps, $spend->[0]{started}, $pod->{created_at}));
+	note_worst($late_excuse, $ended - moved($steps, $pod->{deleted_at}, $spend->[-1]{ended}));
 	return @wrong;
 }
 
 # What is wrong with what we counted between them: each second once, in dollars not less than was billed, nor more than
 # the seconds cost. A pod that was halted was billed less than its price, and one whose price the provider never said is
-# not measured by it.
+# not measured by it. A step that one of its ends came in the middle of is counted by theirs, and not by ours.
 sub between
 {
-	my ($pod, $spend, $over) = @_;
+	my ($pod, $spend, $misread) = @_;
 	my ($seconds, $dollars) = (0, 0);
-	my $whole = $spend->[-1]{ended} - $spend->[0]{started};
+	my @intervals = map { $_->{raw} } @$spend;
+	my $whole = $intervals[-1]{ended} - $intervals[0]{started};
+	my $over = $misread + abs($spend->[-1]{ended} - $spend->[0]{started} - $whole);
 	my $second = $pod->{cost_per_hour} / 3600;
-	my $said = !grep { $_->{price_from} ne 'provider' } @$spend;
+	my $said = !grep { $_->{price_from} ne 'provider' } @intervals;
 	my @wrong;
 
-	for my $interval (@$spend)
+	for my $interval (@intervals)
 	{
 		$seconds += $interval->{ended} - $interval->{started};
 		$dollars += $interval->{price_micros} / 1e6 * ($interval->{ended} - $interval->{started}) / 3600;
@@ -349,27 +360,29 @@ sub is_denied
 sub money
 {
 	my ($ledger, $data, $steps, $kills) = @_;
-	my %create = map { $_->{pod_name} => $_ } grep { $_->{kind} eq 'create' } @{ $data->{ops} };
+	my $ops = by_theirs($steps, $data->{ops}, qw(planned sent answered denied settled));
+	my $spends = by_theirs($steps, $data->{spend}, qw(started ended));
+	my %create = map { $_->{pod_name} => $_ } grep { $_->{kind} eq 'create' } @$ops;
 	my @wrong;
 
 	push @wrong, 'spend of ' . (defined $_->{worker} ? "worker $_->{worker}" : "pod $_->{pod_id}") . ' is still counted' for grep { $_->{open} } @{ $data->{spend} };
 	for my $pod (grep { !$_->{foreign} && defined $_->{deleted_at} && $create{ $_->{name} } } @{ $ledger->{pods} })
 	{
 		my $create = $create{ $pod->{name} };
-		my @deletes = grep { $_->{kind} eq 'delete' && ($_->{pod_id} // '') eq $pod->{id} } @{ $data->{ops} };
-		my @spend = grep { $_->{ended} > $_->{started}
+		my @deletes = grep { $_->{kind} eq 'delete' && ($_->{pod_id} // '') eq $pod->{id} } @$ops;
+		my @spend = grep { $_->{raw}{ended} > $_->{raw}{started}
 			&& (defined $_->{worker} ? $_->{worker} == $create->{worker} && ($_->{pod_id} // $pod->{id}) eq $pod->{id}
-				: $_->{pod_id} eq $pod->{id}) } @{ $data->{spend} };
-		my $excused = misread($ledger, $pod, $create, $steps) + torn($steps, $pod->{created_at}) + torn($steps, $pod->{deleted_at});
+				: $_->{pod_id} eq $pod->{id}) } @$spends;
+		my $misread = misread($ledger, $pod, $create, $steps);
 
 		if (!@spend)
 		{
 			push @wrong, sprintf('pod %s of %.3f s was not counted', $pod->{id}, $pod->{seconds})
-				if $pod->{billed} > $rounding && $pod->{seconds} > $excused && !is_denied($ledger, $pod, $create, $kills);
+				if $pod->{billed} > $rounding && $pod->{seconds} > $misread && !is_denied($ledger, $pod, $create, $kills);
 			next;
 		}
-		push @wrong, ends($ledger, $pod, \@spend, $create, \@deletes, $steps, $kills);
-		push @wrong, between($pod, \@spend, $excused);
+		push @wrong, ends($ledger, $pod, \@spend, $create, \@deletes, $steps, $kills, $misread);
+		push @wrong, between($pod, \@spend, $misread);
 	}
 	return @wrong;
 }

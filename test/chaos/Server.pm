@@ -328,7 +328,7 @@ sub set_clock
 		my ($lag) = $self->sql(
 			"SELECT $self->{offset} - extract(epoch FROM gpu_orch.clock() - pg_catalog.clock_timestamp())");
 
-		return if abs $lag <= 0.01;
+		return if abs $lag <= 0.001;
 		$self->try_sql("SELECT gpu_orch.advance_clock('$lag seconds')");
 	}
 	die "the clock cannot be set: $@\n";

@@ -8,6 +8,14 @@ use Checker;
 use JSON::PP;
 use Test::More;
 
+# A pod that the provider was asked for alone, at some time; where no other status is named it had none.
+sub question
+{
+	my ($at, $status) = @_;
+
+	return {call => 'get', path => '/v2/pods/p1', at => $at, ended_at => $at, status => $status // 404, outcome => 'answered', fault => undef};
+}
+
 # A round that is right: one pod of a hundred seconds, created and deleted with answers, and one task.
 sub right
 {
@@ -15,28 +23,32 @@ sub right
 
 	return (
 		{pods => [ {id => 'p1', name => 'gpo-1', foreign => JSON::PP::false, cost_per_hour => 0.36, created_at => 1000,
-			deleted_at => 1100, ended_by => 'delete', create_outcome => 'answered', seconds => 100, billed => 100 * $second} ], requests => [],
+			deleted_at => 1100, ended_by => 'delete', create_outcome => 'answered', seconds => 100, billed => 100 * $second} ],
+			requests => [ {call => 'delete', path => '/v2/pods/p1', at => 1100, ended_at => 1100, status => 204, outcome => 'answered', fault => undef},
+				question(1100.1) ],
 			entries => [ {op => 'delete', pod => 'p1', at => 1100, executed => JSON::PP::true, status => 204} ]},
 		{
 			ops => [
 				{id => 1, kind => 'create', state => 'done', worker => 1, pod_name => 'gpo-1', pod_id => 'p1', tries => 1,
 					http_status => 201, planned => 999, sent => 999.9, answered => 1000.1, settled => 1000.1},
 				{id => 2, kind => 'delete', state => 'done', worker => 1, pod_name => 'gpo-1', pod_id => 'p1', tries => 1,
-					http_status => 204, planned => 1099, sent => 1099.9, answered => 1100.1, settled => 1101} ],
+					http_status => 204, planned => 1099, sent => 1099.9, answered => 1101, denied => 1100.1, settled => 1101} ],
 			workers => [ {no => 1, id => 'w1', state => 'terminated', pod_id => 'p1'} ],
 			spend => [ {worker => 1, pod_id => 'p1', price_micros => 360000, price_from => 'provider', open => JSON::PP::false,
 				started => 999.9, ended => 1100.1} ],
 			tasks => [ {id => 1, key => 'k', succeeded => 1, ended => 1, places => 0} ]});
 }
 
-# What the checker says after a change to what was right.
+# What the checker says after a change to what was right, with these kills and steps of the clocks.
 sub said
 {
-	my ($change, @steps) = @_;
+	my ($change, @what) = @_;
 	my ($ledger, $data) = right();
+	my @steps = grep { ref } @what;
+	my @kills = grep { !ref } @what;
 
 	$change->($ledger->{pods}, $data, $ledger->{requests}, $ledger->{entries});
-	return join "\n", Checker::pods($ledger, $data), Checker::tasks($data, ['k']), Checker::money($ledger, $data, \@steps, []);
+	return join "\n", Checker::pods($ledger, $data), Checker::tasks($data, ['k']), Checker::money($ledger, $data, \@steps, \@kills);
 }
 
 is(said(sub { }), '', 'a round that is right is called right');
@@ -54,8 +66,8 @@ for my $case (
 	[ 'a spend that begins late', sub { $_[1]{spend}[0]{started} = 1000.2 }, qr/begins 0\.200 s after it/ ],
 	[ 'a spend that ends early', sub { $_[1]{spend}[0]{ended} = 1097 }, qr/ends 3\.000 s before it/ ],
 	[ 'a spend that ends early, and began as much too early', sub { @{ $_[1]{spend}[0] }{qw(started ended)} = (997, 1097) },
-		qr/begins 3\.000 s before it .*allowed are 1\.0\n.*ends 3\.000 s before it/ ],
-	[ 'a spend two seconds too long', sub { $_[1]{spend}[0]{ended} = 1102 }, qr/ends 2\.000 s after it \(answered delete\), allowed are 1\.0/ ],
+		qr/begins 3\.000 s before it .*allowed are 1\.000\n.*ends 3\.000 s before it/ ],
+	[ 'a spend two seconds too long', sub { $_[1]{spend}[0]{ended} = 1102 }, qr/ends 2\.000 s after it \(answered delete\), allowed are 1\.100/ ],
 	[ 'a hole in a spend', sub { push @{ $_[1]{spend} }, {%{ $_[1]{spend}[0] }, started => 1050}; $_[1]{spend}[0]{ended} = 1049 }, qr/lacks 1\.000 s in between/ ],
 	[ 'a second that is counted twice', sub { push @{ $_[1]{spend} }, {%{ $_[1]{spend}[0] }, started => 1050}; $_[1]{spend}[0]{ended} = 1051 }, qr/has 1\.000 s twice/ ],
 	[ 'a price that is too low', sub { $_[1]{spend}[0]{price_micros} = 350000 }, qr/dollars below the ledger/ ],
@@ -73,11 +85,31 @@ for my $case (
 is(said(sub { $_[1]{ops}[1]{http_status} = 404; $_[1]{spend}[0]{ended} = 1120 }), '', 'a delete whose answer was lost may be counted until it is settled');
 is(said(sub { $_[3][0]{executed_at} = 1103; $_[1]{spend}[0]{ended} = 1104 }), '', 'and so may one that took effect after its answer');
 is(said(sub { $_[3][0]{executed} = JSON::PP::false; $_[1]{spend}[0]{ended} = 1120 }), '', 'or had none');
-is(said(sub { $_[1]{spend}[0]{ended} = 1130.2 }, {seconds => 30, at => 1100, from => 1000, to => 1000}), '', 'and a step of the clock within a call is not ours');
+
+# An answered delete whose pod was asked for late: what the provider said is noted when it is heard.
+my $late = sub { $_[2][1] = question(1103); @{ $_[1]{ops}[1] }{qw(answered denied settled)} = (1104, 1103.1, 1104); $_[1]{spend}[0]{ended} = 1103.1 };
+is(said($late), '', 'a pod is counted until the provider says that it is not there');
+is(said($late, 1103.5), '', 'also if who noted that was killed soon after');
+is(said(sub { $late->(@_); unshift @{ $_[2] }, question(1101.9) }, 1101.95), '', 'and if who heard it before was killed');
+is(said(sub { $late->(@_); delete $_[1]{ops}[1]{denied} }, 1103.05), '', 'or nobody lived to note it');
+for my $case ([ 'that was said and not noted', sub { unshift @{ $_[2] }, question(1101) } ],
+	[ 'that was never noted', sub { $_[2][1] = question(1101); delete $_[1]{ops}[1]{denied} } ])
+{
+	my ($what, $change) = @$case;
+
+	like(said(sub { $late->(@_); $change->(@_) }), qr/ends 3\.100 s after it \(answered delete\), allowed are 2\.000/, "a denial $what is found");
+}
+
+# The clocks are moved, ours first: {at} is ours, {from} and {to} are the provider's, before they were moved.
+sub step { my ($seconds, $at, $to) = @_; return {seconds => $seconds, at => $at, from => $at, to => $to}; }
+my $heard = sub { my ($at) = @_; return sub { $_[1]{spend}[0]{ended} = $_[1]{ops}[1]{denied} = $at; @{ $_[1]{ops}[1] }{qw(answered settled)} = (1132, 1132) } };
+is(said($heard->(1130.2), step(30, 1100.15, 1100.16)), '', 'a step while an answer is on its way is not ours');
+is(said($heard->(1130.2), step(30, 1100.05, 1100.25)), '', 'nor one that has come to our clock, and not yet to theirs');
+like(said($heard->(1131), step(30, 1100.5, 1100.51)), qr/ends 31\.000 s after it \(answered delete\)/, 'but one after it is');
 # The clocks were compared by a list that came while they were moved.
-my $moved = sub { $_[1]{spend} = []; push @{ $_[2] }, {call => 'list', at => 999.4, ended_at => 999.7, status => 200, outcome => 'answered', fault => undef} };
-is(said($moved, {seconds => 101, at => 990, from => 999.5, to => 999.6}), '', 'nor is a pod that was there for less than such a step');
-like(said($moved, {seconds => 99, at => 990, from => 999.5, to => 999.6}), qr/was not counted/, 'unlike one that was there for longer');
+my $compared = sub { $_[1]{spend} = []; push @{ $_[2] }, {call => 'list', at => 898.4, ended_at => 999.7, status => 200, outcome => 'answered', fault => undef} };
+is(said($compared, step(101, 898.4, 898.5)), '', 'a pod that was there for less than a step need not be known');
+like(said($compared, step(99, 898.4, 898.5)), qr/was not counted/, 'unlike one that was there for longer');
 is(said(sub { $_[1]{spend} = []; $_[1]{ops}[0]{state} = 'refused'; $_[0][0]{ended_by} = 'vanish' }), '',
 	'a pod that the provider denied and that was gone before a list could show it is nobody\'s fault');
 
