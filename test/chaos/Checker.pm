@@ -7,9 +7,10 @@ use strict;
 use warnings FATAL => 'all';
 use JSON::PP;
 
-# What the rules allow, in seconds: of a call that was answered; of one whose answer was lost, or came before it took
-# effect, until it is settled, by asking again and by lists; of a pod that others ended, after the first list that could show it. In what passes until
-# a call is settled the steps of the clock are left out.
+# What the rules allow, in seconds: of a create that was answered, or after the provider was heard to deny a pod whose
+# delete was answered; of one that is in doubt, until it is settled by asking again and by lists; of a pod that others
+# ended, after the first list that could show it. What the clocks are moved by until an op is settled, or while an answer
+# is on its way, is left out.
 our $answered = 1;
 our $settled = 30;
 our $others = 1;
@@ -107,17 +108,16 @@ sub by_theirs
 	return [ map { my $row = $_; +{%$row, raw => $row, map { $_ => theirs($steps, $row->{$_}) } @names} } @$rows ];
 }
 
-# Seconds that the clocks were moved by in some time. It may begin within a step: what was due then took effect after it.
+# Seconds that the clocks were moved by in some time. What was due within a step took effect after it.
 sub moved
 {
 	my ($steps, $from, $to) = @_;
 	my $sum = 0;
 
 	return 0 unless defined $from && defined $to;
-	for my $step (grep { $_->{to} <= $to + $slack && $_->{to} + $_->{seconds} > $from } @$steps)
+	for my $step (grep { $_->{to} <= $to && $_->{to} + $_->{seconds} > $from } @$steps)
 	{
-		$sum += $step->{seconds};
-		$sum -= $from - $step->{to} if $from > $step->{to} + $slack;
+		$sum += $step->{seconds} - ($from > $step->{to} ? $from - $step->{to} : 0);
 	}
 	return $sum;
 }
@@ -127,7 +127,7 @@ sub is_whole
 {
 	my ($request) = @_;
 
-	return $request->{call} eq 'list' && $request->{status} == 200 && ($request->{outcome} // '') eq 'answered' && !defined $request->{fault};
+	return $request->{call} eq 'list' && is_answered($request, 200) && !defined $request->{fault};
 }
 
 # Seconds by which the two clocks were misread when a pod's beginning was brought from the provider's to ours: they are
@@ -136,7 +136,7 @@ sub misread
 {
 	my ($ledger, $pod, $create, $steps) = @_;
 	my $answered = $create->{answered} // 0;
-	my @lists = grep { $_->{call} eq 'list' && $_->{status} == 200 && ($_->{outcome} // '') eq 'answered'
+	my @lists = grep { $_->{call} eq 'list' && is_answered($_, 200)
 		&& ($_->{ended_at} <= $pod->{created_at} + 2 || $_->{ended_at} <= $answered) } @{ $ledger->{requests} };
 	my $before = grep { $_->{ended_at} <= $pod->{created_at} } @lists;
 	my $most = 0;
@@ -162,61 +162,78 @@ sub early
 		$known ? 'answered create' : 'unknown create');
 }
 
+# When whose the account is was first answered, at some time or later, by the provider's clock. Before it knows that a
+# leader believes nothing that it hears.
+sub first_account
+{
+	my ($ledger, $from) = @_;
+	my ($account) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{call} eq 'graphql' && $_->{at} >= $from && is_answered($_, 200) }
+		@{ $ledger->{requests} };
+
+	return $account;
+}
+
 # When the first list ended that could show that a pod was gone, by the provider's clock: it was asked for and came
-# whole, after the answer of a delete that found no pod, and nobody who saw it was killed before that was settled; who
-# came after somebody who was killed had seen whose the account is. Undef if there was none.
+# whole, after the answer of a delete that found no pod, and after the last list that lied; nobody who saw it was killed
+# before that was settled. Undef if there was none.
 sub first_look
 {
-	my ($ledger, $pod, $deletes, $kills, $until) = @_;
-	my ($not_found) = map { $_->{answered} } grep { ($_->{http_status} // 0) == 404 } reverse @$deletes;
-	my ($base) = reverse grep { $_ <= $until } @$kills;
-
-	if (defined $base)
-	{
-		my ($account) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{call} eq 'graphql' && $_->{at} >= $base
-			&& $_->{status} == 200 && ($_->{outcome} // '') eq 'answered' } @{ $ledger->{requests} };
-
-		$base = $account if defined $account;
-	}
-	$base = $pod->{deleted_at} if !defined $base || $base < $pod->{deleted_at};
-	$base = $not_found if defined $not_found && $base < $not_found;
+	my ($ledger, $pod, $kills, $until, $lie) = @_;
+	my ($not_found) = map { $_->{ended_at} + $on_its_way } reverse grep { is_delete($_, $pod) && is_answered($_, 404) } @{ $ledger->{requests} };
+	my ($killed) = reverse grep { $_ <= $until } @$kills;
+	my ($base) = reverse sort { $a <=> $b } grep { defined } $pod->{deleted_at}, $not_found, $lie, $killed,
+		defined $killed ? first_account($ledger, $killed) : ();
 	my ($look) = sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_whole($_) } @{ $ledger->{requests} };
+
 	return $look;
 }
 
-# When the provider, asked for a pod alone at some time or later, had none, by its clock.
+# The answers that a pod is not there, to questions for it alone, at some time or later.
 sub denials
 {
-	my ($ledger, $pod, $base) = @_;
+	my ($ledger, $pod, $from) = @_;
 
-	return sort { $a <=> $b } map { $_->{ended_at} } grep { $_->{at} >= $base && is_question($_, $pod) && is_denial($_) } @{ $ledger->{requests} };
+	return sort { $a->{ended_at} <=> $b->{ended_at} } grep { $_->{at} >= $from && is_question($_, $pod) && is_answered($_, 404) } @{ $ledger->{requests} };
 }
 
-# When it first had none, and nobody who heard it was killed before that was settled. Undef if it never was asked.
+# When the provider first had no such pod, and nobody who heard it was killed before that was settled. Undef if it never was asked.
 sub first_denial
 {
-	my ($ledger, $pod, $base, $kills, $until) = @_;
+	my ($ledger, $pod, $from, $kills, $until) = @_;
 	my ($killed) = reverse grep { $_ <= $until } @$kills;
-	my ($denial) = denials($ledger, $pod, defined $killed && $base < $killed ? $killed : $base);
+	my ($denial) = denials($ledger, $pod, defined $killed && $from < $killed ? $killed : $from);
 
-	return $denial;
+	return $denial ? $denial->{ended_at} : undef;
 }
 
-# When it first had none after the answer of the delete, and that was noted. Who heard it near a kill may have been killed
-# before; then it is the last that can be the noted one, since what was noted is not asked for again.
-sub noted_denial
+# Whether who heard an answer lived to note it, and could believe it. A kill is known a little later than it came.
+sub is_heard
 {
-	my ($ledger, $pod, $noted, $kills) = @_;
-	my ($answer) = grep { $_->{call} eq 'delete' && $_->{path} =~ m{/\Q$pod->{id}\E$} } @{ $ledger->{requests} };
-	my ($killed) = reverse grep { $_ <= $noted + 1 } @$kills;
-	my @denials = grep { $_ <= $noted + $slack } denials($ledger, $pod, $answer ? $answer->{ended_at} : $pod->{deleted_at});
-	my ($first) = grep { !defined $killed || $_ >= $killed + 1 } @denials;
+	my ($ledger, $at, $kills, $until) = @_;
+	my ($before) = reverse grep { $_ < $at } @$kills;
+	my $account = first_account($ledger, $before // 0);
 
-	return $first // $denials[-1] // $pod->{deleted_at};
+	return 0 if grep { $_ >= $at - $on_its_way && $_ <= $at + 2 && $_ <= $until } @$kills;
+	return defined $account && $account <= $at;
+}
+
+# When the provider was first heard to have no such pod, asked after its answer to the delete was read. Where our row
+# names the time of that, it was the last one until then at the latest. Undef where there is none.
+sub heard_denial
+{
+	my ($ledger, $pod, $noted, $kills, $until) = @_;
+	my ($answer) = grep { is_delete($_, $pod) && is_answered($_, 204) } @{ $ledger->{requests} };
+	my $answered_at = $answer ? $answer->{ended_at} : $pod->{deleted_at};
+	my @denials = grep { !defined $noted || $_->{at} <= $noted + $slack } denials($ledger, $pod, $answered_at);
+	my ($heard) = grep { $_->{at} > $answered_at + $on_its_way && is_heard($ledger, $_->{ended_at}, $kills, $noted // $until) } @denials;
+
+	$heard //= $denials[-1] if defined $noted;
+	return $heard ? $heard->{ended_at} : undef;
 }
 
 sub is_question { my ($request, $pod) = @_; return $request->{call} eq 'get' && $request->{path} =~ m{/\Q$pod->{id}\E$}; }
-sub is_denial { return $_[0]{status} == 404 && ($_[0]{outcome} // '') eq 'answered'; }
+sub is_delete { my ($request, $pod) = @_; return $request->{call} eq 'delete' && $request->{path} =~ m{/\Q$pod->{id}\E$}; }
+sub is_answered { my ($request, $status) = @_; return $request->{status} == $status && ($request->{outcome} // '') eq 'answered'; }
 
 # Whether the provider was asked for a pod alone, in some time or shortly before it, and did not answer: then the next
 # such question, for whatever pod, waits.
@@ -237,14 +254,17 @@ sub took_effect_late
 		&& (!$_->{executed} || ($_->{executed_at} // $_->{at}) > $_->{at}) } @{ $ledger->{entries} };
 }
 
-# Seconds that a pod may be counted for after the provider was heard to say that it is gone, by the clocks: they may move
-# while what it says is on its way.
+# Seconds that the clocks were moved by from when the provider said that a pod is gone, until it was heard to say so.
 sub unread
 {
-	my ($steps, $said, $later) = @_;
-	my $until = $said + $on_its_way;
+	my ($steps, $said, $again) = @_;
+	my $last = defined $again && $again > $said ? $again : $said;
+	my $until = $last + $on_its_way;
 
-	$until = $later if defined $later && $later > $until;
+	for my $step (@$steps)
+	{
+		$until += $step->{seconds} if $step->{to} > $last && $step->{to} <= $until;
+	}
 	return moved($steps, $said, $until);
 }
 
@@ -257,30 +277,26 @@ sub late
 
 	if (($pod->{ended_by} // '') ne 'delete')
 	{
-		my $look = first_look($ledger, $pod, $deletes, $kills, $until) // $ended;
-		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
-
-		$look = $denial if defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial);
 		# A list that still shows it makes that all to be seen anew.
 		my ($lie) = reverse map { $_->{ended_at} } grep { $_->{call} eq 'list' && ($_->{fault} // '') =~ /^(?:show_deleted|late_list)$/
 			&& $_->{at} >= $pod->{deleted_at} && $_->{at} <= $ended } @{ $ledger->{requests} };
-		if (defined $lie)
-		{
-			my $anew = first_denial($ledger, $pod, $lie, $kills, $until);
+		my $look = first_look($ledger, $pod, $kills, $until, $lie) // $ended;
+		my $denial = first_denial($ledger, $pod, $look, $kills, $until);
 
-			$look = $anew if defined $anew && $anew > $look;
-		}
+		$look = $denial if defined $denial && asked_in_vain($ledger, $pod->{deleted_at}, $denial);
 		# What a list leaves out is asked for.
 		return ($look - $pod->{deleted_at} + $others + unread($steps, $look, $denial), 'ended by others');
 	}
 	if (!took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204)
 	{
-		my $look = defined $last->{denied} ? noted_denial($ledger, $pod, $last->{denied}, $kills)
-			: first_denial($ledger, $pod, $pod->{deleted_at}, $kills, $until);
+		my $look = heard_denial($ledger, $pod, $last->{denied}, $kills, $until);
+		my $unheard = !defined $last->{denied} && (asked_in_vain($ledger, $pod->{deleted_at}, $ended)
+			|| grep { $_ >= $pod->{deleted_at} - $on_its_way && $_ <= $until } @$kills);
 
+		# Where nobody could hear or note it, lists prove it, as if the delete had not been answered.
+		$look //= $pod->{deleted_at} unless $unheard;
 		return ($answered + $look - $pod->{deleted_at} + unread($steps, $look), 'answered delete') if defined $look;
 	}
-	# Without a denial that somebody lived to note, lists prove it, as if the delete had not been answered.
 	return ($settled + ($last ? moved($steps, $deletes->[0]{planned}, $last->{settled}) : 0), 'unknown delete');
 }
 
@@ -315,14 +331,15 @@ sub ends
 
 # What is wrong with what we counted between them: each second once, in dollars not less than was billed, nor more than
 # the seconds cost. A pod that was halted was billed less than its price, and one whose price the provider never said is
-# not measured by it. A step that one of its ends came in the middle of is counted by theirs, and not by ours.
+# not measured by it. A step that its beginning came in the middle of is counted by theirs, and not by ours.
 sub between
 {
 	my ($pod, $spend, $misread) = @_;
 	my ($seconds, $dollars) = (0, 0);
 	my @intervals = map { $_->{raw} } @$spend;
 	my $whole = $intervals[-1]{ended} - $intervals[0]{started};
-	my $over = $misread + abs($spend->[-1]{ended} - $spend->[0]{started} - $whole);
+	my $lacking = $spend->[-1]{ended} - $spend->[0]{started} - $whole;
+	my $over = $misread + ($lacking > 0 ? $lacking : 0);
 	my $second = $pod->{cost_per_hour} / 3600;
 	my $said = !grep { $_->{price_from} ne 'provider' } @intervals;
 	my @wrong;

@@ -127,13 +127,15 @@ sub _kill_submitters
 	return;
 }
 
-# Move both clocks: ours first, so that what is in between is counted for longer, not for less.
+# Move both clocks: ours first, so that what is in between is counted for longer, not for less. A kill that was met
+# meanwhile is noted before theirs is moved.
 sub _step
 {
 	my ($self, $seconds) = @_;
 	my $from = $self->{sim}->now;
 	my $at = $self->{server}->step($seconds);
 
+	$self->_look_at_point;
 	push @{ $self->{steps} }, {seconds => $seconds, at => $at, from => $from, to => $self->{sim}->step($seconds)};
 	$self->_count('steps');
 	return;

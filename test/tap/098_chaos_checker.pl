@@ -16,6 +16,9 @@ sub question
 	return {call => 'get', path => '/v2/pods/p1', at => $at, ended_at => $at, status => $status // 404, outcome => 'answered', fault => undef};
 }
 
+# When the leader heard whose the account is.
+sub account { my ($at) = @_; return {call => 'graphql', path => '/graphql', at => $at, ended_at => $at, status => 200, outcome => 'answered', fault => undef}; }
+
 # A round that is right: one pod of a hundred seconds, created and deleted with answers, and one task.
 sub right
 {
@@ -25,7 +28,7 @@ sub right
 		{pods => [ {id => 'p1', name => 'gpo-1', foreign => JSON::PP::false, cost_per_hour => 0.36, created_at => 1000,
 			deleted_at => 1100, ended_by => 'delete', create_outcome => 'answered', seconds => 100, billed => 100 * $second} ],
 			requests => [ {call => 'delete', path => '/v2/pods/p1', at => 1100, ended_at => 1100, status => 204, outcome => 'answered', fault => undef},
-				question(1100.1) ],
+				question(1100.1), account(998) ],
 			entries => [ {op => 'delete', pod => 'p1', at => 1100, executed => JSON::PP::true, status => 204} ]},
 		{
 			ops => [
@@ -91,20 +94,33 @@ my $late = sub { $_[2][1] = question(1103); @{ $_[1]{ops}[1] }{qw(answered denie
 is(said($late), '', 'a pod is counted until the provider says that it is not there');
 is(said($late, 1103.5), '', 'also if who noted that was killed soon after');
 is(said(sub { $late->(@_); unshift @{ $_[2] }, question(1101.9) }, 1101.95), '', 'and if who heard it before was killed');
+is(said(sub { $late->(@_); unshift @{ $_[2] }, question(1101) }, 1100.5), '', 'or did not know the account yet');
 is(said(sub { $late->(@_); delete $_[1]{ops}[1]{denied} }, 1103.05), '', 'or nobody lived to note it');
-for my $case ([ 'that was said and not noted', sub { unshift @{ $_[2] }, question(1101) } ],
-	[ 'that was never noted', sub { $_[2][1] = question(1101); delete $_[1]{ops}[1]{denied} } ])
+is(said(sub { $late->(@_); delete $_[1]{ops}[1]{denied}; $_[2][1] = question(1100.5, 502) }), '', 'or the provider did not answer');
+for my $case ([ 'that was said and not noted', '2.000', sub { unshift @{ $_[2] }, question(1101) } ],
+	[ 'that was said after a kill and not noted', '2.000', sub { unshift @{ $_[2] }, question(1101), account(1100.6) }, 1100.5 ],
+	[ 'that was said long before a kill and not noted', '2.000', sub { unshift @{ $_[2] }, question(1101) }, 1103.05 ],
+	[ 'that was never noted', '2.000', sub { $_[2][1] = question(1101); delete $_[1]{ops}[1]{denied} } ],
+	[ 'that was never asked for', '1.000', sub { splice @{ $_[2] }, 1, 1; delete $_[1]{ops}[1]{denied} } ])
 {
-	my ($what, $change) = @$case;
+	my ($what, $allowed, $change, @kills) = @$case;
 
-	like(said(sub { $late->(@_); $change->(@_) }), qr/ends 3\.100 s after it \(answered delete\), allowed are 2\.000/, "a denial $what is found");
+	like(said(sub { $late->(@_); $change->(@_) }, @kills), qr/ends 3\.100 s after it \(answered delete\), allowed are \Q$allowed\E/, "a denial $what is found");
 }
+# A pod that others ended, and a delete that found none: the first list after its answer shows that.
+my $gone = sub { $_[0][0]{ended_by} = 'vanish'; @{ $_[1]{ops}[1] }{qw(http_status answered settled)} = (404, 1110, 1110); $_[1]{spend}[0]{ended} = 1105;
+	@{ $_[2] }[0, 1] = ({%{ $_[2][0] }, status => 404}, map { +{%{ $_[2][0] }, call => 'list', path => '/v2/pods', at => $_, ended_at => $_, status => 200} } 1101) };
+like(said($gone), qr/ends 5\.000 s after it \(ended by others\), allowed are 2\.000/, 'a list that is not heeded is found');
+is(said(sub { $gone->(@_); $_[1]{spend}[0]{ended} = 1101 }), '', 'one that is heeded is right');
 
 # The clocks are moved, ours first: {at} is ours, {from} and {to} are the provider's, before they were moved.
 sub step { my ($seconds, $at, $to) = @_; return {seconds => $seconds, at => $at, from => $at, to => $to}; }
 my $heard = sub { my ($at) = @_; return sub { $_[1]{spend}[0]{ended} = $_[1]{ops}[1]{denied} = $at; @{ $_[1]{ops}[1] }{qw(answered settled)} = (1132, 1132) } };
 is(said($heard->(1130.2), step(30, 1100.15, 1100.16)), '', 'a step while an answer is on its way is not ours');
 is(said($heard->(1130.2), step(30, 1100.05, 1100.25)), '', 'nor one that has come to our clock, and not yet to theirs');
+is(said($heard->(1131.25), step(30, 1100.15, 1100.16), step(1, 1130.2, 1130.21)), '', 'nor are two in a row');
+like(said(sub { $heard->(1130.2)->(@_); $_[1]{spend}[0]{price_micros} = 270000 }, step(30, 1100.05, 1100.25)), qr/dollars below the ledger/,
+	'which excuses no price');
 like(said($heard->(1131), step(30, 1100.5, 1100.51)), qr/ends 31\.000 s after it \(answered delete\)/, 'but one after it is');
 # The clocks were compared by a list that came while they were moved.
 my $compared = sub { $_[1]{spend} = []; push @{ $_[2] }, {call => 'list', at => 898.4, ended_at => 999.7, status => 200, outcome => 'answered', fault => undef} };
