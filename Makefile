@@ -16,7 +16,10 @@ EXTENSION = gpu_orch
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
 MODULE_big = gpu_orch
-OBJS := $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+# Folders of src/, two deep.
+SOURCES := $(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c))
+HEADERS := $(sort $(wildcard src/*.h src/*/*.h src/*/*/*.h))
+OBJS := $(SOURCES:.c=.o)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 # No warning is accepted. The three exceptions are forced by the server's headers: inline functions
@@ -25,7 +28,7 @@ DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wdeclaration-after-statement \
 	-Wshadow=compatible-local -Wimplicit-fallthrough \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-PG_CPPFLAGS = $(shell pkg-config --cflags libcurl) -DGPU_ORCH_VERSION='"$(EXTVERSION)"'
+PG_CPPFLAGS = -I$(CURDIR)/src $(shell pkg-config --cflags libcurl) -DGPU_ORCH_VERSION='"$(EXTVERSION)"'
 # Points for tests to stop a process at; never in a release.
 ifdef INJECT
 PG_CPPFLAGS += -DGPU_ORCH_INJECT
@@ -41,7 +44,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
 PROGRAM_DIRS = $(patsubst %/Makefile,%,$(wildcard worker/Makefile sim/Makefile cli/Makefile))
 # Its versions differ in what they make of a source; this is Debian 12's.
 CLANG_FORMAT ?= clang-format-14
-C_SOURCES = $(sort $(wildcard src/*.[ch] test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
+C_SOURCES = $(SOURCES) $(HEADERS) $(sort $(wildcard test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
 
 .DEFAULT_GOAL := all
 WITHOUT_SERVER = programs install-programs clean-programs test check demo bench chaos \
@@ -59,7 +62,7 @@ override with_llvm = no
 endif
 include $(PGXS)
 
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h) Makefile
+$(OBJS) $(OBJS:.o=.bc): $(HEADERS) Makefile
 $(shlib): gpu_orch.map
 
 clean: clean-programs

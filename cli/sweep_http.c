@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backoff.h"
+#include "decide/backoff.h"
 #include "sweep.h"
 
 #define USER_AGENT PROGRAM_NAME "/" GPU_ORCH_VERSION

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pod_name.h"
+#include "decide/pod_name.h"
 #include "sweep.h"
 
 #define FIRST_PAGE "/pods?limit=1000"

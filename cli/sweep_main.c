@@ -15,8 +15,8 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#include "http_url.h"
-#include "pod_name.h"
+#include "http/url.h"
+#include "decide/pod_name.h"
 #include "sweep.h"
 
 typedef struct Options

@@ -6,13 +6,13 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "guc.h"
+#include "base/guc.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
-#include "shmem.h"
-#include "store_drop.h"
-#include "store_queue.h"
-#include "wake.h"
+#include "base/shmem.h"
+#include "store/drop.h"
+#include "queue/ready.h"
+#include "base/wake.h"
 
 PG_MODULE_MAGIC;
 

@@ -21,7 +21,7 @@
 #include <strings.h>
 #include <time.h>
 
-#include "http_url.h"
+#include "http/url.h"
 #include "worker.h"
 
 #define MAX_POD_ID 64

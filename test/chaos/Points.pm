@@ -28,7 +28,7 @@ sub build
 	my ($tree, $folder) = @_;
 
 	mkdir $folder or die "$folder: $!";
-	system("cd '$tree' && cp -r Makefile gpu_orch.control gpu_orch.map src sql '$folder' && rm -f '$folder'/src/*.o"
+	system("cd '$tree' && cp -r Makefile gpu_orch.control gpu_orch.map src sql '$folder' && find '$folder'/src -name '*.o' -delete"
 		. " && make -s -j2 -C '$folder' INJECT=1 with_llvm=no gpu_orch.so > '$folder/log' 2>&1") == 0
 		or die "the library with points could not be built, see $folder/log\n";
 	return;

@@ -350,12 +350,12 @@ sub play
 # A library with the points in it.
 my $build = PostgreSQL::Test::Utils::tempdir() . '/inject';
 mkdir $build;
-system("cd '$top' && cp -r Makefile gpu_orch.control gpu_orch.map src sql '$build' && rm -f '$build'/src/*.o"
+system("cd '$top' && cp -r Makefile gpu_orch.control gpu_orch.map src sql '$build' && find '$build'/src -name '*.o' -delete"
 	  . " && make -s -j2 -C '$build' INJECT=1 with_llvm=no all > '$build/log' 2>&1") == 0
   or BAIL_OUT('the library with points could not be built: ' . slurp_file("$build/log"));
 
 my %count;
-for my $file (glob "$top/src/*.c")
+for my $file (glob "$top/src/*/*.c $top/src/*/*/*.c")
 {
 	$count{$_}++ for slurp_file($file) =~ /\bINJECT\("([a-z_.]+)"\)/g;
 }

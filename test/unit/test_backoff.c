@@ -4,7 +4,7 @@
  */
 #include <limits.h>
 
-#include "backoff.h"
+#include "decide/backoff.h"
 #include "unit.h"
 
 /* What a backoff without jitter would be. */

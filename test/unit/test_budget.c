@@ -4,7 +4,7 @@
  */
 #include <limits.h>
 
-#include "plan_budget.h"
+#include "decide/budget.h"
 #include "unit.h"
 
 static PlanBudget

@@ -2,7 +2,7 @@
  * test_fsm_task.c
  *	  What becomes of a task when an attempt ends: faults and losses are counted apart.
  */
-#include "fsm_task.h"
+#include "decide/fsm_task.h"
 #include "unit.h"
 
 void

@@ -4,7 +4,7 @@
  */
 #include <stddef.h>
 
-#include "http_url.h"
+#include "http/url.h"
 #include "unit.h"
 
 void

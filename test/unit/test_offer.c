@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "plan_offer.h"
+#include "decide/offer.h"
 #include "unit.h"
 
 #define SECOND INT64_C(1000000)

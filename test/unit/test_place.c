@@ -2,7 +2,7 @@
  * test_place.c
  *	  Which offer a create goes to.
  */
-#include "plan_place.h"
+#include "decide/place.h"
 #include "unit.h"
 
 static void

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "pod_name.h"
+#include "decide/pod_name.h"
 #include "unit.h"
 
 #define ID "0123456789abcdef0123456789abcdef"

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "plan_scale.h"
+#include "decide/scale.h"
 
 /* One TAP line. */
 extern void ok(bool holds, const char *format, ...) __attribute__((format(printf, 2, 3)));

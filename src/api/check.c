@@ -1,0 +1,166 @@
+/*
+ * api/check.c
+ *	  What the SQL-callable functions check before they do anything: arguments,
+ *	  rights, tokens and the isolation level.
+ *
+ * The caller is always the outer user: inside a SECURITY DEFINER function the
+ * current user is the extension's owner.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "api/check.h"
+#include "base/errors.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "base/shmem.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+/* Refuse an argument: 22023. */
+void
+api_refuse(const char *argument, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument \"%s\" is not valid", argument), errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/* Refuse a text that is empty, too long, or holds control characters. */
+void
+api_check_text(const char *argument, const char *value, int max_bytes)
+{
+	if (value[0] == '\0')
+		api_refuse(argument, "It is empty.", "Pass a value of at least one character.");
+	if (strlen(value) > max_bytes)
+		api_refuse(argument,
+				   psprintf("It has %zu bytes; at most %d are accepted.", strlen(value), max_bytes),
+				   "Shorten it.");
+	for (const char *c = value; *c; c++)
+		if ((unsigned char) *c < 0x20 || *c == 0x7f)
+			api_refuse(argument, "It contains a control character.",
+					   "Use printable characters only.");
+}
+
+/* A text argument that must be there. */
+char *
+api_text(FunctionCallInfo fcinfo, int arg, const char *argument, int max_bytes)
+{
+	char *value;
+
+	if (PG_ARGISNULL(arg))
+		api_refuse(argument, "It is null.", "Pass a value.");
+	value = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	api_check_text(argument, value, max_bytes);
+	return value;
+}
+
+/* A text argument that may be null. */
+char *
+api_text_or_null(FunctionCallInfo fcinfo, int arg, const char *argument, int max_bytes)
+{
+	return PG_ARGISNULL(arg) ? NULL : api_text(fcinfo, arg, argument, max_bytes);
+}
+
+/* Refuse jsonb that is larger than max_bytes or deeper than MAX_JSON_DEPTH. */
+void
+api_check_json(const char *argument, Jsonb *value, int max_bytes)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&value->root);
+	JsonbIteratorToken token;
+	JsonbValue item;
+	int depth = 0;
+
+	if (VARSIZE(value) > max_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("argument \"%s\" is too large", argument),
+				 errdetail("It has %zu bytes; at most %d are accepted.", (size_t) VARSIZE(value),
+						   max_bytes),
+				 errhint("Store large data elsewhere and pass a reference, or raise "
+						 "gpu_orch.max_payload_bytes.")));
+	while ((token = JsonbIteratorNext(&iterator, &item, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
+			depth++;
+		else if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
+			depth--;
+		if (depth > MAX_JSON_DEPTH)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("argument \"%s\" is nested too deeply", argument),
+					 errdetail("At most %d levels are accepted.", MAX_JSON_DEPTH),
+					 errhint("Flatten it.")));
+	}
+}
+
+/* The jsonb {}. */
+Jsonb *
+api_empty_object(void)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * Begin a call that changes what others change too: preloading, a transaction that
+ * may write (25006 on a standby, even where there is nothing to change), and an
+ * isolation level that sees what they have just committed.
+ */
+void
+api_begin_change(void)
+{
+	shmem_require();
+	PreventCommandIfReadOnly("a function of gpu_orch that writes");
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("this function needs the isolation level READ COMMITTED"),
+				 errdetail("An older snapshot would hide tasks and leases that others changed."),
+				 errhint("Call it outside of REPEATABLE READ and SERIALIZABLE transactions.")));
+}
+
+/* Raise 42501 for a session token that is not, or no longer, the worker's. */
+void
+api_refuse_token(const char *worker_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("the token of worker \"%s\" is wrong or revoked", worker_id),
+			 errhint("Call register_worker() again: it returns the token of a new session.")));
+}
+
+/*
+ * Check a worker's session token. Raises 42501 for a worker that is not there, has
+ * no session, or has another token; the three are not told apart.
+ */
+void
+api_authenticate(const char *worker_id, const char *token, WorkerCall *worker)
+{
+	if (!store_worker_call(worker_id, worker) || !worker_token_equal(token, worker->session_digest))
+		api_refuse_token(worker_id);
+}
+
+/* Whether the caller is an operator. */
+bool
+api_is_operator(void)
+{
+	Oid operators = get_role_oid("gpu_orch_operator", true);
+
+	return OidIsValid(operators) && has_privs_of_role(GetOuterUserId(), operators);
+}
+
+/* Raise 42501 unless the caller is an operator; `what` completes "only ... may". */
+void
+api_require_operator(const char *what)
+{
+	if (!api_is_operator())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not %s", GetUserNameFromId(GetOuterUserId(), true), what),
+				 errhint("Ask an administrator to GRANT gpu_orch_operator.")));
+}

@@ -1,0 +1,249 @@
+/*
+ * api/worker.c
+ *	  For workers: register, and say that one is alive.
+ *
+ * A cloud worker registers with the token that its pod was given; the token works
+ * until the worker is terminated, but only for the pod id bound at its first use,
+ * so a container that restarts registers again and a thief elsewhere does not. The
+ * id is a claim: nothing is deleted under it before the provider has shown it. A
+ * registration is also the strongest proof that a pod exists: it adopts the pod
+ * even if every answer of the provider was lost.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "api/check.h"
+#include "catalog/pg_type_d.h"
+#include "base/clock.h"
+#include "base/errors.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "base/guc.h"
+#include "base/inject.h"
+#include "queue/match.h"
+#include "store/event.h"
+#include "store/lease.h"
+#include "store/op.h"
+#include "store/spend.h"
+#include "store/pool.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "base/wake.h"
+
+#define MAX_STATS_BYTES 16384
+#define MAX_HOLDING 10000
+
+PG_FUNCTION_INFO_V1(gpu_orch_register_worker);
+PG_FUNCTION_INFO_V1(gpu_orch_heartbeat);
+
+static void
+refuse_registration(const char *worker_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("worker \"%s\" may not register with this token", worker_id),
+			 errdetail("The token is wrong, belongs to another pod, or the worker is being ended."),
+			 errhint("A pod uses the token from its own environment; an external worker registers "
+					 "without one, by a role that is a member of gpu_orch_operator.")));
+}
+
+/* Refuse a pod id that the provider cannot have given out: it could not be sent to it. */
+static void
+check_pod_id(const char *pod_id)
+{
+	if (pod_id != NULL &&
+		(pod_id[0] == '\0' ||
+		 strspn(pod_id, "0123456789-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") !=
+			 strlen(pod_id)))
+		api_refuse("pod_id", "It has characters other than letters, digits, - and _, or none.",
+				   "Pass the pod's id as the provider gives it, as in RUNPOD_POD_ID.");
+}
+
+/*
+ * Let a cloud worker in. Its create is settled by this alone: a pod that speaks
+ * with the op's token exists.
+ */
+static void
+admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, TimestampTz now)
+{
+	WorkerProfile profile;
+	CloudOpRow op;
+
+	store_worker_profile(worker->no, &profile);
+	if (token == NULL || !profile.has_registration ||
+		!worker_token_equal(token, profile.registration_digest))
+		refuse_registration(worker->id);
+	if (pod_id == NULL)
+		api_refuse("pod_id", "It is null.",
+				   "A pod's worker passes its pod id, as in RUNPOD_POD_ID, so that its token works "
+				   "nowhere else.");
+	if (profile.bound_pod_id != NULL && strcmp(profile.bound_pod_id, pod_id) != 0)
+		refuse_registration(worker->id);
+	if (worker->state == WS_TERMINATING)
+		refuse_registration(worker->id);
+
+	if (!store_op_latest(worker->no, OP_CREATE, &op))
+		return;
+	if (profile.pod_id != NULL && strcmp(profile.pod_id, pod_id) != 0)
+	{
+		/* Two pods for one create: the one that speaks stays. */
+		store_op_rebind(op.id, pod_id);
+		store_worker_set_pod(worker->no, pod_id, NULL, NULL, -1);
+		store_spend_pod(worker->no, pod_id, -1, now);
+	}
+	else if (op.state == OP_SENT || op.state == OP_UNKNOWN)
+	{
+		store_op_answer(op.id, OP_DONE, 0, "registered", NULL, pod_id, 0, now);
+		store_worker_set_pod(worker->no, pod_id, op.gpu_type, op.data_center, -1);
+		store_spend_pod(worker->no, pod_id, -1, now);
+	}
+}
+
+/* Find or make the row of an external worker that the caller may register. */
+static void
+admit_external_worker(const char *worker_id, const char *token, bool exists, int32 pool,
+					  WorkerRow *worker, TimestampTz now)
+{
+	if (token != NULL)
+	{
+		if (!exists || !worker->has_session || !worker_token_equal(token, worker->session_digest))
+			refuse_registration(worker_id);
+		return;
+	}
+	api_require_operator("register a worker without a token");
+	if (!exists)
+	{
+		store_worker_lock(store_worker_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now),
+						  worker);
+		store_event_added("registered", worker_id, worker->no, WS_ACTIVE,
+						  store_detail("origin", "external"), now);
+	}
+}
+
+/*
+ * SQL: register_worker(worker_id, token, capabilities, pool, pod_id) ->
+ * (worker_id, token, heartbeat_interval, pool)
+ */
+Datum
+gpu_orch_register_worker(PG_FUNCTION_ARGS)
+{
+	char *worker_id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
+	char *token = api_text_or_null(fcinfo, 1, "token", MAX_NAME_LENGTH);
+	Jsonb *capabilities = PG_ARGISNULL(2) ? api_empty_object() : PG_GETARG_JSONB_P(2);
+	char *pool_name = api_text_or_null(fcinfo, 3, "pool", MAX_NAME_LENGTH);
+	char *pod_id = api_text_or_null(fcinfo, 4, "pod_id", 64);
+	TimestampTz now = clock_now();
+	Installation installation;
+	WorkerRow worker;
+	int32 pool = 0;
+	char session[TOKEN_LENGTH + 1];
+	LeaseEnd lost = { .outcome = OUTCOME_LOST, .error = "the worker registered again" };
+	Interval interval = { 0 };
+	TupleDesc row_type;
+	Datum values[4];
+	bool nulls[4] = { false };
+	bool exists;
+
+	api_begin_change();
+	check_pod_id(pod_id);
+	match_require_capabilities(capabilities, "capabilities");
+	if (pool_name != NULL && !store_pool_find(pool_name, false, &pool))
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
+				 errmsg("pool \"%s\" does not exist", pool_name),
+				 errhint("The view gpu_orch.pools lists the pools.")));
+
+	store_installation_ensure(&installation, now);
+	exists = store_worker_find(worker_id, true, &worker);
+	if (exists && worker.origin == WO_CLOUD)
+	{
+		admit_cloud_worker(&worker, token, pod_id, now);
+		pool = worker.pool;
+	}
+	else
+		admit_external_worker(worker_id, token, exists, pool, &worker, now);
+
+	INJECT("register.begin");
+	store_lease_end_all(LEASES_OF_WORKER, worker.no, 0, (Datum) 0, &lost, now);
+	if (store_worker_move(worker.no, "registered", NULL, now) == NULL)
+		refuse_registration(worker_id);
+	worker_token_make(session);
+	store_worker_register(&worker, capabilities,
+						  match_shape_id(match_capabilities_canonical(capabilities)), pool, pod_id,
+						  session, now);
+	INJECT("register.bound");
+	ForceSyncCommit();
+	wake_at_commit(WAKE_DECIDE);
+
+	INJECT("register.done");
+	interval.time = (int64) guc_heartbeat_interval * 1000;
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "gpu_orch: register_worker must return a row");
+	values[0] = CStringGetTextDatum(worker_id);
+	values[1] = CStringGetTextDatum(session);
+	values[2] = IntervalPGetDatum(&interval);
+	pool_name = pool == 0 ? NULL : store_pool_name(pool);
+	nulls[3] = pool_name == NULL;
+	values[3] = pool_name ? CStringGetTextDatum(pool_name) : (Datum) 0;
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));
+}
+
+/* Release the leases that a worker does not name and has had time to learn of. */
+static void
+release_unnamed(const WorkerCall *worker, ArrayType *holding, TimestampTz now)
+{
+	LeaseEnd lost = { .outcome = OUTCOME_LOST,
+					  .error = "the worker does not hold it: the answer to its claim was lost" };
+
+	if (ARR_NDIM(holding) > 1 || ArrayGetNItems(ARR_NDIM(holding), ARR_DIMS(holding)) > MAX_HOLDING)
+		api_refuse("holding", "It has more than one dimension or too many elements.",
+				   "Pass the leases that the worker holds.");
+	if (array_contains_nulls(holding))
+		api_refuse("holding", "It contains a null.", "Pass the leases that the worker holds.");
+	store_lease_end_all(LEASES_NOT_NAMED, worker->no, now - (int64) guc_heartbeat_interval * 1000,
+						PointerGetDatum(holding), &lost, now);
+}
+
+/*
+ * SQL: heartbeat(worker_id, token, stats, holding, acked) ->
+ * (directive, cancelled, messages)
+ */
+Datum
+gpu_orch_heartbeat(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = clock_now();
+	WorkerCall worker;
+	Jsonb *stats = NULL;
+	TupleDesc row_type;
+	Datum values[3];
+	bool nulls[3] = { false };
+	const char *directive = "continue";
+	JsonbParseState *state = NULL;
+
+	api_begin_change();
+	if (!PG_ARGISNULL(2))
+	{
+		stats = PG_GETARG_JSONB_P(2);
+		api_check_json("stats", stats, MAX_STATS_BYTES);
+	}
+	api_authenticate(api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH),
+					 api_text(fcinfo, 1, "token", MAX_NAME_LENGTH), &worker);
+	store_worker_heartbeat(worker.no, stats, now);
+	if (!PG_ARGISNULL(3))
+		release_unnamed(&worker, PG_GETARG_ARRAYTYPE_P(3), now);
+
+	INJECT("heartbeat");
+	if (worker.state == WS_DRAINING)
+		directive = "drain";
+	else if (worker.state != WS_ACTIVE)
+		directive = "stop";
+
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "gpu_orch: heartbeat must return a row");
+	values[0] = CStringGetTextDatum(directive);
+	values[1] = store_lease_cancelled(worker.no);
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));
+}

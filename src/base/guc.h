@@ -1,0 +1,44 @@
+/*
+ * base/guc.h
+ *	  The settings of gpu_orch. Intervals are in milliseconds.
+ */
+#ifndef GPU_ORCH_GUC_H
+#define GPU_ORCH_GUC_H
+
+/* The longest gpu_orch.locality_window. */
+#define MAX_LOCALITY_WINDOW 64
+
+extern bool guc_allow_drop;
+extern int guc_api_concurrency;
+extern bool guc_async_claims;
+extern int guc_cycle_interval;
+extern char *guc_database;
+extern bool guc_enabled;
+extern int guc_event_debounce;
+extern int guc_heartbeat_interval;
+extern int guc_heartbeat_timeout;
+extern char *guc_http_ca_file;
+extern int guc_http_connect_timeout;
+extern int guc_http_timeout;
+extern int guc_kill_cap_percent;
+extern int guc_log_level;
+extern int guc_locality_window;
+extern int guc_max_capability_sets;
+extern int guc_max_losses;
+extern int guc_max_payload_bytes;
+extern int guc_max_shapes;
+extern int guc_orphan_grace;
+extern int guc_priority_ageing;
+extern int guc_reconcile_interval;
+extern int guc_retry_delay;
+extern char *guc_runpod_api_key_file;
+extern char *guc_runpod_api_url;
+extern int guc_settle_time;
+extern char *guc_site_token_file;
+extern int guc_spawn_rate_limit;
+extern bool guc_test_clock;
+extern char *guc_worker_dsn;
+
+extern void guc_init(void);
+
+#endif

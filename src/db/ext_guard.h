@@ -1,0 +1,20 @@
+/*
+ * db/ext_guard.h
+ *	  May the leader act in this transaction?
+ */
+#ifndef GPU_ORCH_EXT_GUARD_H
+#define GPU_ORCH_EXT_GUARD_H
+
+typedef enum GuardVerdict
+{
+	GUARD_GO,
+	GUARD_BUSY,	   /* somebody holds the extension: try at the next tick */
+	GUARD_ABSENT,  /* the extension is not in this database */
+	GUARD_VERSION, /* the extension is of a version that we do not serve */
+	GUARD_STANDBY
+} GuardVerdict;
+
+extern GuardVerdict ext_guard_check(void);
+extern const char *ext_guard_explain(GuardVerdict verdict);
+
+#endif

@@ -1,0 +1,275 @@
+/*
+ * db/spi_util.c
+ *	  Statements of our own, planned once for each backend, with typed arguments
+ *	  and results.
+ *
+ * Callers are either SQL functions that run as the extension's owner under a
+ * pinned search_path, or the leader; both name everything with its schema.
+ * Results are read from the most recent statement, and pointers among them are
+ * good until spi_end(); strings from spi_text() live in the context that was
+ * current before spi_begin().
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "db/spi_util.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+/* Add one argument. */
+void
+spi_arg(SpiArgs *args, Datum value, bool isnull)
+{
+	Assert(args->n < SPI_MAX_ARGS);
+	args->values[args->n] = value;
+	args->nulls[args->n] = isnull ? 'n' : ' ';
+	args->n++;
+	args->nulls[args->n] = '\0';
+}
+
+/* Add a text argument; NULL is SQL's null. */
+void
+spi_arg_text(SpiArgs *args, const char *value)
+{
+	spi_arg(args, value ? CStringGetTextDatum(value) : (Datum) 0, value == NULL);
+}
+
+void
+spi_arg_int8(SpiArgs *args, int64 value)
+{
+	spi_arg(args, Int64GetDatum(value), false);
+}
+
+void
+spi_arg_int4(SpiArgs *args, int32 value)
+{
+	spi_arg(args, Int32GetDatum(value), false);
+}
+
+void
+spi_arg_bool(SpiArgs *args, bool value)
+{
+	spi_arg(args, BoolGetDatum(value), false);
+}
+
+/* Add a time; 0 is SQL's null, as everywhere in our structs. */
+void
+spi_arg_time(SpiArgs *args, TimestampTz value)
+{
+	spi_arg(args, TimestampTzGetDatum(value), value == 0);
+}
+
+/* Add a jsonb argument; NULL is SQL's null. */
+void
+spi_arg_jsonb(SpiArgs *args, Jsonb *value)
+{
+	spi_arg(args, value ? JsonbPGetDatum(value) : (Datum) 0, value == NULL);
+}
+
+/* Add an array of n texts. */
+void
+spi_arg_text_array(SpiArgs *args, char *const *texts, int n)
+{
+	Datum *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < n; i++)
+		items[i] = CStringGetTextDatum(texts[i]);
+	spi_arg(args, PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)),
+			false);
+}
+
+/* Add an array of n numbers of eight bytes, or of times: type says which. */
+void
+spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type)
+{
+	Datum *items = palloc_extended((n + 1) * sizeof(Datum), MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < n; i++)
+		items[i] = Int64GetDatum(numbers[i]);
+	spi_arg(args,
+			PointerGetDatum(construct_array(items, n, type, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
+			false);
+}
+
+/* The search_path of every statement of ours. */
+#define PINNED_PATH "pg_catalog, pg_temp"
+
+/* The level of settings under which spi_begin() pinned the search_path; 0: it did not. */
+static int pin_level = 0;
+
+/*
+ * Begin a function that does not pin its search_path by SET, since that costs more
+ * than all else that it does: spi_begin() pins it when a statement is run after all,
+ * and spi_unpin() must be called before the function returns.
+ */
+void
+spi_may_pin(void)
+{
+	/* A level that an error left behind went with its transaction. */
+	pin_level = 0;
+}
+
+/* End such a function. */
+void
+spi_unpin(void)
+{
+	if (pin_level > 0)
+		AtEOXact_GUC(true, pin_level);
+	pin_level = 0;
+}
+
+void
+spi_begin(void)
+{
+	if (strcmp(namespace_search_path, PINNED_PATH) != 0)
+	{
+		int level = NewGUCNestLevel();
+
+		if (pin_level == 0)
+			pin_level = level;
+		(void) set_config_option("search_path", PINNED_PATH, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "gpu_orch: SPI_connect failed");
+}
+
+void
+spi_end(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "gpu_orch: SPI_finish failed");
+}
+
+static uint64
+execute(SpiQuery *query, SpiArgs *args, bool read_only, long limit)
+{
+	int rc;
+
+	Assert((args ? args->n : 0) == query->nargs);
+	if (query->plan == NULL)
+	{
+		SPIPlanPtr plan = SPI_prepare(query->sql, query->nargs, query->types);
+
+		if (plan == NULL)
+			elog(ERROR, "gpu_orch: could not prepare \"%s\": %s", query->sql,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		query->plan = plan;
+	}
+	rc = SPI_execute_plan(query->plan, args ? args->values : NULL, args ? args->nulls : NULL,
+						  read_only, limit);
+	if (rc < 0)
+		elog(ERROR, "gpu_orch: could not run \"%s\": %s", query->sql, SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+/*
+ * Run a statement that may write; it sees what this transaction did and what
+ * others committed until now. Returns the number of rows.
+ */
+uint64
+spi_run(SpiQuery *query, SpiArgs *args)
+{
+	return execute(query, args, false, 0);
+}
+
+/*
+ * Read up to limit rows (0: all). Takes a fresh snapshot, as spi_run() does.
+ */
+uint64
+spi_read(SpiQuery *query, SpiArgs *args, long limit)
+{
+	return execute(query, args, false, limit);
+}
+
+/* Run a statement that must write exactly one row; `what` names it in the error. */
+void
+spi_run_one(SpiQuery *query, SpiArgs *args, const char *what)
+{
+	uint64 rows = execute(query, args, false, 0);
+
+	if (rows != 1)
+		elog(ERROR, "gpu_orch: %s changed " UINT64_FORMAT " rows instead of one", what, rows);
+}
+
+/* The value of a result column, counted from 1. */
+Datum
+spi_datum(uint64 row, int column, bool *isnull)
+{
+	Assert(row < SPI_processed);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+bool
+spi_null(uint64 row, int column)
+{
+	bool isnull;
+
+	(void) spi_datum(row, column, &isnull);
+	return isnull;
+}
+
+/* A bigint column; 0 where it is null. */
+int64
+spi_int8(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+
+	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT8OID);
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+/* An integer column; 0 where it is null. */
+int32
+spi_int4(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+
+	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT4OID);
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
+/* A boolean column; false where it is null. */
+bool
+spi_bool(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+
+	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == BOOLOID);
+	return isnull ? false : DatumGetBool(value);
+}
+
+/* A timestamptz column; 0 where it is null. */
+TimestampTz
+spi_time(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+
+	Assert(SPI_gettypeid(SPI_tuptable->tupdesc, column) == TIMESTAMPTZOID);
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+/*
+ * Any column as text, NULL where it is null; allocated in the context that was
+ * current before spi_begin().
+ */
+char *
+spi_text(uint64 row, int column)
+{
+	char *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+	char *copy;
+
+	if (value == NULL)
+		return NULL;
+	copy = SPI_palloc(strlen(value) + 1);
+	strcpy(copy, value);
+	pfree(value);
+	return copy;
+}

@@ -1,0 +1,488 @@
+/*
+ * leader/tick.c
+ *	  What the leader does at each tick, in order: begin, admit, end what is
+ *	  overdue, decide, ask the provider.
+ *
+ * Each step is a transaction of its own and recomputes what it needs from the
+ * tables, so a step that failed is made up for at the next tick. A decision that
+ * changes something locks its pool first and reads afterwards; it is the only place, besides
+ * spawn_worker(), where a pod is announced. Calls are started here, after the
+ * commit of the row that announces them, and never inside a transaction.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "commands/async.h"
+#include "base/guc.h"
+#include "base/inject.h"
+#include "leader/leader.h"
+#include "miscadmin.h"
+#include "store/breaker.h"
+#include "store/event.h"
+#include "store/fleet.h"
+#include "store/lease.h"
+#include "store/offer_stats.h"
+#include "store/op.h"
+#include "store/passed.h"
+#include "store/task.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+#include "base/wake.h"
+
+/* Passes over the waiting tasks in one step, so that the leader looks up now and then. */
+#define MAX_ADMIT_PASSES 10
+
+/* An answer this long after a call's own time limit is not coming. */
+#define ANSWER_MARGIN (30 * USECS_PER_SEC)
+
+/* How often the queue is searched for rows that a restore wrote into it. */
+#define RECHECK_INTERVAL (60 * USECS_PER_SEC)
+
+/* A due time that could not be met is looked at again after this. */
+#define DUE_RETRY (100 * INT64CONST(1000))
+
+/* Begin this leader's reign in the installation, once there is one. */
+static void
+begin(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+	char before[INSTALLATION_ID_LENGTH + 1];
+
+	strlcpy(before, leader->installation.id, sizeof(before));
+	if (!store_installation_check(&leader->installation, leader->epoch == 0, now))
+	{
+		leader->epoch = 0;
+		return;
+	}
+	if (leader->epoch == 0 || strcmp(before, leader->installation.id) != 0)
+	{
+		leader->epoch = store_installation_new_leader();
+		leader_look_first(leader);
+		INJECT("leader.reign");
+	}
+	INJECT("leader.begin");
+	store_op_unanswered(leader->epoch, now - ((int64) guc_http_timeout * 1000 + ANSWER_MARGIN),
+						now);
+}
+
+/* Release what need not wait, and tell the listeners that there is work. */
+static void
+admit(Leader *leader, void *arg)
+{
+	uint32 flags = *(uint32 *) arg;
+	TimestampTz now = clock_now();
+	bool notify = (flags & WAKE_NOTIFY) != 0;
+
+	INJECT("leader.admit");
+	for (int pass = 0; pass < MAX_ADMIT_PASSES; pass++)
+	{
+		bool made_ready;
+
+		CHECK_FOR_INTERRUPTS();
+		if (store_task_admit(now, &made_ready) == 0)
+			break;
+		notify = notify || made_ready;
+	}
+	if (notify)
+		Async_Notify("gpu_orch_tasks", "");
+}
+
+/* End the attempts whose task's own timeout has passed. */
+static void
+end_overdue(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+	LeaseEnd end = { .outcome = OUTCOME_TIMEOUT,
+					 .failure = FAILURE_TASK,
+					 .retry = true,
+					 .error = "the task's timeout passed" };
+
+	INJECT("leader.overdue");
+	store_lease_end_all(LEASES_PAST_DEADLINE, 0, now, (Datum) 0, &end, now);
+	leader->next_due = store_task_next_due();
+}
+
+/* A claim locks no worker: one that raced its worker's end left a lease that nobody holds. */
+static void
+end_unheld(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+	LeaseEnd end = { .outcome = OUTCOME_LOST, .error = "the worker had been ended" };
+
+	INJECT("leader.unheld");
+	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
+}
+
+/* Move up what has waited for long, and now and then look for rows that nobody announced. */
+static void
+keep_queue(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+
+	INJECT("leader.queue");
+	if (store_queue_age(now) > 0)
+		wake_at_commit(WAKE_DECIDE);
+	leader->next_recheck = Min(leader->next_recheck, now + RECHECK_INTERVAL);
+	if (leader->next_recheck <= now)
+	{
+		store_queue_recheck();
+		leader->next_recheck = now + RECHECK_INTERVAL;
+	}
+}
+
+/* Release what is due, now; flags are those that commits have set. */
+bool
+leader_admit(Leader *leader, uint32 flags)
+{
+	return leader_step(leader, "admitting tasks", admit, &flags);
+}
+
+/* Release what this tick itself made room for, so that a cycle ends with what follows from it. */
+static bool
+admit_next(Leader *leader)
+{
+	uint32 flags = wake_take(ADMIT_FLAGS);
+
+	return flags == 0 || leader_admit(leader, flags);
+}
+
+/* End what is overdue, release what its time has come, and find the next due time. */
+bool
+leader_end_overdue(Leader *leader)
+{
+	bool good = leader_admit(leader, 0);
+
+	good &= leader_step(leader, "ending overdue attempts", end_overdue, NULL);
+	if (leader->next_due != 0)
+		leader->next_due = Max(leader->next_due, clock_now() + DUE_RETRY);
+	return good;
+}
+
+/*
+ * Move one worker; a failure, as of a row that a session keeps locked, is noted and
+ * leaves the others alone. NULL: not moved.
+ */
+static const WorkerRule *
+try_move(const PlanAction *action, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	const WorkerRule *volatile rule = NULL;
+
+	if (!store_worker_is_free(action->worker))
+		return NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		rule = store_worker_move(action->worker, action->cause, NULL, now);
+		INJECT("leader.moved");
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		rule = NULL;
+		leader_note_error("moving a worker", error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return rule;
+}
+
+/* Do to each worker what the plan says; returns how many moved. */
+static int
+act(Leader *leader, const PlanResult *plan, TimestampTz now)
+{
+	int moved = 0;
+
+	for (int i = 0; i < plan->n_actions; i++)
+	{
+		const PlanAction *action = &plan->actions[i];
+		const WorkerRule *rule;
+
+		/* A claim that raced the drain is one more task to finish. */
+		if (strcmp(action->cause, "drained") == 0 && store_lease_count_worker(action->worker) > 0)
+			continue;
+		rule = try_move(action, now);
+		if (rule == NULL)
+			continue;
+		moved++;
+		if (rule->to == WS_TERMINATING || rule->to == WS_TERMINATED)
+		{
+			leader->actions.workers_terminated++;
+			if (plan_offer_blame(action->cause) != BLAME_NOBODY)
+				leader->actions.workers_failed++;
+		}
+	}
+	return moved;
+}
+
+/*
+ * Run a step that plans the fleet, in memory that ends with it: a plan of 10,000 workers
+ * takes megabytes, and a cycle makes several. What `arg` points to keeps none of it.
+ */
+static bool
+plan_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(outer, "gpu_orch plan of the fleet", ALLOCSET_DEFAULT_SIZES);
+	bool done;
+
+	MemoryContextSwitchTo(context);
+	done = leader_step(leader, doing, step, arg);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+	return done;
+}
+
+/*
+ * Decide for the pools up to the first one for which something is to be done, all from
+ * one plan and without a lock; *arg is advanced to that one. Those after it wait for what
+ * is done, since a pool that is full leaves its tasks to the next.
+ */
+static void
+decide_quiet(Leader *leader, void *arg)
+{
+	PoolRow **next = arg;
+	TimestampTz now = clock_now();
+	FleetPlan fleet;
+
+	if (!store_fleet_plan(&fleet, now))
+		return;
+	for (int i = 0; i < fleet.n_pools; i++, (*next)++)
+	{
+		const FleetPool *pool = &fleet.pools[i];
+
+		if ((*next)->name == NULL || pool->row.id != (*next)->id || pool->plan.create > 0 ||
+			pool->plan.n_actions > 0 || pool->plan.scaled_in)
+			return;
+		(void) store_decision(pool->row.id, pool->row.policy, &pool->plan, 0, now);
+		INJECT("leader.quiet");
+	}
+}
+
+/* Decide for one pool and commit its intents. */
+static void
+decide_pool(Leader *leader, void *arg)
+{
+	const PoolRow *named = arg;
+	TimestampTz now = clock_now();
+	FleetPlan fleet;
+	FleetPool *pool = NULL;
+	const char *refused = NULL;
+	int64 decision;
+	bool alone = store_installation_lock(false);
+	int ended;
+	int room;
+
+	if (!store_pool_lock(named->id) || !store_fleet_plan(&fleet, now))
+		return;
+	for (int i = 0; i < fleet.n_pools; i++)
+		if (fleet.pools[i].row.id == named->id)
+			pool = &fleet.pools[i];
+	if (pool == NULL)
+		return;
+	room = leader_gate_room(leader, CLOUD_CREATE, now);
+	if (room == 0)
+		refused = "the provider cannot be used now";
+	else if (!alone)
+		refused = "a session is creating pods or changing a budget";
+	else
+		refused = leader_look_refuses(leader, now);
+	pool->plan.create = Min(pool->plan.create, Max(room, 1));
+	if (pool->plan.create > 0 &&
+		(refused != NULL || !store_fleet_can_place(&pool->row, &refused, now)))
+	{
+		pool->plan.create = 0;
+		pool->plan.bound_by = refused;
+	}
+
+	INJECT("leader.decide");
+	ended = act(leader, &pool->plan, now);
+	decision = store_decision(pool->row.id, pool->row.policy, &pool->plan, ended, now);
+	INJECT("leader.decided");
+	if (pool->plan.scaled_in)
+		store_pool_scaled_in(pool->row.id, now);
+	for (int i = 0; i < pool->plan.create; i++)
+	{
+		if (store_fleet_intend(&pool->row, &leader->installation, decision, &refused, now) == NULL)
+		{
+			ereport(DEBUG1,
+					(errmsg("gpu_orch: pool \"%s\" gets no pod: %s", named->name, refused)));
+			break;
+		}
+		INJECT("intent.planned");
+		leader->actions.workers_spawned++;
+	}
+}
+
+/* Workers that registered themselves: lost or drained, they are only let go. */
+static void
+decide_external(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+	FleetPlan fleet;
+
+	INJECT("leader.external");
+	if (store_fleet_plan(&fleet, now))
+		(void) act(leader, &fleet.external_plan, now);
+}
+
+/* What pods taught of their offers and images, and whom the tasks pass over. */
+static void
+learn(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+
+	store_offer_learn(now);
+	INJECT("leader.learn");
+	store_offer_watch(now);
+	store_breaker_watch(now);
+	store_passed_watch(now);
+}
+
+/* Creates that were never sent, of workers that were ended meanwhile: there is no pod. */
+static void
+abandon_planned(TimestampTz now)
+{
+	CloudOpRow *ops;
+	int n = store_op_abandoned(&ops);
+
+	for (int i = 0; i < n; i++)
+	{
+		WorkerRow worker;
+		CloudOpRow op;
+
+		if (!store_worker_is_free(ops[i].worker) || !store_worker_lock(ops[i].worker, &worker) ||
+			!store_op_lock(ops[i].id, &op) || op.state != OP_PLANNED)
+			continue;
+		store_op_answer(op.id, OP_ABSENT, 0, "not sent",
+						"the worker was ended before its pod was asked for", NULL, 0, now);
+		(void) store_worker_move(worker.no, "never_created", NULL, now);
+	}
+}
+
+/* Read the pools' names, and make sure that every owed delete is announced. */
+static void
+prepare(Leader *leader, void *arg)
+{
+	PoolRow **pools = arg;
+	TimestampTz now = clock_now();
+	int n = store_pool_list(pools);
+	int64 unpriced;
+
+	(*pools)[n].name = NULL;
+	abandon_planned(now);
+	unpriced = store_offer_count_unpriced();
+	if (unpriced > leader->unpriced)
+		leader->next_catalog = 0;
+	else if (unpriced > 0)
+		leader->next_catalog = Min(leader->next_catalog, leader->last_catalog + CATALOG_RETRY);
+	leader->unpriced = unpriced;
+	store_op_plan_owed_deletes(now);
+	INJECT("leader.owed");
+	store_op_watch_deletes(now);
+}
+
+/* What the fleet looks like after the cycle, for run_cycle() and status(). */
+static void
+summarise(Leader *leader, void *arg)
+{
+	FleetPlan fleet;
+
+	TimestampTz now = clock_now();
+
+	if (!store_fleet_plan(&fleet, now))
+		return;
+	INJECT("leader.summed");
+	*(CycleSummary *) arg = fleet.summary;
+	store_fleet_watch(&fleet, now);
+}
+
+/* One whole cycle. */
+void
+leader_tick(Leader *leader)
+{
+	ShmemState *state = shmem_state();
+	CycleSummary summary = { 0 };
+	PoolRow *pools = NULL;
+	uint64 answering;
+	uint64 reset_before = pg_atomic_read_u64(&state->tasks_reset);
+	int64 epoch_before = leader->epoch;
+	bool good;
+	TimestampTz now;
+
+	now = clock_now();
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	answering = state->cycle_asked;
+	if (state->last_tick != 0 &&
+		now - state->last_tick > ((int64) guc_cycle_interval + guc_heartbeat_timeout) * 1000)
+		state->grace_since = now;
+	LWLockRelease(state->lock);
+	leader->decide_at = 0;
+
+	good = leader_step(leader, "beginning", begin, NULL);
+	/* An epoch that was not committed is nobody's. */
+	if (!good && leader->epoch != epoch_before)
+		leader->epoch = 0;
+	if (good)
+	{
+		leader_open_cloud(leader);
+		good &= leader_end_overdue(leader);
+	}
+	if (good && leader->epoch != 0)
+	{
+		good &= leader_watch_clock(leader);
+		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
+		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
+		good &= plan_step(leader, "deciding for external workers", decide_external, NULL);
+		good &= leader_step(leader, "learning from pods", learn, NULL);
+		if (leader_step(leader, "reading pools", prepare, &pools))
+		{
+			PoolRow *next = pools;
+
+			if (!plan_step(leader, "deciding for quiet pools", decide_quiet, &next))
+				next = pools;
+			for (; next->name != NULL; next++)
+				good &= leader_watch_clock(leader) &&
+					plan_step(leader, "deciding for a pool", decide_pool, next);
+		}
+		good &= leader_step(leader, "planning deletes", prepare, &pools);
+		good &= admit_next(leader);
+		good &= plan_step(leader, "summing up", summarise, &summary);
+	}
+	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY)
+		leader->epoch = 0;
+
+	now = clock_now();
+	leader->next_tick = now + (int64) guc_cycle_interval * 1000;
+	summary.workers_promoted = leader->actions.workers_promoted;
+	summary.workers_failed = leader->actions.workers_failed;
+	summary.workers_spawned = leader->actions.workers_spawned;
+	summary.workers_terminated = leader->actions.workers_terminated;
+	summary.tasks_reset = (int64) (pg_atomic_read_u64(&state->tasks_reset) - reset_before);
+	memset(&leader->actions, 0, sizeof(CycleSummary));
+	pg_atomic_fetch_add_u64(&state->ticks, 1);
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	state->last_tick = now;
+	state->leader_memory = (int64) MemoryContextMemAllocated(TopMemoryContext, true);
+	state->cycle = summary;
+	state->cycle_done = answering;
+	state->cycle_failed = !good;
+	if (leader->verdict != GUARD_GO)
+		strlcpy(state->api_error, ext_guard_explain(leader->verdict), SHMEM_TEXT);
+	LWLockRelease(state->lock);
+	if (leader->verdict != GUARD_GO || leader->epoch == 0)
+		leader_answer_reconcile(PG_UINT64_MAX, true);
+	ConditionVariableBroadcast(&state->answered);
+}

@@ -1,0 +1,687 @@
+/*
+ * store/lease.c
+ *	  Running attempts, and how they ended: all access to lease and attempt.
+ *
+ * A lease ends by being deleted under the guard (task, lease, worker); whoever
+ * deletes the row decides what becomes of the task, so nothing is ended twice.
+ * Every end is durable before its answer leaves.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "decide/backoff.h"
+#include "db/direct.h"
+#include "executor/tuptable.h"
+#include "base/guc.h"
+#include "base/inject.h"
+#include "base/shmem.h"
+#include "store/lease.h"
+#include "store/task.h"
+#include "store/tenant.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+#include "base/wake.h"
+
+/* The longest delay between two attempts, in milliseconds. */
+#define RETRY_CAP_MS (60 * 60 * 1000)
+
+#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
+
+/* Columns of lease, counted from 0. */
+enum
+{
+	LEASE_TASK_ID,
+	LEASE_ID,
+	LEASE_WORKER,
+	LEASE_SHAPE,
+	LEASE_TENANT,
+	LEASE_PRIORITY,
+	LEASE_ATTEMPT,
+	LEASE_FAULTS,
+	LEASE_LOSSES,
+	LEASE_TAG,
+	LEASE_CLAIMED_AT,
+	LEASE_DEADLINE,
+	LEASE_CLAIMED_AFTER,
+	LEASE_CANCEL_REQUESTED,
+	LEASE_PROGRESS,
+	LEASE_STAGE,
+	LEASE_PROGRESS_AT
+};
+
+/* Columns of attempt, counted from 0. */
+enum
+{
+	ATTEMPT_TASK_ID,
+	ATTEMPT_NUMBER,
+	ATTEMPT_WORKER,
+	ATTEMPT_LEASE,
+	ATTEMPT_CLAIMED_AT,
+	ATTEMPT_ENDED_AT,
+	ATTEMPT_OUTCOME,
+	ATTEMPT_FAILURE,
+	ATTEMPT_FINAL_STATE,
+	ATTEMPT_ERROR,
+	ATTEMPT_RESULT
+};
+
+static DirectTable lease_table = { "lease", "lease_pkey" };
+static DirectTable attempt_table = { "attempt", NULL };
+
+/* Copy the current result row into a claimed task that outlives spi_end(). */
+static void
+read_claimed(ClaimedTask *claimed, uint64 row)
+{
+	for (int i = 0; i < CLAIMED_COLUMNS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(SPI_tuptable->tupdesc, i);
+		Datum value = spi_datum(row, i + 1, &claimed->nulls[i]);
+
+		claimed->values[i] = claimed->nulls[i] ?
+			(Datum) 0 :
+			SPI_datumTransfer(value, column->attbyval, column->attlen);
+	}
+}
+
+#define CLAIMED_SELECT \
+	"l.task_id, l.id, l.attempt, t.kind, t.payload, t.requirements, l.priority," \
+	" coalesce((SELECT n.name FROM gpu_orch.tenant n WHERE n.id = l.tenant), 'default')," \
+	" l.deadline, t.traceparent "
+
+/* Where the entries of a lease's index pointed to when this session made it. */
+typedef struct LeasePlace
+{
+	int64 task_id;
+	ItemPointerData tid;
+} LeasePlace;
+
+#define RECENT_LEASES 64
+
+static LeasePlace recent_leases[RECENT_LEASES];
+
+/* The place of the task's lease, if it is among the last that this session made. */
+static LeasePlace *
+recent_lease(int64 task_id)
+{
+	return &recent_leases[(uint64) task_id % RECENT_LEASES];
+}
+
+/*
+ * A new fencing token: a random UUID, version 4. Random bits are fetched for some at
+ * once, as most of what they cost does not depend on how many they are.
+ */
+static void
+make_lease_id(pg_uuid_t *id)
+{
+	static uint8 bits[32 * UUID_LEN];
+	static int used = sizeof(bits);
+
+	if (used == sizeof(bits))
+	{
+		if (!pg_strong_random(bits, sizeof(bits)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not obtain random bits for a lease")));
+		used = 0;
+	}
+	memcpy(id->data, bits + used, UUID_LEN);
+	memset(bits + used, 0, UUID_LEN);
+	used += UUID_LEN;
+	id->data[6] = (id->data[6] & 0x0f) | 0x40;
+	id->data[8] = (id->data[8] & 0x3f) | 0x80;
+}
+
+/*
+ * Lease a task that was taken out of the queue to a worker. claimed_after is the
+ * lease whose completion asked for it, or NULL; the snapshot sees the task. What is
+ * claimed is allocated in the current memory context.
+ */
+void
+store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_after,
+				   TimestampTz now, Snapshot snapshot, ClaimedTask *claimed)
+{
+	Relation rel = direct_open(&lease_table);
+	TupleTableSlot *row = direct_new_row(&lease_table, rel);
+	Datum *values = row->tts_values;
+	bool *nulls = row->tts_isnull;
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
+	TaskBody body;
+
+	if (!store_task_body(slot->task_id, snapshot, &body))
+		elog(ERROR, "gpu_orch: task " INT64_FORMAT " is ready and does not exist", slot->task_id);
+	make_lease_id(id);
+	values[LEASE_TASK_ID] = Int64GetDatum(slot->task_id);
+	values[LEASE_ID] = UUIDPGetDatum(id);
+	values[LEASE_WORKER] = Int64GetDatum(worker);
+	values[LEASE_SHAPE] = Int64GetDatum(slot->shape);
+	values[LEASE_TENANT] = Int32GetDatum(slot->tenant);
+	values[LEASE_PRIORITY] = Int32GetDatum(slot->priority);
+	values[LEASE_ATTEMPT] = Int32GetDatum(slot->attempt);
+	values[LEASE_FAULTS] = Int32GetDatum(slot->faults);
+	values[LEASE_LOSSES] = Int32GetDatum(slot->losses);
+	values[LEASE_TAG] = Int64GetDatum(slot->tag);
+	values[LEASE_CLAIMED_AT] = TimestampTzGetDatum(now);
+	values[LEASE_DEADLINE] = body.timeout == NULL ?
+		(Datum) 0 :
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+							IntervalPGetDatum(body.timeout));
+	nulls[LEASE_DEADLINE] = body.timeout == NULL;
+	values[LEASE_CLAIMED_AFTER] = UUIDPGetDatum(claimed_after);
+	nulls[LEASE_CLAIMED_AFTER] = claimed_after == NULL;
+	values[LEASE_CANCEL_REQUESTED] = BoolGetDatum(false);
+	nulls[LEASE_PROGRESS] = nulls[LEASE_STAGE] = nulls[LEASE_PROGRESS_AT] = true;
+
+	memset(claimed, 0, sizeof(ClaimedTask));
+	claimed->values[0] = values[LEASE_TASK_ID];
+	claimed->values[1] = values[LEASE_ID];
+	claimed->values[2] = values[LEASE_ATTEMPT];
+	claimed->values[3] = body.kind;
+	claimed->values[4] = body.payload;
+	claimed->values[5] = body.requirements;
+	claimed->values[6] = values[LEASE_PRIORITY];
+	claimed->values[7] = CStringGetTextDatum(store_tenant_name(slot->tenant));
+	claimed->values[8] = values[LEASE_DEADLINE];
+	claimed->nulls[8] = nulls[LEASE_DEADLINE];
+	claimed->values[9] = body.traceparent;
+	claimed->nulls[9] = body.traceparent == (Datum) 0;
+
+	INJECT("claim.lease");
+	direct_insert(&lease_table, rel, row);
+	recent_lease(slot->task_id)->task_id = slot->task_id;
+	recent_lease(slot->task_id)->tid = row->tts_tid;
+	direct_close(rel);
+}
+
+/* The leases that a completed lease's fused call made and that are still held. */
+int
+store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after, ClaimedTask **claimed)
+{
+	static SpiQuery query = { "SELECT " CLAIMED_SELECT
+							  "FROM gpu_orch.lease l JOIN gpu_orch.task t ON t.id = l.task_id "
+							  "WHERE l.worker = $1 AND l.claimed_after = $2 ORDER BY l.task_id",
+							  2,
+							  { INT8OID, UUIDOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_arg(&args, UUIDPGetDatum(claimed_after), false);
+	n = (int) spi_read(&query, &args, 0);
+	*claimed = SPI_palloc((n + 1) * sizeof(ClaimedTask));
+	for (int i = 0; i < n; i++)
+		read_claimed(&(*claimed)[i], i);
+	spi_end();
+	return n;
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *value)
+{
+	nulls[column] = value == NULL;
+	values[column] = value ? CStringGetTextDatum(value) : (Datum) 0;
+}
+
+/*
+ * Write down the end of an attempt; final_state NULL where the task goes on, lease
+ * NULL and worker 0 where it never ran.
+ */
+static void
+record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
+	   const char *outcome, const char *failure, const char *final_state, const char *error,
+	   Jsonb *result, TimestampTz now)
+{
+	Relation rel = direct_open(&attempt_table);
+	TupleTableSlot *row = direct_new_row(&attempt_table, rel);
+	Datum *values = row->tts_values;
+	bool *nulls = row->tts_isnull;
+
+	values[ATTEMPT_TASK_ID] = Int64GetDatum(slot->task_id);
+	values[ATTEMPT_NUMBER] = Int32GetDatum(slot->attempt);
+	values[ATTEMPT_WORKER] = Int64GetDatum(worker);
+	nulls[ATTEMPT_WORKER] = worker == 0;
+	values[ATTEMPT_LEASE] = UUIDPGetDatum(lease);
+	nulls[ATTEMPT_LEASE] = lease == NULL;
+	values[ATTEMPT_CLAIMED_AT] = TimestampTzGetDatum(claimed_at);
+	nulls[ATTEMPT_CLAIMED_AT] = claimed_at == 0;
+	values[ATTEMPT_ENDED_AT] = TimestampTzGetDatum(now);
+	set_text(values, nulls, ATTEMPT_OUTCOME, outcome);
+	set_text(values, nulls, ATTEMPT_FAILURE, failure);
+	set_text(values, nulls, ATTEMPT_FINAL_STATE, final_state);
+	set_text(values, nulls, ATTEMPT_ERROR, error);
+	values[ATTEMPT_RESULT] = JsonbPGetDatum(result);
+	nulls[ATTEMPT_RESULT] = result == NULL;
+	direct_insert(&attempt_table, rel, row);
+	direct_close(rel);
+}
+
+/*
+ * Write the attempt of a lease that was just deleted, and send the task where it
+ * goes next.
+ */
+static void
+settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
+	   bool cancelled, const LeaseEnd *end, TimestampTz now)
+{
+	AttemptEnd attempt = { .outcome = end->outcome,
+						   .failure = end->failure,
+						   .retry = end->retry,
+						   .cancel_requested = cancelled,
+						   .faults = slot->faults,
+						   .losses = slot->losses,
+						   .max_attempts = end->outcome == OUTCOME_SUCCEEDED ?
+							   0 :
+							   store_task_max_attempts(slot->task_id),
+						   .max_losses = guc_max_losses };
+	TaskVerdict verdict = fsm_task_after(&attempt);
+	TaskSlot next = *slot;
+	const char *final_state = NULL;
+	const char *error = end->error;
+	TimestampTz due_at = 0;
+
+	switch (verdict.next)
+	{
+		case NEXT_SUCCEEDED:
+			final_state = "succeeded";
+			break;
+		case NEXT_FAILED:
+			final_state = "failed";
+			break;
+		case NEXT_CANCELLED:
+			final_state = "cancelled";
+			break;
+		case NEXT_READY:
+			break;
+		case NEXT_RETRY:
+			due_at = now +
+				1000 *
+					backoff_ms(verdict.faults + verdict.losses, guc_retry_delay, RETRY_CAP_MS,
+							   (uint64) slot->task_id);
+			break;
+	}
+	if (verdict.quarantined)
+		error = psprintf("quarantined after losing %d workers%s%s", verdict.losses,
+						 end->error ? ": " : "", end->error ? end->error : "");
+
+	INJECT("lease.settled");
+	record(slot, worker, lease, claimed_at, fsm_task_outcome_name(end->outcome),
+		   fsm_task_failure_name(end->failure), final_state, error, end->result, now);
+	store_queue_served(slot->tenant, Max(now - claimed_at, 0));
+	ForceSyncCommit();
+
+	if (final_state == NULL)
+	{
+		next.attempt++;
+		next.faults = verdict.faults;
+		next.losses = verdict.losses;
+		store_task_place(&next, due_at, now);
+		wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
+	}
+	else
+	{
+		bool alone =
+			verdict.next == NEXT_SUCCEEDED && !store_task_release_dependents(slot->task_id, now);
+
+		wake_at_commit(alone && slot->tenant == DEFAULT_TENANT ? WAKE_DECIDE :
+																 WAKE_DECIDE | WAKE_ADMIT);
+	}
+}
+
+#define ENDED_COLUMNS SLOT_COLUMNS ", worker, id, claimed_at, cancel_requested"
+
+#define ENDED_COLUMN_COUNT 12
+
+/*
+ * Settle each of the leases that the last statement deleted, returning their
+ * ENDED_COLUMNS. Returns how many there were. Must run inside spi_begin().
+ */
+static int64
+settle_deleted(const LeaseEnd *end, TimestampTz now)
+{
+	SPITupleTable *deleted = SPI_tuptable;
+	uint64 n = SPI_processed;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		Datum values[ENDED_COLUMN_COUNT];
+		bool nulls[ENDED_COLUMN_COUNT];
+		TaskSlot slot;
+
+		heap_deform_tuple(deleted->vals[i], deleted->tupdesc, values, nulls);
+		slot.shape = DatumGetInt64(values[0]);
+		slot.task_id = DatumGetInt64(values[1]);
+		slot.priority = DatumGetInt32(values[2]);
+		slot.tenant = DatumGetInt32(values[3]);
+		slot.attempt = DatumGetInt32(values[4]);
+		slot.faults = DatumGetInt32(values[5]);
+		slot.losses = DatumGetInt32(values[6]);
+		slot.tag = DatumGetInt64(values[7]);
+		settle(&slot, DatumGetInt64(values[8]), DatumGetUUIDP(values[9]),
+			   DatumGetTimestampTz(values[10]), DatumGetBool(values[11]), end, now);
+	}
+	return (int64) n;
+}
+
+typedef enum LeaseFound
+{
+	LEASE_ABSENT,  /* or not this worker's */
+	LEASE_CHANGED, /* somebody updated it meanwhile: look again */
+	LEASE_DELETED
+} LeaseFound;
+
+/* Put the task's lease into the slot; false where there is none. */
+static bool
+find_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 task_id)
+{
+	LeasePlace *place = recent_lease(task_id);
+	ScanKeyData key;
+
+	if (place->task_id == task_id && direct_find_near(rel, snapshot, &place->tid, row) &&
+		direct_int8(row, LEASE_TASK_ID + 1) == task_id)
+		return true;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	return direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL);
+}
+
+/* Delete a lease for its holder, waiting for whoever changes it; its row is left in the slot. */
+static LeaseFound
+delete_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 worker, int64 task_id,
+			 const pg_uuid_t *lease)
+{
+	bool changed;
+
+	if (!find_lease(rel, row, snapshot, task_id))
+		return LEASE_ABSENT;
+	slot_getallattrs(row);
+	if (DatumGetInt64(row->tts_values[LEASE_WORKER]) != worker ||
+		memcmp(DatumGetUUIDP(row->tts_values[LEASE_ID]), lease, UUID_LEN) != 0)
+		return LEASE_ABSENT;
+	if (direct_delete(rel, row, snapshot, &changed))
+		return LEASE_DELETED;
+	return changed ? LEASE_CHANGED : LEASE_ABSENT;
+}
+
+/*
+ * End one running attempt for its holder. False, and nothing changed, when the
+ * lease is not this worker's. Waits for whoever changes the lease at the moment.
+ */
+bool
+store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end,
+				TimestampTz now)
+{
+	Relation rel = direct_open(&lease_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	LeaseFound found = LEASE_ABSENT;
+	bool looked_again = false;
+
+	/*
+	 * The statement's snapshot nearly always sees it; if not, a newer one settles the
+	 * matter. It will not do where this statement has changed something itself.
+	 */
+	if (GetActiveSnapshot()->curcid == GetCurrentCommandId(false))
+		found = delete_lease(rel, row, GetActiveSnapshot(), worker, task_id, lease);
+	while (found == LEASE_CHANGED || (found == LEASE_ABSENT && !looked_again))
+	{
+		Snapshot snapshot = direct_snapshot();
+
+		looked_again = true;
+		found = delete_lease(rel, row, snapshot, worker, task_id, lease);
+		direct_release(snapshot);
+	}
+	if (found == LEASE_DELETED)
+	{
+		Datum *values = row->tts_values;
+		TaskSlot slot = { .task_id = task_id,
+						  .shape = DatumGetInt64(values[LEASE_SHAPE]),
+						  .priority = DatumGetInt32(values[LEASE_PRIORITY]),
+						  .tenant = DatumGetInt32(values[LEASE_TENANT]),
+						  .attempt = DatumGetInt32(values[LEASE_ATTEMPT]),
+						  .faults = DatumGetInt32(values[LEASE_FAULTS]),
+						  .losses = DatumGetInt32(values[LEASE_LOSSES]),
+						  .tag = DatumGetInt64(values[LEASE_TAG]) };
+
+		settle(&slot, worker, lease, DatumGetTimestampTz(values[LEASE_CLAIMED_AT]),
+			   DatumGetBool(values[LEASE_CANCEL_REQUESTED]), end, now);
+		CommandCounterIncrement();
+	}
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
+	return found == LEASE_DELETED;
+}
+
+/*
+ * Whether this worker ended this attempt before with the same answer: then the
+ * call repeats one whose answer was lost, and is true again.
+ */
+bool
+store_lease_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.attempt WHERE task_id = $1 AND lease = $2 AND worker = $3"
+		" AND outcome = $4 AND failure IS NOT DISTINCT FROM $5",
+		5,
+		{ INT8OID, UUIDOID, INT8OID, TEXTOID, TEXTOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg_int8(&args, worker);
+	spi_arg_text(&args, fsm_task_outcome_name(end->outcome));
+	spi_arg_text(&args, fsm_task_failure_name(end->failure));
+	found = spi_read(&query, &args, 1) == 1;
+	spi_end();
+	return found;
+}
+
+/*
+ * End many running attempts at once: a lost worker's, those whose claim was
+ * never answered, those past their deadline. Returns how many.
+ */
+int64
+store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
+					const LeaseEnd *end, TimestampTz now)
+{
+	static SpiQuery of_worker = {
+		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS, 1, { INT8OID }
+	};
+	static SpiQuery not_named = {
+		"DELETE FROM gpu_orch.lease WHERE worker = $1 AND claimed_at < $2 AND id <> ALL ($3) "
+		"RETURNING " ENDED_COLUMNS,
+		3,
+		{ INT8OID, TIMESTAMPTZOID, UUIDARRAYOID }
+	};
+	static SpiQuery past_deadline = {
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 1000"
+		"  FOR UPDATE SKIP LOCKED) "
+		"RETURNING " ENDED_COLUMNS,
+		1,
+		{ TIMESTAMPTZOID }
+	};
+	static SpiQuery of_ended = {
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT l.task_id FROM gpu_orch.worker w, LATERAL"
+		"   (SELECT x.task_id FROM gpu_orch.lease x WHERE x.worker = w.no LIMIT 1000"
+		"    FOR UPDATE SKIP LOCKED) l"
+		"  WHERE w.state NOT IN ('active', 'draining') AND w.state_since > $1 - interval '1 hour'"
+		"  LIMIT 1000) "
+		"RETURNING " ENDED_COLUMNS,
+		1,
+		{ TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
+
+	spi_begin();
+	switch (set)
+	{
+		case LEASES_OF_WORKER:
+			spi_arg_int8(&args, worker);
+			spi_run(&of_worker, &args);
+			break;
+		case LEASES_NOT_NAMED:
+			spi_arg_int8(&args, worker);
+			spi_arg_time(&args, before);
+			spi_arg(&args, named, false);
+			spi_run(&not_named, &args);
+			break;
+		case LEASES_PAST_DEADLINE:
+			spi_arg_time(&args, before);
+			spi_run(&past_deadline, &args);
+			break;
+		case LEASES_OF_ENDED:
+			spi_arg_time(&args, now);
+			spi_run(&of_ended, &args);
+			break;
+	}
+	n = settle_deleted(end, now);
+	spi_end();
+	if (n > 0)
+		pg_atomic_fetch_add_u64(&shmem_state()->tasks_reset, n);
+	return n;
+}
+
+/* End a task that waits or is ready: cancelled, with the reason. */
+void
+store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now)
+{
+	record(slot, 0, NULL, 0, "cancelled", NULL, "cancelled", why, NULL, now);
+	CommandCounterIncrement();
+	ForceSyncCommit();
+	wake_at_commit(WAKE_DECIDE | WAKE_ADMIT);
+}
+
+/* Note how far a running attempt is. False when the lease is not this worker's. */
+bool
+store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const float4 *fraction,
+					 const char *stage, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.lease SET progress = coalesce($4, progress), stage = coalesce($5, stage),"
+		" progress_at = $6 WHERE task_id = $1 AND id = $2 AND worker = $3",
+		6,
+		{ INT8OID, UUIDOID, INT8OID, FLOAT4OID, TEXTOID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool held;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg_int8(&args, worker);
+	spi_arg(&args, fraction ? Float4GetDatum(*fraction) : (Datum) 0, fraction == NULL);
+	spi_arg_text(&args, stage);
+	spi_arg_time(&args, now);
+	held = spi_run(&query, &args) == 1;
+	spi_end();
+	return held;
+}
+
+/* Ask the holder of a running task to stop. False when nobody holds it. */
+bool
+store_lease_request_cancel(int64 task_id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.lease SET cancel_requested = true WHERE task_id = $1", 1, { INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool held;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	held = spi_run(&query, &args) == 1;
+	spi_end();
+	if (held)
+		ForceSyncCommit();
+	return held;
+}
+
+/* How many leases a worker holds. */
+int64
+store_lease_count_worker(int64 worker)
+{
+	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.lease WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_read(&query, &args, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* How many tasks of a limited tenant run. */
+int64
+store_lease_count_tenant(int32 tenant)
+{
+	static SpiQuery query = {
+		"SELECT count(*) FROM gpu_orch.lease WHERE tenant = $1 AND tenant <> 0", 1, { INT4OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
+
+	spi_begin();
+	spi_arg_int4(&args, tenant);
+	spi_read(&query, &args, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* The tasks of a worker that somebody asked to cancel, as a bigint[]. */
+Datum
+store_lease_cancelled(int64 worker)
+{
+	static SpiQuery query = {
+		"SELECT coalesce(pg_catalog.array_agg(task_id ORDER BY task_id), '{}')"
+		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested",
+		1,
+		{ INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool isnull;
+	Datum tasks;
+
+	spi_begin();
+	spi_arg_int8(&args, worker);
+	spi_read(&query, &args, 1);
+	tasks = SPI_datumTransfer(spi_datum(0, 1, &isnull), false, -1);
+	spi_end();
+	return tasks;
+}
+
+/* The last ended attempt of a task; false if none has ended. */
+bool
+store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded)
+{
+	static SpiQuery query = {
+		"SELECT attempt, final_state IS NOT NULL, coalesce(final_state = 'succeeded', false)"
+		" FROM gpu_orch.attempt WHERE task_id = $1 ORDER BY attempt DESC LIMIT 1",
+		1,
+		{ INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+	{
+		*attempt = spi_int4(0, 1);
+		*final = spi_bool(0, 2);
+		*succeeded = spi_bool(0, 3);
+	}
+	spi_end();
+	return found;
+}

@@ -1,0 +1,762 @@
+/*
+ * store/pool.c
+ *	  Pools and their offers: all access to pool and offer.
+ *
+ * The options of a pool are a table: each is a column with a type, and a JSON
+ * value is turned into that type by an expression of its own. A dropped pool
+ * stays, with max_workers 0, so that its pods are still ended by its rules.
+ */
+#include "postgres.h"
+
+#include "base/guc.h"
+#include "store/pool.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+
+/* What a GPU is taken to cost per hour while no price at all is known: more than any does. */
+#define DEAREST_GPU_MICROS (10 * INT64CONST(1000000))
+
+typedef enum OptionType
+{
+	OPTION_TEXT,
+	OPTION_INTEGER,
+	OPTION_NUMERIC,
+	OPTION_INTERVAL,
+	OPTION_TEXTS,
+	OPTION_OBJECT
+} OptionType;
+
+typedef struct PoolOption
+{
+	const char *name;
+	OptionType type;
+	bool nullable;
+} PoolOption;
+
+static const PoolOption options[] = {
+	{ "args", OPTION_TEXT, true },
+	{ "budget_per_day", OPTION_NUMERIC, true },
+	{ "budget_per_hour", OPTION_NUMERIC, true },
+	{ "capabilities", OPTION_OBJECT, true },
+	{ "cloud_type", OPTION_TEXT, false },
+	{ "container_disk_gb", OPTION_INTEGER, true },
+	{ "data_centers", OPTION_TEXTS, false },
+	{ "drain_timeout", OPTION_INTERVAL, false },
+	{ "env", OPTION_OBJECT, false },
+	{ "gpu_count", OPTION_INTEGER, false },
+	{ "gpu_types", OPTION_TEXTS, false },
+	{ "heartbeat_timeout", OPTION_INTERVAL, true },
+	{ "idle_buffer", OPTION_INTEGER, false },
+	{ "idle_timeout", OPTION_INTERVAL, false },
+	{ "image", OPTION_TEXT, false },
+	{ "max_price_per_hour", OPTION_NUMERIC, true },
+	{ "max_worker_age", OPTION_INTERVAL, true },
+	{ "max_workers", OPTION_INTEGER, false },
+	{ "min_cuda_version", OPTION_TEXT, true },
+	{ "min_workers", OPTION_INTEGER, false },
+	{ "policy", OPTION_TEXT, false },
+	{ "policy_options", OPTION_OBJECT, false },
+	{ "ports", OPTION_TEXTS, false },
+	{ "provider", OPTION_TEXT, false },
+	{ "registry_id", OPTION_TEXT, true },
+	{ "spawn_timeout", OPTION_INTERVAL, false },
+	{ "template_id", OPTION_TEXT, true },
+	{ "volume_id", OPTION_TEXT, true },
+	{ "volume_mount_path", OPTION_TEXT, true },
+};
+
+/*
+ * How a jsonb value, the parameter that @ stands for, becomes a value of each
+ * type, and what a caller must write.
+ */
+static const struct
+{
+	const char *expression;
+	const char *wanted;
+} conversions[] = {
+	[OPTION_TEXT] = { "@ #>> '{}'", "a string" },
+	[OPTION_INTEGER] = { "(@ #>> '{}')::int", "a whole number" },
+	[OPTION_NUMERIC] = { "(@ #>> '{}')::numeric", "a number" },
+	[OPTION_INTERVAL] = { "CASE pg_catalog.jsonb_typeof(@) WHEN 'number'"
+						  " THEN pg_catalog.make_interval(secs => (@ #>> '{}')::float8)"
+						  " ELSE (@ #>> '{}')::interval END",
+						  "an interval as a string, or a number of seconds" },
+	[OPTION_TEXTS] = { "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(@))",
+					   "an array of strings" },
+	[OPTION_OBJECT] = { "@", "an object" },
+};
+
+/* Whether a JSON number is a whole one that a column of type int holds. */
+static bool
+is_integer(Numeric number)
+{
+	Datum value = NumericGetDatum(number);
+	Datum least = NumericGetDatum(int64_to_numeric(PG_INT32_MIN));
+	Datum most = NumericGetDatum(int64_to_numeric(PG_INT32_MAX));
+	Datum whole = DirectFunctionCall2(numeric_trunc, value, Int32GetDatum(0));
+
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, value, whole)) &&
+		DatumGetBool(DirectFunctionCall2(numeric_ge, value, least)) &&
+		DatumGetBool(DirectFunctionCall2(numeric_le, value, most));
+}
+
+/* Whether a JSON value is an array of strings and nothing else. */
+static bool
+is_strings(const JsonbValue *value)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue element;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		return false;
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+		if (token == WJB_ELEM && element.type != jbvString)
+			return false;
+	return true;
+}
+
+static bool
+fits(OptionType type, const JsonbValue *value)
+{
+	switch (type)
+	{
+		case OPTION_TEXT:
+			return value->type == jbvString;
+		case OPTION_INTEGER:
+			return value->type == jbvNumeric && is_integer(value->val.numeric);
+		case OPTION_NUMERIC:
+			return value->type == jbvNumeric;
+		case OPTION_INTERVAL:
+			return value->type == jbvString || value->type == jbvNumeric;
+		case OPTION_TEXTS:
+			return is_strings(value);
+		case OPTION_OBJECT:
+			return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
+	}
+	return false;
+}
+
+/* Whether an option may have a value; returns NULL, or what is wrong with it. */
+static const char *
+check_option(const char *name, const JsonbValue *value, const PoolOption **found)
+{
+	*found = NULL;
+	for (int i = 0; i < lengthof(options); i++)
+		if (strcmp(options[i].name, name) == 0)
+			*found = &options[i];
+	if (*found == NULL)
+		return "there is no option of that name";
+	if (value->type == jbvNull)
+		return (*found)->nullable ? NULL : "it cannot be null";
+	if (!fits((*found)->type, value))
+		return psprintf("it must be %s", conversions[(*found)->type].wanted);
+	return NULL;
+}
+
+/*
+ * Run the statement. What a CHECK refuses is reported without the row, which
+ * holds values that are nobody else's business.
+ */
+static void
+run_update(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (SPI_execute_with_args(sql, n, types, values, nulls, false, 0) != SPI_OK_UPDATE ||
+			SPI_processed != 1)
+			elog(ERROR, "gpu_orch: the options of a pool could not be set");
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode != ERRCODE_CHECK_VIOLATION)
+			ReThrowError(error);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the options of the pool contradict each other or are out of range"),
+				 errdetail("They violate the constraint \"%s\".", error->constraint_name),
+				 errhint("docs/configuration.md lists the options of a pool and their ranges.")));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Set options of a pool, all at once. Returns NULL, or what is wrong with one of
+ * them, whose index is then in *wrong.
+ */
+const char *
+store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values, int *wrong)
+{
+	StringInfoData sql;
+	Oid *types = palloc((n + 1) * sizeof(Oid));
+	Datum *arguments = palloc((n + 1) * sizeof(Datum));
+	char *nulls = palloc0(n + 2);
+
+	if (n == 0)
+		return NULL;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "UPDATE gpu_orch.pool SET ");
+	types[0] = INT4OID;
+	arguments[0] = Int32GetDatum(pool);
+	nulls[0] = ' ';
+	for (int i = 0; i < n; i++)
+	{
+		const PoolOption *option;
+		const char *problem = check_option(names[i], &values[i], &option);
+
+		if (problem != NULL)
+		{
+			*wrong = i;
+			return problem;
+		}
+		appendStringInfo(&sql, "%s%s = ", i > 0 ? ", " : "", option->name);
+		for (const char *c = conversions[option->type].expression; *c; c++)
+		{
+			if (*c == '@')
+				appendStringInfo(&sql, "$%d", i + 2);
+			else
+				appendStringInfoChar(&sql, *c);
+		}
+		types[i + 1] = JSONBOID;
+		arguments[i + 1] = JsonbPGetDatum(JsonbValueToJsonb(&values[i]));
+		nulls[i + 1] = values[i].type == jbvNull ? 'n' : ' ';
+	}
+	appendStringInfoString(&sql, " WHERE id = $1");
+	spi_begin();
+	run_update(sql.data, n + 1, types, arguments, nulls);
+	spi_end();
+	return NULL;
+}
+
+/* The id of a pool that is not dropped; false if there is none of that name. */
+bool
+store_pool_find(const char *name, bool lock, int32 *pool)
+{
+	static SpiQuery plain = { "SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL",
+							  1,
+							  { TEXTOID } };
+	static SpiQuery locking = {
+		"SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
+		1,
+		{ TEXTOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_text(&args, name);
+	found = spi_run(lock ? &locking : &plain, &args) == 1;
+	if (found)
+		*pool = spi_int4(0, 1);
+	spi_end();
+	return found;
+}
+
+/*
+ * Lock a pool, dropped or not, until the end of the transaction. False if there is
+ * none, or if somebody else has it: for the leader, which never waits for a person.
+ */
+bool
+store_pool_lock(int32 pool)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, { INT4OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	found = spi_run(&query, &args) == 1;
+	spi_end();
+	return found;
+}
+
+/* The name of a pool, dropped or not; NULL if there is none of that id. */
+char *
+store_pool_name(int32 pool)
+{
+	static SpiQuery query = { "SELECT name FROM gpu_orch.pool WHERE id = $1", 1, { INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	char *name = NULL;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	if (spi_read(&query, &args, 1) == 1)
+		name = spi_text(0, 1);
+	spi_end();
+	return name;
+}
+
+/* Add a pool; gpu_types is a text[]. A taken name is a 23505. */
+int32
+store_pool_create(const char *name, const char *image, Datum gpu_types, int32 min_workers,
+				  int32 max_workers, TimestampTz now)
+{
+	static SpiQuery query = {
+		"INSERT INTO gpu_orch.pool (name, image, gpu_types, min_workers, max_workers, created_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+		6,
+		{ TEXTOID, TEXTOID, TEXTARRAYOID, INT4OID, INT4OID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int32 id;
+
+	spi_begin();
+	spi_arg_text(&args, name);
+	spi_arg_text(&args, image);
+	spi_arg(&args, gpu_types, false);
+	spi_arg_int4(&args, min_workers);
+	spi_arg_int4(&args, max_workers);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "adding a pool");
+	id = spi_int4(0, 1);
+	spi_end();
+	return id;
+}
+
+/*
+ * Make a pool's offers from its GPU types and data centres, in order of
+ * preference: each type in each data centre before the next type, each once. An
+ * offer that stays keeps its id and all that is known of it, but not a price that
+ * was for another number of GPUs or another cloud.
+ */
+void
+store_pool_make_offers(int32 pool)
+{
+#define WANTED \
+	"WITH wanted AS (SELECT p.id AS pool, p.gpu_count, p.cloud_type, g.gpu_type, d.data_center," \
+	"  (pg_catalog.row_number() OVER (ORDER BY min(g.n), min(d.n)))::int AS ordinal" \
+	" FROM gpu_orch.pool p, LATERAL unnest(p.gpu_types) WITH ORDINALITY AS g(gpu_type, n)," \
+	"  LATERAL unnest(CASE WHEN p.data_centers = '{}' THEN ARRAY[NULL] ELSE p.data_centers END)" \
+	"          WITH ORDINALITY AS d(data_center, n)" \
+	" WHERE p.id = $1 GROUP BY p.id, g.gpu_type, d.data_center) "
+	static SpiQuery drop = { WANTED "DELETE FROM gpu_orch.offer o WHERE o.pool = $1 AND NOT EXISTS"
+									" (SELECT 1 FROM wanted w WHERE w.gpu_type = o.gpu_type"
+									"  AND w.data_center IS NOT DISTINCT FROM o.data_center)",
+							 1,
+							 { INT4OID } };
+	static SpiQuery add = {
+		WANTED
+		"INSERT INTO gpu_orch.offer AS o (pool, ordinal, gpu_type, data_center, gpu_count, cloud_type)"
+		" SELECT pool, ordinal, gpu_type, data_center, gpu_count, cloud_type FROM wanted"
+		" ON CONFLICT (pool, gpu_type, data_center) DO UPDATE SET ordinal = excluded.ordinal,"
+		" gpu_count = excluded.gpu_count, cloud_type = excluded.cloud_type,"
+		" price_micros = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
+		"                     THEN o.price_micros END,"
+		" price_at = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
+		"                 THEN o.price_at END",
+		1,
+		{ INT4OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	spi_run(&drop, &args);
+	spi_run(&add, &args);
+	spi_end();
+}
+
+/* Drop a pool: nothing new for it, and its workers drain. */
+void
+store_pool_drop(int32 pool, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.pool SET dropped_at = $2, min_workers = 0, max_workers = 0 WHERE id = $1",
+		2,
+		{ INT4OID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "dropping a pool");
+	spi_end();
+}
+
+static Jsonb *
+read_jsonb(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+	struct varlena *detoasted;
+	Jsonb *copy;
+
+	if (isnull)
+		return NULL;
+	detoasted = PG_DETOAST_DATUM(value);
+	copy = SPI_palloc(VARSIZE(detoasted));
+	memcpy(copy, detoasted, VARSIZE(detoasted));
+	return copy;
+}
+
+static double
+read_seconds(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetFloat8(value);
+}
+
+static char **
+read_texts(uint64 row, int column, int *n)
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+	Datum *elements;
+	char **texts;
+
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
+					  n);
+	texts = SPI_palloc((*n + 1) * sizeof(char *));
+	for (int i = 0; i < *n; i++)
+	{
+		char *string = TextDatumGetCString(elements[i]);
+
+		texts[i] = SPI_palloc(strlen(string) + 1);
+		strcpy(texts[i], string);
+	}
+	return texts;
+}
+
+/*
+ * Set what a policy_options object says. Returns NULL, or what is wrong with it.
+ */
+const char *
+store_pool_read_policy_options(PlanPool *plan, Jsonb *policy_options)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&policy_options->root);
+	JsonbIteratorToken token;
+	JsonbValue item;
+	char *key = NULL;
+
+	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
+	{
+		const char *wrong = NULL;
+
+		if (token == WJB_KEY)
+			key = pnstrdup(item.val.string.val, item.val.string.len);
+		else if (token == WJB_VALUE)
+		{
+			if (item.type != jbvNumeric)
+				return psprintf("\"%s\" must be a number", key);
+			wrong = plan_option_set(plan, key,
+									DatumGetFloat8(DirectFunctionCall1(
+										numeric_float8, NumericGetDatum(item.val.numeric))));
+		}
+		if (wrong != NULL)
+			return psprintf("\"%s\": %s", key, wrong);
+	}
+	return NULL;
+}
+
+/* Whether a value is an object, or there is none. */
+static bool
+is_object(Jsonb *value)
+{
+	return value == NULL || JB_ROOT_IS_OBJECT(value);
+}
+
+/*
+ * Look whether a pool's row says what the pool should be: it may come from an edit by
+ * hand, or from a later version. If not, what is wrong with it is noted, and what
+ * could not be read is as if it were not set. A dropped pool needs no more than is there.
+ */
+static void
+check_row(PoolRow *pool)
+{
+	const char *wrong = NULL;
+
+	if (pool->env == NULL || !is_object(pool->env))
+		pool->unreadable = "its env is not an object";
+	if (!is_object(pool->capabilities))
+	{
+		pool->capabilities = NULL;
+		pool->unreadable = "its capabilities are not an object";
+	}
+	if (pool->policy_options == NULL || !is_object(pool->policy_options))
+		pool->unreadable = "its policy_options are not an object";
+	else
+		wrong = store_pool_read_policy_options(&pool->plan, pool->policy_options);
+	if (wrong != NULL)
+		pool->unreadable = psprintf("its policy option %s", wrong);
+	if (!plan_policy_parse(pool->policy, &pool->plan.policy))
+		pool->unreadable = psprintf("its policy \"%s\" is not one of this version", pool->policy);
+	if (pool->dropped)
+		pool->unreadable = NULL;
+}
+
+/*
+ * All pools that are not dropped, or dropped but with a worker left, in the order
+ * in which demand is given to them. Allocated in the current memory context. One whose
+ * row makes no sense says so in unreadable, and nobody may come for it or go for that.
+ */
+int
+store_pool_list(PoolRow **pools)
+{
+#define SECONDS(column) "extract(epoch FROM " column ")::float8"
+	static SpiQuery query = {
+		"SELECT id, name, policy, min_workers, max_workers, idle_buffer, policy_options,"
+		" " SECONDS("idle_timeout") ", " SECONDS("heartbeat_timeout") ", " /* 8, 9 */
+		SECONDS("spawn_timeout") ", " SECONDS("drain_timeout") ", " SECONDS(
+			"max_worker_age") ", coalesce(capabilities, (SELECT p.capabilities FROM gpu_orch.worker w" /* 13 */
+							  "   JOIN gpu_orch.worker_profile p ON p.worker = w.no WHERE w.pool = pool.id"
+							  "   AND p.registered_at IS NOT NULL ORDER BY w.no DESC LIMIT 1)),"
+							  " coalesce((max_price_per_hour * 1000000)::bigint, -1), last_scale_in,"
+							  " dropped_at IS NOT NULL, image, cloud_type, gpu_count, container_disk_gb, volume_id,"
+							  " volume_mount_path, args, template_id, registry_id, min_cuda_version, ports, env "
+							  "FROM gpu_orch.pool WHERE dropped_at IS NULL OR EXISTS (SELECT 1 FROM gpu_orch.worker w"
+							  " WHERE w.pool = pool.id AND w.state <> 'terminated') ORDER BY id",
+		0,
+		{ 0 }
+	};
+	int n;
+
+	spi_begin();
+	n = (int) spi_read(&query, NULL, 0);
+	*pools = SPI_palloc((n + 1) * sizeof(PoolRow));
+	for (int i = 0; i < n; i++)
+	{
+		PoolRow *pool = &(*pools)[i];
+
+		memset(pool, 0, sizeof(PoolRow));
+		pool->id = spi_int4(i, 1);
+		pool->name = spi_text(i, 2);
+		plan_pool_init(&pool->plan);
+		pool->policy = spi_text(i, 3);
+		pool->plan.min_workers = spi_int4(i, 4);
+		pool->plan.max_workers = spi_int4(i, 5);
+		pool->plan.idle_buffer = spi_int4(i, 6);
+		pool->policy_options = read_jsonb(i, 7);
+		pool->plan.idle_timeout = read_seconds(i, 8);
+		pool->plan.heartbeat_timeout =
+			spi_null(i, 9) ? guc_heartbeat_timeout / 1000.0 : read_seconds(i, 9);
+		pool->plan.spawn_timeout = read_seconds(i, 10);
+		pool->plan.drain_timeout = read_seconds(i, 11);
+		pool->plan.max_worker_age = read_seconds(i, 12);
+		pool->capabilities = read_jsonb(i, 13);
+		pool->max_price_micros = spi_int8(i, 14);
+		pool->last_scale_in = spi_time(i, 15);
+		pool->dropped = spi_bool(i, 16);
+		pool->image = spi_text(i, 17);
+		pool->cloud_type = spi_text(i, 18);
+		pool->gpu_count = spi_int4(i, 19);
+		pool->container_disk_gb = spi_int4(i, 20);
+		pool->volume_id = spi_text(i, 21);
+		pool->volume_mount_path = spi_text(i, 22);
+		pool->args = spi_text(i, 23);
+		pool->template_id = spi_text(i, 24);
+		pool->registry_id = spi_text(i, 25);
+		pool->min_cuda_version = spi_text(i, 26);
+		pool->ports = read_texts(i, 27, &pool->n_ports);
+		pool->env = read_jsonb(i, 28);
+	}
+	spi_end();
+	for (int i = 0; i < n; i++)
+		check_row(&(*pools)[i]);
+	return n;
+}
+
+/* Note when a pool last gave up a worker. */
+void
+store_pool_scaled_in(int32 pool, TimestampTz now)
+{
+	static SpiQuery query = { "UPDATE gpu_orch.pool SET last_scale_in = $2 WHERE id = $1",
+							  2,
+							  { INT4OID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "noting a scale-in");
+	spi_end();
+}
+
+/* The offers of a pool in order of preference. */
+int
+store_offer_list(int32 pool, OfferRow **offers)
+{
+	static SpiQuery query = {
+		"SELECT id, pool, ordinal, gpu_type, data_center, coalesce(price_micros, -1), backoff_until,"
+		" refusals, gpu_count, cloud_type FROM gpu_orch.offer WHERE pool = $1 ORDER BY ordinal",
+		1,
+		{ INT4OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
+
+	spi_begin();
+	spi_arg_int4(&args, pool);
+	n = (int) spi_read(&query, &args, 0);
+	*offers = SPI_palloc((n + 1) * sizeof(OfferRow));
+	for (int i = 0; i < n; i++)
+	{
+		OfferRow *offer = &(*offers)[i];
+
+		offer->id = spi_int8(i, 1);
+		offer->pool = spi_int4(i, 2);
+		offer->ordinal = spi_int4(i, 3);
+		offer->gpu_type = spi_text(i, 4);
+		offer->data_center = spi_text(i, 5);
+		offer->price_micros = spi_int8(i, 6);
+		offer->backoff_until = spi_time(i, 7);
+		offer->refusals = spi_int4(i, 8);
+		offer->gpu_count = spi_int4(i, 9);
+		offer->cloud_type = spi_text(i, 10);
+	}
+	spi_end();
+	return n;
+}
+
+/*
+ * The most that a pod of a pool may cost per hour, as far as anybody can tell while
+ * its offer has no price: what the pool may pay, else the dearest known price of a
+ * GPU. Pool 0: of any pod, with the dearest known price of a pod.
+ */
+int64
+store_offer_ceiling(int32 pool)
+{
+	static SpiQuery of_pool = {
+		"SELECT greatest(1, coalesce((p.max_price_per_hour * 1000000)::bigint,"
+		" (SELECT max(ceil(o.price_micros::numeric / o.gpu_count))::bigint FROM gpu_orch.offer o)"
+		"  * p.gpu_count, $2 * p.gpu_count)) FROM gpu_orch.pool p WHERE p.id = $1",
+		2,
+		{ INT4OID, INT8OID }
+	};
+	static SpiQuery of_any = {
+		"SELECT coalesce(max(price_micros), $1) FROM gpu_orch.offer WHERE price_micros > 0",
+		1,
+		{ INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 price = DEAREST_GPU_MICROS;
+
+	spi_begin();
+	if (pool != 0)
+		spi_arg_int4(&args, pool);
+	spi_arg_int8(&args, DEAREST_GPU_MICROS);
+	if (spi_read(pool != 0 ? &of_pool : &of_any, &args, 1) == 1)
+		price = spi_int8(0, 1);
+	spi_end();
+	return price;
+}
+
+/* How many offers of pools in use have no price that is known. */
+int64
+store_offer_count_unpriced(void)
+{
+	static SpiQuery query = {
+		"SELECT count(*) FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool"
+		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL",
+		0,
+		{ 0 }
+	};
+	int64 n;
+
+	spi_begin();
+	spi_read(&query, NULL, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* How often an offer was refused since it last gave a pod. */
+int32
+store_offer_refusals(int64 offer)
+{
+	static SpiQuery query = { "SELECT refusals FROM gpu_orch.offer WHERE id = $1", 1, { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int32 refusals = 0;
+
+	spi_begin();
+	spi_arg_int8(&args, offer);
+	if (spi_read(&query, &args, 1) == 1)
+		refusals = spi_int4(0, 1);
+	spi_end();
+	return refusals;
+}
+
+/*
+ * Note that an offer was refused, and until when it is passed over. While it is passed over
+ * this changes nothing: creates that were under way together are refused for one reason.
+ */
+void
+store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.offer SET refusals = refusals + 1, backoff_until = $2"
+		" WHERE id = $1 AND (backoff_until IS NULL OR backoff_until <= $3)",
+		3,
+		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, offer);
+	spi_arg_time(&args, backoff_until);
+	spi_arg_time(&args, now);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/* Note that an offer gave a pod, at this price (negative: not said). */
+void
+store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.offer SET refusals = 0, backoff_until = NULL,"
+		" price_micros = coalesce($2, price_micros),"
+		" price_at = CASE WHEN $2 IS NULL THEN price_at ELSE $3 END WHERE id = $1",
+		3,
+		{ INT8OID, INT8OID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, offer);
+	spi_arg(&args, Int64GetDatum(price_micros), price_micros <= 0);
+	spi_arg_time(&args, now);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/*
+ * Set the price of all offers of a GPU type in pools of a cloud type, from the
+ * price of one GPU. Returns how many changed.
+ */
+int64
+store_offer_price_by_type(const char *gpu_type, const char *cloud_type, int64 price_micros,
+						  TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.offer o SET price_micros = $3 * p.gpu_count, price_at = $4"
+		" FROM gpu_orch.pool p WHERE p.id = o.pool AND o.gpu_type = $1 AND p.cloud_type = $2"
+		" AND o.price_micros IS DISTINCT FROM $3 * p.gpu_count",
+		4,
+		{ TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
+
+	spi_begin();
+	spi_arg_text(&args, gpu_type);
+	spi_arg_text(&args, cloud_type);
+	spi_arg_int8(&args, price_micros);
+	spi_arg_time(&args, now);
+	n = (int64) spi_run(&query, &args);
+	spi_end();
+	return n;
+}

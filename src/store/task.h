@@ -1,0 +1,72 @@
+/*
+ * store/task.h
+ *	  Tasks, their shapes and dependencies, and the tasks that wait.
+ */
+#ifndef GPU_ORCH_STORE_TASK_H
+#define GPU_ORCH_STORE_TASK_H
+
+#include "queue/ready.h"
+
+/* What a caller submits; checked before it comes here. */
+typedef struct NewTask
+{
+	const char *kind;
+	Jsonb *payload;
+	Jsonb *requirements;
+	int32 priority;
+	int32 tenant;
+	TimestampTz run_at; /* 0: at once */
+	int32 max_attempts;
+	Interval *timeout; /* NULL: none */
+	const char *idempotency_key;
+	const char *traceparent;
+	const char *submitted_by;
+	int64 *parents;
+	int n_parents;
+} NewTask;
+
+/* What is fixed about a task. */
+typedef struct TaskRow
+{
+	int64 id;
+	int64 shape;
+	int32 tenant;
+	int32 priority;
+	int32 max_attempts;
+} TaskRow;
+
+/* What a claim hands out of a task; the Datums are of the columns' types, 0 for null. */
+typedef struct TaskBody
+{
+	Datum kind;
+	Datum payload;
+	Datum requirements;
+	Datum traceparent;
+	Interval *timeout; /* NULL: none */
+} TaskBody;
+
+/* The shape of the task submitted last, for the next one of the same call. */
+typedef struct ShapeMemo
+{
+	MemoryContext context; /* lives as long as the call */
+	char *form;			   /* NULL: none */
+} ShapeMemo;
+
+extern int64 store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now);
+extern bool store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body);
+extern int32 store_task_max_attempts(int64 task_id);
+extern bool store_task_lock(int64 task_id, TaskRow *task);
+extern bool store_task_stands(int64 task_id);
+extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing);
+
+extern void store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now);
+extern bool store_task_unwait(int64 task_id, bool wait, TaskSlot *slot);
+extern void store_task_hold(const TaskSlot *slot, TimestampTz now);
+
+extern bool store_task_release_dependents(int64 task_id, TimestampTz now);
+extern int64 store_task_admit(TimestampTz now, bool *made_ready);
+extern TimestampTz store_task_next_due(void);
+
+extern bool store_shape_load(int64 shape, char **kind, Jsonb **requirements);
+
+#endif

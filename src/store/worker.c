@@ -1,0 +1,683 @@
+/*
+ * store/worker.c
+ *	  Workers: all access to worker and worker_profile.
+ *
+ * Every change of state goes through store_worker_move(), which locks the row,
+ * asks the table of rules, and records the event; an illegal move changes
+ * nothing. Of tokens only digests are kept.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "common/cryptohash.h"
+#include "common/hashfn.h"
+#include "db/direct.h"
+#include "base/inject.h"
+#include "store/event.h"
+#include "store/lease.h"
+#include "store/worker.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+/* Make a token from 256 random bits. */
+void
+worker_token_make(char token[TOKEN_LENGTH + 1])
+{
+	uint8 bits[TOKEN_LENGTH / 2];
+
+	if (!pg_strong_random(bits, sizeof(bits)))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not obtain random bits for a token")));
+	hex_encode((const char *) bits, sizeof(bits), token);
+	token[TOKEN_LENGTH] = '\0';
+}
+
+/* The digest of a token, which is all that is ever stored of it. */
+void
+worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH])
+{
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (context == NULL || pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) token, strlen(token)) < 0 ||
+		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute the digest of a token")));
+	pg_cryptohash_free(context);
+}
+
+/*
+ * The digest of a token that a session presents, computed anew only where it is not
+ * the one it presented last: a worker's session presents the same one with each call.
+ */
+static const uint8 *
+presented_digest(const char *token)
+{
+	static char last[TOKEN_LENGTH];
+	static uint8 digest[PG_SHA256_DIGEST_LENGTH];
+	static bool known = false;
+	bool fits = strlen(token) == TOKEN_LENGTH;
+
+	if (!known || !fits || timingsafe_bcmp(token, last, TOKEN_LENGTH) != 0)
+	{
+		known = false;
+		worker_token_digest(token, digest);
+		if (fits)
+			memcpy(last, token, TOKEN_LENGTH);
+		known = fits;
+	}
+	return digest;
+}
+
+/* Compare a token with a digest, in a time that does not depend on where they differ. */
+bool
+worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH])
+{
+	return timingsafe_bcmp(presented_digest(token), digest, PG_SHA256_DIGEST_LENGTH) == 0;
+}
+
+static bool
+read_digest(uint64 row, int column, uint8 digest[PG_SHA256_DIGEST_LENGTH])
+{
+	bool isnull;
+	Datum value = spi_datum(row, column, &isnull);
+	bytea *bytes;
+
+	if (isnull)
+		return false;
+	bytes = DatumGetByteaPP(value);
+	if (VARSIZE_ANY_EXHDR(bytes) != PG_SHA256_DIGEST_LENGTH)
+		return false;
+	memcpy(digest, VARDATA_ANY(bytes), PG_SHA256_DIGEST_LENGTH);
+	return true;
+}
+
+static void
+arg_digest(SpiArgs *args, const uint8 *digest)
+{
+	bytea *bytes = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+
+	SET_VARSIZE(bytes, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+	memcpy(VARDATA(bytes), digest, PG_SHA256_DIGEST_LENGTH);
+	spi_arg(args, PointerGetDatum(bytes), false);
+}
+
+static WorkerState
+read_state(uint64 row, int column)
+{
+	WorkerState state;
+
+	if (!fsm_worker_state_parse(spi_text(row, column), &state))
+		elog(ERROR, "gpu_orch: unknown worker state \"%s\"", spi_text(row, column));
+	return state;
+}
+
+static WorkerOrigin
+read_origin(uint64 row, int column)
+{
+	return strcmp(spi_text(row, column), "cloud") == 0 ? WO_CLOUD : WO_EXTERNAL;
+}
+
+#define ROW_COLUMNS \
+	"no, id, origin, pool, state::text, epoch, capset, state_since, created_at, last_heartbeat," \
+	" busy_at, session_digest"
+
+static void
+read_row(WorkerRow *worker)
+{
+	worker->no = spi_int8(0, 1);
+	worker->id = spi_text(0, 2);
+	worker->origin = read_origin(0, 3);
+	worker->pool = spi_int4(0, 4);
+	worker->state = read_state(0, 5);
+	worker->epoch = spi_int4(0, 6);
+	worker->capset = spi_int8(0, 7);
+	worker->state_since = spi_time(0, 8);
+	worker->created_at = spi_time(0, 9);
+	worker->last_heartbeat = spi_time(0, 10);
+	worker->busy_at = spi_time(0, 11);
+	worker->has_session = read_digest(0, 12, worker->session_digest);
+}
+
+/* Columns of worker, counted from 0. */
+enum
+{
+	WORKER_NO,
+	WORKER_ID,
+	WORKER_ORIGIN,
+	WORKER_POOL,
+	WORKER_STATE,
+	WORKER_STATE_SINCE,
+	WORKER_CREATED_AT,
+	WORKER_EPOCH,
+	WORKER_SESSION_DIGEST,
+	WORKER_CAPSET,
+	WORKER_LAST_HEARTBEAT,
+	WORKER_BUSY_AT
+};
+
+static DirectTable worker_table = { "worker", "worker_id" };
+
+/* Where workers' rows were found last, by their names' hashes. */
+#define KNOWN_PLACES 64
+
+static bool
+has_name(TupleTableSlot *row, const char *id, size_t length)
+{
+	bool isnull;
+	text *name = DatumGetTextPP(slot_getattr(row, WORKER_ID + 1, &isnull));
+
+	return VARSIZE_ANY_EXHDR(name) == length && memcmp(VARDATA_ANY(name), id, length) == 0;
+}
+
+static bool
+read_call(TupleTableSlot *row, WorkerCall *worker)
+{
+	bytea *digest;
+	char *state;
+
+	slot_getallattrs(row);
+	state = TextDatumGetCString(row->tts_values[WORKER_STATE]);
+	if (!fsm_worker_state_parse(state, &worker->state))
+		elog(ERROR, "gpu_orch: unknown worker state \"%s\"", state);
+	worker->no = DatumGetInt64(row->tts_values[WORKER_NO]);
+	worker->capset = direct_int8_or_0(row, WORKER_CAPSET + 1);
+	worker->busy_at = direct_int8_or_0(row, WORKER_BUSY_AT + 1);
+	if (worker->state == WS_TERMINATED || row->tts_isnull[WORKER_SESSION_DIGEST])
+		return false;
+	digest = DatumGetByteaPP(row->tts_values[WORKER_SESSION_DIGEST]);
+	if (VARSIZE_ANY_EXHDR(digest) != PG_SHA256_DIGEST_LENGTH)
+		return false;
+	memcpy(worker->session_digest, VARDATA_ANY(digest), PG_SHA256_DIGEST_LENGTH);
+	return true;
+}
+
+/*
+ * Read the worker of that name for a call of its own, as far as WorkerCall goes, as
+ * the active snapshot sees it: false if there is none that is not terminated, or it
+ * has no session. Takes no lock on the row.
+ */
+bool
+store_worker_call(const char *id, WorkerCall *worker)
+{
+	static ItemPointerData places[KNOWN_PLACES];
+	size_t length = strlen(id);
+	ItemPointer place = &places[hash_any((const unsigned char *) id, length) % KNOWN_PLACES];
+	Relation rel = direct_open(&worker_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	Snapshot snapshot = GetActiveSnapshot();
+	bool found;
+
+	worker->id = id;
+	found = ItemPointerIsValid(place) && direct_find_near(rel, snapshot, place, row) &&
+		has_name(row, id, length) && read_call(row, worker);
+	if (!found)
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
+		found = direct_find(&worker_table, rel, snapshot, &key, 1, row, place) &&
+			read_call(row, worker);
+	}
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
+	return found;
+}
+
+/*
+ * The worker of that name which is not terminated; false if there is none. With
+ * lock its row is locked until the end of the transaction.
+ */
+bool
+store_worker_find(const char *id, bool lock, WorkerRow *worker)
+{
+	static SpiQuery plain = { "SELECT " ROW_COLUMNS
+							  " FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated'",
+							  1,
+							  { TEXTOID } };
+	static SpiQuery locking = { "SELECT " ROW_COLUMNS
+								" FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated' "
+								"FOR NO KEY UPDATE",
+								1,
+								{ TEXTOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_text(&args, id);
+	found = spi_run(lock ? &locking : &plain, &args) == 1;
+	if (found)
+		read_row(worker);
+	spi_end();
+	return found;
+}
+
+/* Lock a worker by its number and read it afterwards; false if there is none. */
+bool
+store_worker_lock(int64 no, WorkerRow *worker)
+{
+	static SpiQuery query = { "SELECT " ROW_COLUMNS
+							  " FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	found = spi_run(&query, &args) == 1;
+	if (found)
+		read_row(worker);
+	spi_end();
+	return found;
+}
+
+/* Lock a worker unless somebody else has it; false then, or if there is none. */
+bool
+store_worker_is_free(int64 no)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, { INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	found = spi_run(&query, &args) == 1;
+	spi_end();
+	return found;
+}
+
+/* The wide part of a worker, which every worker has. */
+void
+store_worker_profile(int64 no, WorkerProfile *profile)
+{
+	static SpiQuery query = { "SELECT pod_id, bound_pod_id, registration_digest, price_micros"
+							  " FROM gpu_orch.worker_profile WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_run_one(&query, &args, "reading a worker's profile");
+	profile->pod_id = spi_text(0, 1);
+	profile->bound_pod_id = spi_text(0, 2);
+	profile->has_registration = read_digest(0, 3, profile->registration_digest);
+	profile->price_micros = spi_int8(0, 4);
+	spi_end();
+}
+
+/* Add a worker; a name that a live worker has is a 23505. Returns its number. */
+int64
+store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
+					TimestampTz now)
+{
+	static SpiQuery query = {
+		"WITH w AS (INSERT INTO gpu_orch.worker (id, origin, pool, state, state_since, created_at)"
+		"           VALUES ($1, $2, $3, $4, $5, $5) RETURNING no) "
+		"INSERT INTO gpu_orch.worker_profile (worker) SELECT no FROM w RETURNING worker",
+		5,
+		{ TEXTOID, TEXTOID, INT4OID, TEXTOID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 no;
+
+	spi_begin();
+	spi_arg_text(&args, id);
+	spi_arg_text(&args, origin == WO_CLOUD ? "cloud" : "external");
+	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg_text(&args, fsm_worker_state_name(state));
+	spi_arg_time(&args, now);
+	spi_run_one(&query, &args, "adding a worker");
+	no = spi_int8(0, 1);
+	spi_end();
+	return no;
+}
+
+/*
+ * Begin a new session of a worker: its epoch goes up, the token replaces the
+ * last one, and what it says about itself is stored. The pod id, where given, is
+ * bound at first use and never changed.
+ */
+void
+store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset, int32 pool,
+					  const char *pod_id, const char *token, TimestampTz now)
+{
+	static SpiQuery hot = {
+		"UPDATE gpu_orch.worker SET epoch = epoch + 1, session_digest = $2, capset = $3, pool = $4,"
+		" last_heartbeat = $5, busy_at = $5 WHERE no = $1",
+		5,
+		{ INT8OID, BYTEAOID, INT8OID, INT4OID, TIMESTAMPTZOID }
+	};
+	static SpiQuery wide = {
+		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
+		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4)"
+		" WHERE worker = $1",
+		4,
+		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs wide_args = SPI_ARGS_INIT;
+	uint8 digest[PG_SHA256_DIGEST_LENGTH];
+
+	worker_token_digest(token, digest);
+	spi_begin();
+	spi_arg_int8(&args, worker->no);
+	arg_digest(&args, digest);
+	spi_arg_int8(&args, capset);
+	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg_time(&args, now);
+	spi_run_one(&hot, &args, "registering a worker");
+	spi_arg_int8(&wide_args, worker->no);
+	spi_arg_jsonb(&wide_args, capabilities);
+	spi_arg_time(&wide_args, now);
+	spi_arg_text(&wide_args, pod_id);
+	spi_run_one(&wide, &wide_args, "storing a worker's capabilities");
+	spi_end();
+}
+
+/* Note that a worker is alive; stats may be NULL. */
+void
+store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
+{
+	static SpiQuery beat = { "UPDATE gpu_orch.worker SET last_heartbeat = $2 WHERE no = $1",
+							 2,
+							 { INT8OID, TIMESTAMPTZOID } };
+	static SpiQuery tell = { "UPDATE gpu_orch.worker_profile SET stats = $2 WHERE worker = $1",
+							 2,
+							 { INT8OID, JSONBOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs stats_args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_time(&args, now);
+	spi_run_one(&beat, &args, "noting a heartbeat");
+	if (stats != NULL)
+	{
+		spi_arg_int8(&stats_args, no);
+		spi_arg_jsonb(&stats_args, stats);
+		spi_run_one(&tell, &stats_args, "storing a worker's stats");
+	}
+	spi_end();
+}
+
+/*
+ * Note that a worker has just held a lease, for the count of its idle time. To
+ * be called at most once a second for a worker; passes over a row that somebody
+ * else has locked.
+ */
+void
+store_worker_touch_busy(int64 no, TimestampTz now)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker SET busy_at = $2 WHERE no ="
+		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_time(&args, now);
+	spi_run(&query, &args);
+	spi_end();
+}
+
+/* What a worker said it offers; allocated in the current memory context. */
+Jsonb *
+store_worker_capabilities(int64 no)
+{
+	static SpiQuery query = { "SELECT capabilities FROM gpu_orch.worker_profile WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	struct varlena *value;
+	Jsonb *copy;
+	bool isnull;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_run_one(&query, &args, "reading a worker's capabilities");
+	value = PG_DETOAST_DATUM(spi_datum(0, 1, &isnull));
+	copy = SPI_palloc(VARSIZE(value));
+	memcpy(copy, value, VARSIZE(value));
+	spi_end();
+	return copy;
+}
+
+/* Set the digest of the token that a pod is about to be given. */
+void
+store_worker_set_registration(int64 no, const uint8 *digest)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET registration_digest = $2 WHERE worker = $1",
+		2,
+		{ INT8OID, BYTEAOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	arg_digest(&args, digest);
+	spi_run_one(&query, &args, "setting a registration token");
+	spi_end();
+}
+
+/* Set what is known of a worker's pod; what is NULL or negative stays as it was. */
+void
+store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const char *data_center,
+					 int64 price_micros)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET pod_id = coalesce($2, pod_id),"
+		" gpu_type = coalesce($3, gpu_type), data_center = coalesce($4, data_center),"
+		" price_micros = coalesce($5, price_micros) WHERE worker = $1",
+		5,
+		{ INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_text(&args, pod_id);
+	spi_arg_text(&args, gpu_type);
+	spi_arg_text(&args, data_center);
+	spi_arg(&args, Int64GetDatum(price_micros), price_micros < 0);
+	spi_run_one(&query, &args, "setting a worker's pod");
+	spi_end();
+}
+
+/*
+ * A worker's pod is another one than was believed: only that one may register now, as
+ * if none had before.
+ */
+void
+store_worker_rebind(int64 no, const char *pod_id)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET pod_id = $2, bound_pod_id = NULL WHERE worker = $1",
+		2,
+		{ INT8OID, TEXTOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_text(&args, pod_id);
+	spi_run_one(&query, &args, "giving a worker another pod");
+	spi_end();
+}
+
+/*
+ * Move a worker as the table of rules says for this cause. Returns the rule, or
+ * NULL when the move is illegal from where the worker stands: then nothing has
+ * changed. A worker that is ended loses its leases at once, and its session when
+ * it is terminated; until then its heartbeats are told to stop.
+ */
+const WorkerRule *
+store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
+{
+	static SpiQuery move = {
+		"UPDATE gpu_orch.worker SET state = $2, state_since = $3,"
+		" session_digest = CASE WHEN $4 THEN NULL ELSE session_digest END WHERE no = $1",
+		4,
+		{ INT8OID, TEXTOID, TIMESTAMPTZOID, BOOLOID }
+	};
+	static SpiQuery end_profile = {
+		"UPDATE gpu_orch.worker_profile SET ended_because = $2 WHERE worker = $1",
+		2,
+		{ INT8OID, TEXTOID }
+	};
+	static SpiQuery drain_profile = {
+		"UPDATE gpu_orch.worker_profile SET draining_for = $2 WHERE worker = $1",
+		2,
+		{ INT8OID, TEXTOID }
+	};
+	WorkerRow worker;
+	const WorkerRule *rule;
+	bool ends;
+
+	if (!store_worker_lock(no, &worker))
+		return NULL;
+	rule = fsm_worker_find(worker.state, worker.origin, cause);
+	if (rule == NULL)
+		return NULL;
+	if (rule->to == rule->from)
+		return rule;
+
+	INJECT("worker.move");
+	ends = rule->to == WS_TERMINATING || rule->to == WS_TERMINATED;
+	spi_begin();
+	{
+		SpiArgs args = SPI_ARGS_INIT;
+
+		spi_arg_int8(&args, no);
+		spi_arg_text(&args, fsm_worker_state_name(rule->to));
+		spi_arg_time(&args, now);
+		spi_arg_bool(&args, rule->to == WS_TERMINATED);
+		spi_run_one(&move, &args, "moving a worker");
+	}
+	if (ends && rule->from != WS_TERMINATING)
+	{
+		SpiArgs args = SPI_ARGS_INIT;
+
+		spi_arg_int8(&args, no);
+		spi_arg_text(&args, why ? why : rule->cause);
+		spi_run_one(&end_profile, &args, "noting why a worker ends");
+	}
+	if (rule->to == WS_DRAINING)
+	{
+		SpiArgs args = SPI_ARGS_INIT;
+
+		spi_arg_int8(&args, no);
+		spi_arg_text(&args, rule->cause);
+		spi_run_one(&drain_profile, &args, "noting why a worker drains");
+	}
+	spi_end();
+	INJECT("worker.moved");
+	store_event_move(worker.id, no, rule, why, now);
+	if (ends)
+	{
+		LeaseEnd end = { .outcome = OUTCOME_LOST, .error = rule->comment };
+
+		INJECT("worker.ended");
+		store_lease_end_all(LEASES_OF_WORKER, no, 0, (Datum) 0, &end, now);
+	}
+	return rule;
+}
+
+/*
+ * Take over a worker's state. One that is none is noted, and the worker is then as one
+ * that is being ended: it has a place, bills, is of no use, and nothing is done to it.
+ */
+static void
+read_state_if_any(WorkerInfo *worker, uint64 row, int column)
+{
+	worker->state = WS_TERMINATING;
+	worker->unreadable = NULL;
+	if (!fsm_worker_state_parse(spi_text(row, column), &worker->state))
+		worker->unreadable = spi_text(row, column);
+}
+
+/*
+ * All workers that are not terminated, in the order of their numbers. Returns
+ * how many; the array and its strings are allocated in the current context.
+ */
+int
+store_worker_list(WorkerInfo **workers)
+{
+	static SpiQuery query = {
+		"SELECT w.no, w.id, w.origin, w.pool, w.state::text, w.state_since, w.created_at,"
+		" w.last_heartbeat, w.busy_at, coalesce(l.held, 0),"
+		" EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no AND o.kind = 'create'"
+		"         AND o.state IN ('planned', 'sent', 'unknown')),"
+		" p.pod_id, p.price_micros, coalesce(p.draining_for IN ('idle', 'surplus'), false),"
+		" coalesce(p.boot_expected, 0), coalesce(p.booted_in, 0), p.no_runtime,"
+		" p.learned >= 2 OR coalesce(w.busy_at > p.registered_at, false),"
+		" CASE WHEN w.busy_at > p.registered_at THEN 0 ELSE w.epoch END, p.passed_since "
+		"FROM gpu_orch.worker w JOIN gpu_orch.worker_profile p ON p.worker = w.no "
+		"LEFT JOIN (SELECT worker, count(*) AS held FROM gpu_orch.lease GROUP BY worker) l"
+		" ON l.worker = w.no "
+		"WHERE w.state <> 'terminated' ORDER BY w.no",
+		0,
+		{ 0 }
+	};
+	int n;
+
+	spi_begin();
+	n = (int) spi_read(&query, NULL, 0);
+	*workers = SPI_palloc((n + 1) * sizeof(WorkerInfo));
+	for (int i = 0; i < n; i++)
+	{
+		WorkerInfo *worker = &(*workers)[i];
+		bool isnull;
+
+		worker->no = spi_int8(i, 1);
+		worker->id = spi_text(i, 2);
+		worker->origin = read_origin(i, 3);
+		worker->pool = spi_int4(i, 4);
+		read_state_if_any(worker, i, 5);
+		worker->state_since = spi_time(i, 6);
+		worker->created_at = spi_time(i, 7);
+		worker->last_heartbeat = spi_time(i, 8);
+		worker->busy_at = spi_time(i, 9);
+		worker->held = spi_int8(i, 10);
+		worker->create_open = spi_bool(i, 11);
+		worker->pod_id = spi_text(i, 12);
+		worker->price_micros = spi_int8(i, 13);
+		worker->recallable = spi_bool(i, 14);
+		worker->boot_expected = DatumGetFloat8(spi_datum(i, 15, &isnull));
+		worker->booted_in = DatumGetFloat8(spi_datum(i, 16, &isnull));
+		worker->no_runtime = spi_bool(i, 17);
+		worker->claimed = spi_bool(i, 18);
+		worker->registrations = spi_int4(i, 19);
+		worker->passed_since = spi_time(i, 20);
+	}
+	spi_end();
+	return n;
+}
+
+/* Note whether the provider shows a worker's pod running with nothing in it. */
+void
+store_worker_set_runtime(int64 no, bool missing)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET no_runtime = $2 WHERE worker = $1",
+		2,
+		{ INT8OID, BOOLOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_bool(&args, missing);
+	spi_run_one(&query, &args, "noting a pod's runtime");
+	spi_end();
+}
