@@ -11,6 +11,7 @@
 #include "postmaster/bgworker.h"
 #include "base/shmem.h"
 #include "store/drop.h"
+#include "queue/memory.h"
 #include "queue/ready.h"
 #include "base/wake.h"
 
@@ -47,6 +48,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init_hooks();
+	queue_memory_init_hooks();
 	store_drop_init();
 	if (guc_database != NULL && guc_database[0] != '\0')
 		register_leader();

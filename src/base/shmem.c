@@ -12,10 +12,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
-#include "base/guc.h"
 #include "miscadmin.h"
-#include "queue/ring.h"
-#include "queue/tag.h"
 #include "base/shmem.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -23,16 +20,6 @@
 #include "storage/shmem.h"
 
 #define SHMEM_NAME "gpu_orch"
-#define FILL_LOCKS "gpu_orch_fill"
-
-/* The locks of the tranche SHMEM_NAME. */
-enum
-{
-	LOCK_STATE,
-	LOCK_PLACES,
-	LOCK_TAGS,
-	N_LOCKS
-};
 
 static ShmemState *state = NULL;
 static shmem_request_hook_type previous_request_hook = NULL;
@@ -44,29 +31,23 @@ request(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(ShmemState)));
-	RequestAddinShmemSpace(queue_bound_size());
-	RequestAddinShmemSpace(queue_ring_size());
-	RequestAddinShmemSpace(queue_tag_size());
-	RequestNamedLWLockTranche(SHMEM_NAME, N_LOCKS);
-	RequestNamedLWLockTranche(FILL_LOCKS, guc_max_capability_sets);
+	RequestNamedLWLockTranche(SHMEM_NAME, 1);
 }
 
 static void
 startup(void)
 {
-	LWLockPadded *locks;
 	bool found;
 
 	if (previous_startup_hook)
 		previous_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	locks = GetNamedLWLockTranche(SHMEM_NAME);
 	state = ShmemInitStruct(SHMEM_NAME, sizeof(ShmemState), &found);
 	if (!found)
 	{
 		memset(state, 0, sizeof(ShmemState));
-		state->lock = &locks[LOCK_STATE].lock;
+		state->lock = &GetNamedLWLockTranche(SHMEM_NAME)->lock;
 		ConditionVariableInit(&state->answered);
 		pg_atomic_init_u64(&state->wakes, 0);
 		pg_atomic_init_u32(&state->wake_flags, 0);
@@ -77,9 +58,6 @@ startup(void)
 		claim_stats_init(&state->claims);
 		state->provider.since = clock_now();
 	}
-	queue_bound_startup(&locks[LOCK_PLACES].lock);
-	queue_ring_startup(&locks[LOCK_PLACES].lock, GetNamedLWLockTranche(FILL_LOCKS));
-	queue_tag_startup(&locks[LOCK_TAGS].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
