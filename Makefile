@@ -16,10 +16,9 @@ EXTENSION = gpu_orch
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 
 MODULE_big = gpu_orch
-# Folders of src/, two deep.
-SOURCES := $(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c))
-HEADERS := $(sort $(wildcard src/*.h src/*/*.h src/*/*/*.h))
-OBJS := $(SOURCES:.c=.o)
+C_FILES := $(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c))
+H_FILES := $(sort $(wildcard src/*.h src/*/*.h src/*/*/*.h))
+OBJS := $(C_FILES:.c=.o)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 # No warning is accepted. The three exceptions are forced by the server's headers: inline functions
@@ -44,7 +43,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
 PROGRAM_DIRS = $(patsubst %/Makefile,%,$(wildcard worker/Makefile sim/Makefile cli/Makefile))
 # Its versions differ in what they make of a source; this is Debian 12's.
 CLANG_FORMAT ?= clang-format-14
-C_SOURCES = $(SOURCES) $(HEADERS) $(sort $(wildcard test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
+C_SOURCES = $(C_FILES) $(H_FILES) $(sort $(wildcard test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
 
 .DEFAULT_GOAL := all
 WITHOUT_SERVER = programs install-programs clean-programs test check demo bench chaos \
@@ -62,7 +61,7 @@ override with_llvm = no
 endif
 include $(PGXS)
 
-$(OBJS) $(OBJS:.o=.bc): $(HEADERS) Makefile
+$(OBJS) $(OBJS:.o=.bc): $(H_FILES) Makefile
 $(shlib): gpu_orch.map
 
 clean: clean-programs
