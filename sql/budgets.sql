@@ -7,8 +7,9 @@ UPDATE gpu_orch.offer SET price_micros = 1000000 WHERE gpu_type = 'L4';
 CREATE VIEW pg_temp.shown AS
 SELECT pool, per, hard, amount, round(spent, 3) AS spent, round(committed, 3) AS committed, round("left", 3) AS "left", price_per_hour
 FROM budgets ORDER BY pool, per, hard;
--- At noon, by the calendar of all: half the day is left.
-SELECT advance_clock(date_trunc('day', clock() + interval '1 day', 'UTC') + interval '12 hours' - clock()) IS NOT NULL AS noon;
+-- At noon on the 27th, by the calendar of all: half the day is left, and two to five days of the month. In seconds: some days have 23 hours.
+SELECT advance_clock(make_interval(secs => extract(epoch FROM date_trunc('month', clock() + interval '1 month', 'UTC')
+                                   + interval '636 hours' - clock())::float8)) IS NOT NULL AS noon;
 
 CALL pg_temp.refusals(
     $$set_budget('budgets-x', 'day', 1)$$,
