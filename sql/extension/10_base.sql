@@ -1,4 +1,37 @@
--- The clock, the roles and the domains that everything else uses.
+-- The ground that the rest stands on: a schema that is ours alone, the clock, the roles and the domains.
+
+-- The script runs as a superuser. Names that it leaves unqualified are found in pg_catalog and nowhere
+-- else: not in our own schema, in which somebody could have put an operator that fits better.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- The server accepts a schema of our name that is there already. Somebody else's could be dropped by
+-- that one, with all that is in it. A restored dump has made an empty one before.
+DO $schema$
+DECLARE
+    owner pg_catalog.pg_roles;
+    stranger text;
+BEGIN
+    SELECT r.* INTO owner FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+    WHERE n.nspname = 'gpu_orch';
+    IF NOT owner.rolsuper THEN
+        RAISE EXCEPTION 'schema "gpu_orch" belongs to role "%", which is no superuser', owner.rolname
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'The owner of the schema could drop everything in it.',
+                  HINT = 'Drop or rename the schema, and create the extension again.';
+    END IF;
+    SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0) INTO stranger FROM pg_catalog.pg_depend d
+    WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = 'gpu_orch'::regnamespace
+      AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_extension e WHERE d.classid = e.tableoid AND d.objid = e.oid)
+    ORDER BY 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'schema "gpu_orch" is not empty: it holds %', stranger
+            USING ERRCODE = 'duplicate_object',
+                  DETAIL = 'Nothing that was there before can be trusted.',
+                  HINT = 'Drop or rename the schema, and create the extension again.';
+    END IF;
+    ALTER SCHEMA gpu_orch OWNER TO CURRENT_USER;
+END
+$schema$;
 
 CREATE FUNCTION gpu_orch.clock() RETURNS timestamptz
     LANGUAGE C VOLATILE PARALLEL SAFE

@@ -1,9 +1,35 @@
--- Everything is revoked from PUBLIC, and each role gets what it is for.
+-- Everything is revoked from everybody, and each role gets what it is for.
 
-REVOKE ALL ON SCHEMA gpu_orch FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA gpu_orch FROM PUBLIC;
-REVOKE ALL ON ALL SEQUENCES IN SCHEMA gpu_orch FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gpu_orch FROM PUBLIC;
+-- Not from PUBLIC alone: a site's default privileges may have granted what the script made to any role.
+DO $revoke$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        SELECT format('REVOKE ALL ON %s FROM %s CASCADE', o.name,
+                      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+        FROM (SELECT 'SCHEMA gpu_orch', nspowner, coalesce(nspacl, acldefault('n', nspowner))
+              FROM pg_namespace WHERE nspname = 'gpu_orch'
+              UNION ALL
+              SELECT format(CASE relkind WHEN 'S' THEN 'SEQUENCE gpu_orch.%I' ELSE 'TABLE gpu_orch.%I' END, relname), relowner,
+                     coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))
+              FROM pg_class WHERE relnamespace = 'gpu_orch'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+              UNION ALL
+              SELECT format('ROUTINE %s', oid::regprocedure), proowner, coalesce(proacl, acldefault('f', proowner))
+              FROM pg_proc WHERE pronamespace = 'gpu_orch'::regnamespace
+              UNION ALL
+              SELECT format('TYPE gpu_orch.%I', t.typname), t.typowner, coalesce(t.typacl, acldefault('T', t.typowner))
+              FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+              WHERE t.typnamespace = 'gpu_orch'::regnamespace AND t.typcategory <> 'A' AND coalesce(c.relkind, 'c') = 'c')
+             AS o (name, owner, acl)
+        CROSS JOIN LATERAL aclexplode(o.acl) a
+        WHERE a.grantee <> o.owner
+        GROUP BY o.name, a.grantee
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$revoke$;
 
 GRANT USAGE ON SCHEMA gpu_orch TO gpu_orch_admin, gpu_orch_operator, gpu_orch_submitter, gpu_orch_worker,
     gpu_orch_monitor;
