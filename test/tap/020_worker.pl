@@ -5,8 +5,10 @@ use warnings FATAL => 'all';
 
 use File::Basename qw(dirname);
 use File::Spec;
+use FindBin;
+use lib $FindBin::Bin;
+use GpuOrch;
 use IPC::Run ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -17,7 +19,9 @@ my $hash_chain =
 plan skip_all => "$program is not built" unless -x $program;
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my $node = PostgreSQL::Test::Cluster->new('worker');
+my $node = GpuOrch->running('worker',
+	'gpu_orch.heartbeat_interval' => '300ms', 'gpu_orch.retry_delay' => '50ms',
+	log_statement => 'all', log_parameter_max_length => 0);
 my %running;
 
 # The handler does what the payload's key "do" says. It leaves its process id and
@@ -53,7 +57,7 @@ sub start_worker
 	my ($id, @arguments) = @_;
 	local %ENV = (
 		%ENV,
-		GPU_ORCH_DSN => $node->connstr('postgres'),
+		GPU_ORCH_DSN => $node->connstr('app'),
 		GPU_ORCH_WORKER_ID => $id,
 		PGPASSWORD => 'not-for-handlers');
 
@@ -91,14 +95,14 @@ sub submit
 	my $arguments = qq(kind => 'test', payload => '{"do": "$do"}');
 
 	$arguments .= ", $more" if $more;
-	return $node->safe_psql('postgres', "SELECT gpu_orch.submit_task($arguments)");
+	return $node->sql("SELECT gpu_orch.submit_task($arguments)");
 }
 
 sub task
 {
 	my ($id, $columns) = @_;
 
-	return $node->safe_psql('postgres', "SELECT $columns FROM gpu_orch.task($id)");
+	return $node->sql("SELECT $columns FROM gpu_orch.task($id)");
 }
 
 # Wait until a task is in a state; fails the test when it never is.
@@ -106,9 +110,7 @@ sub reaches
 {
 	my ($id, $state, $name) = @_;
 
-	ok( $node->poll_query_until(
-			'postgres', "SELECT state = '$state' FROM gpu_orch.task($id)"),
-		$name)
+	$node->until($name, "SELECT state = '$state' FROM gpu_orch.task($id)")
 	  or diag(task($id, 'row_to_json(task)'), map { slurp_file($_) } glob("$dir/*.log"));
 	return;
 }
@@ -118,52 +120,17 @@ sub handler_pid
 {
 	my $id = shift;
 
-	wait_until(sub { -s "$dir/pid.$id" }, "handler of task $id started");
+	wait_until("the handler of task $id has started", sub { -s "$dir/pid.$id" });
 	chomp(my $pid = slurp_file("$dir/pid.$id"));
 	return $pid;
 }
 
-# Wait for a condition that is not in the database.
-sub wait_until
-{
-	my ($condition, $what) = @_;
-
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return 1 if $condition->();
-		select(undef, undef, undef, 0.1);
-	}
-	die "timed out: $what";
-}
-
-# Wait until a process has ended, whether or not its parent took note.
 sub is_gone
 {
 	my ($pid, $name) = @_;
 
-	ok( wait_until(
-			sub {
-				open(my $stat, '<', "/proc/$pid/stat") or return 1;
-				return (<$stat> // ') Z') =~ /\) [ZX]/;
-			},
-			$name),
-		$name);
-	return;
+	return $node->until($name, sub { is_ended($pid) });
 }
-
-$node->init;
-$node->append_conf(
-	'postgresql.conf', q(
-shared_preload_libraries = 'gpu_orch'
-gpu_orch.database = 'postgres'
-gpu_orch.cycle_interval = '200ms'
-gpu_orch.heartbeat_interval = '300ms'
-gpu_orch.retry_delay = '50ms'
-log_statement = 'all'
-log_parameter_max_length = 0
-));
-$node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION gpu_orch');
 
 # Exit codes and results.
 
@@ -220,10 +187,8 @@ is_gone(handler_pid($id), 'the flooding handler is killed');
 # Progress.
 
 $id = submit('progress');
-ok( $node->poll_query_until(
-		'postgres',
-		"SELECT progress = 0.25::real AND stage = 'loading' FROM gpu_orch.lease WHERE task_id = $id"),
-	'progress is seen while the task runs');
+$node->until('progress is seen while the task runs',
+	"SELECT progress = 0.25::real AND stage = 'loading' FROM gpu_orch.lease WHERE task_id = $id");
 append_to_file("$dir/go.$id", '');
 reaches($id, 'succeeded', 'a bad progress line harms nothing');
 
@@ -233,7 +198,7 @@ for my $do ('wait', 'stubborn')
 {
 	$id = submit($do);
 	my $pid = handler_pid($id);
-	is($node->safe_psql('postgres', "SELECT gpu_orch.cancel_task($id)"),
+	is($node->sql("SELECT gpu_orch.cancel_task($id)"),
 		't', "a running task can be cancelled ($do)");
 	reaches($id, 'cancelled', "it becomes cancelled ($do)");
 	is_gone($pid, "its handler is killed ($do)");
@@ -247,18 +212,18 @@ is_gone($pid, 'its handler is killed');
 # Real work that SQL can check.
 
 start_worker('hash', '--kind', 'hash', '--handler', $hash_chain);
-$id = $node->safe_psql('postgres',
+$id = $node->sql(
 	q(SELECT gpu_orch.submit_task('hash', jsonb_build_object('text', E'G\u00fcte\n', 'rounds', 60))));
 reaches($id, 'succeeded', 'the demo handler does its work');
 is( task($id, q(result->>'digest')),
-	$node->safe_psql('postgres', q(
+	$node->sql(q(
 WITH RECURSIVE chain(round, digest) AS (
   SELECT 1, encode(sha256(convert_to(E'G\u00fcte\n', 'UTF8')), 'hex')
   UNION ALL
   SELECT round + 1, encode(sha256(digest::bytea), 'hex') FROM chain WHERE round < 60)
 SELECT digest FROM chain WHERE round = 60)),
 	'and does it right');
-$id = $node->safe_psql('postgres', q(SELECT gpu_orch.submit_task('hash', '{"text": "x", "rounds": 0}')));
+$id = $node->sql(q(SELECT gpu_orch.submit_task('hash', '{"text": "x", "rounds": 0}')));
 reaches($id, 'failed', 'the demo handler rejects bad input');
 is(task($id, 'attempts'), '1', 'for good');
 signal_worker('hash', 'TERM');
@@ -269,7 +234,7 @@ is(wait_worker('hash'), 0, 'an idle worker drains at once');
 my $held = submit('wait');
 handler_pid($held);
 signal_worker('one', 'TERM');
-wait_until(sub { slurp_file("$dir/one.log") =~ /draining/ }, 'the worker drains');
+wait_until('the worker drains', sub { slurp_file("$dir/one.log") =~ /draining/ });
 my $left = submit('echo');
 append_to_file("$dir/go.$held", '');
 is(wait_worker('one'), 0, 'a drained worker exits with status 0');
@@ -288,12 +253,12 @@ start_worker('hasty');
 $id = submit('stubborn');
 $pid = handler_pid($id);
 signal_worker('hasty', 'INT');
-wait_until(sub { slurp_file("$dir/hasty.log") =~ /draining/ }, 'the worker drains');
+wait_until('the worker drains', sub { slurp_file("$dir/hasty.log") =~ /draining/ });
 signal_worker('hasty', 'INT');
 is(wait_worker('hasty'), 0, 'a second signal ends the worker');
 is_gone($pid, 'its handler is killed');
 is(task($id, 'state'), 'ready', 'its task is ready again');
-is($node->safe_psql('postgres', "SELECT gpu_orch.cancel_task($id)"),
+is($node->sql("SELECT gpu_orch.cancel_task($id)"),
 	't', 'a ready task can be cancelled');
 
 # The server restarts while a task runs, and while its completion is due.
@@ -321,7 +286,7 @@ is(task($id, 'result'), '"waited"', 'with its result');
 $id = submit('wait');
 $pid = handler_pid($id);
 unlink "$dir/pid.$id";
-$node->safe_psql('postgres', q(SELECT gpu_orch.register_worker('patient')));
+$node->sql(q(SELECT gpu_orch.register_worker('patient')));
 is_gone($pid, 'a revoked session ends the handler');
 isnt(handler_pid($id), $pid, 'the worker registers again and goes on');
 append_to_file("$dir/go.$id", '');
@@ -340,8 +305,7 @@ like(slurp_file("$dir/stranger.log"), qr/registration of worker "stranger" was r
 
 # A worker that dies loses no task.
 
-$node->safe_psql('postgres', q(ALTER SYSTEM SET gpu_orch.heartbeat_timeout = '1s'));
-$node->reload;
+$node->set('gpu_orch.heartbeat_timeout' => '1s');
 start_worker('victim');
 $id = submit('wait');
 $pid = handler_pid($id);

@@ -5,8 +5,10 @@ use warnings FATAL => 'all';
 
 use File::Basename qw(dirname);
 use File::Spec;
+use FindBin;
+use lib $FindBin::Bin;
+use GpuOrch;
 use IPC::Run ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -45,14 +47,7 @@ EOT
 system('cc', '-shared', '-fPIC', '-o', "$dir/libnvidia-ml.so.1", "$dir/nvml.c") == 0
   or BAIL_OUT('the library could not be built');
 
-my $node = PostgreSQL::Test::Cluster->new('worker_gpu');
-$node->init;
-$node->append_conf('postgresql.conf', q{
-shared_preload_libraries = 'gpu_orch'
-gpu_orch.enabled = off
-});
-$node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION gpu_orch');
+my $node = GpuOrch->running('worker_gpu', 'gpu_orch.enabled' => 'off');
 
 # devices(ID, NAME, MIB): the environment of a worker that finds such devices.
 sub devices
@@ -63,7 +58,7 @@ sub devices
 		LD_LIBRARY_PATH => join(':', $dir, grep { defined } $ENV{LD_LIBRARY_PATH}),
 		FAKE_GPU_NAME => $name,
 		FAKE_GPUS => $mib,
-		GPU_ORCH_DSN => $node->connstr('postgres'),
+		GPU_ORCH_DSN => $node->connstr('app'),
 		GPU_ORCH_WORKER_ID => $id);
 }
 
@@ -74,10 +69,11 @@ sub registered
 	my $id = 'gpu-' . ++$workers;
 	local %ENV = (%ENV, devices($id, @_));
 
-	$node->safe_psql('postgres', q{SELECT gpu_orch.submit_task('gpu')});
+	$node->sql(q{SELECT gpu_orch.submit_task('gpu')});
 	system_or_bail($program, '--kind', 'gpu', '--once', '--handler', 'cat > /dev/null; echo 1');
-	return $node->safe_psql('postgres', "SELECT concat_ws(' x ', capabilities #>> '{hardware,gpu_count}',
-		capabilities #>> '{hardware,gpu_model}', capabilities #>> '{hardware,gpu_memory_gb}') FROM gpu_orch.workers WHERE worker_id = '$id'");
+	return $node->sql("SELECT concat_ws(' x ', capabilities #>> '{hardware,gpu_count}',
+		capabilities #>> '{hardware,gpu_model}', capabilities #>> '{hardware,gpu_memory_gb}') FROM gpu_orch.workers
+			WHERE worker_id = '$id'");
 }
 
 for my $case (
@@ -101,10 +97,9 @@ for my $case (
 	local %ENV = (%ENV, devices('measuring', 'NVIDIA L4', 23034));
 	my $worker = IPC::Run::start([ $program, '--kind', 'none', '--handler', 'true' ], '<', '/dev/null', '2>', "$dir/log");
 
-	ok($node->poll_query_until('postgres',
-			q{SELECT coalesce((SELECT stats ? 'gpus' FROM gpu_orch.workers WHERE worker_id = 'measuring'), false)}),
-		'measurements arrive');
-	is($node->safe_psql('postgres', q{SELECT stats -> 'gpus' FROM gpu_orch.workers WHERE worker_id = 'measuring'}),
+	$node->until('measurements arrive',
+		q{SELECT coalesce((SELECT stats ? 'gpus' FROM gpu_orch.workers WHERE worker_id = 'measuring'), false)});
+	is($node->sql(q{SELECT stats -> 'gpus' FROM gpu_orch.workers WHERE worker_id = 'measuring'}),
 		'[{"index": 0, "memory_used_bytes": 12076449792, "memory_total_bytes": 24152899584, '
 		  . '"temperature_celsius": 51, "utilization_percent": 37}]', 'of each device, without the power that it does not tell');
 	$worker->signal('TERM');

@@ -5,8 +5,8 @@ use strict;
 use warnings FATAL => 'all';
 use FindBin;
 use lib $FindBin::Bin;
+use GpuOrch;
 use IPC::Run ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
@@ -19,34 +19,33 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 my $provider = Provider->start('--boot-seconds', '0.2', '--launch',
 	"exec $worker --kind none --poll 0.2 --dead-man 4 --api-url http://\$(cat $dir/address)/v2/ --handler true");
 append_to_file("$dir/address", $provider->{address});
-my $node = $provider->new_node('dead_man', '');
+my $node = GpuOrch->calling($provider, 'dead_man');
 
 # What the containers printed, which is the simulator's own output.
 sub said { return scalar(() = slurp_file($provider->{log}) =~ /$_[0]/g); }
 
-$node->safe_psql('postgres', q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'],
+$node->sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'],
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 1}}')});
-ok( $node->poll_query_until('postgres', q{SELECT state = 'active' AND last_heartbeat > registered_at + interval '8 s'
-	FROM gpu_orch.workers}), 'a worker lives for longer than its switch takes');
+$node->until('a worker lives for longer than its switch takes',
+	q{SELECT state = 'active' AND last_heartbeat > registered_at + interval '8 s'
+	FROM gpu_orch.workers});
 is(said('no heartbeat has reached'), 0, 'which its heartbeats hold');
 my ($pod) = $provider->pods;
 
 $provider->fault({call => 'delete', action => 'status', status => 403, count => 1});
 $node->stop('immediate');
-ok($provider->wait_until(sub { said('does not stop the bill') }, 'the provider refuses'),
-	'without a database it asks for its end; refused, it says so and exits');
+$node->until('without a database it asks for its end; refused, it says so and exits',
+	sub { said('does not stop the bill') });
 is(scalar($provider->pods(1)), 1, 'the pod lives on');
-ok($provider->wait_until(sub { !$provider->pods(1) }, 'the pod is gone'),
-	'the next container has the pod deleted');
+$node->until('the next container has the pod deleted', sub { !$provider->pods(1) });
 is(said('the provider ends pod "' . $pod->{id} . '" \(HTTP 204\)'), 1, 'and says so');
 unlike(slurp_file($provider->{log}), qr/\Q$provider->{key}\E|rpa_[0-9a-f]/, 'no key is in its log');
 
 $node->start;
-ok( $node->poll_query_until('postgres', q{SELECT count(*) FILTER (WHERE state = 'terminated') = 1
-	AND count(*) FILTER (WHERE state = 'active') = 1 FROM gpu_orch.workers}),
-	'a leader that comes back finds it gone, and makes another');
-is($node->safe_psql('postgres', q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}),
-	'', 'every invariant holds');
+$node->until('a leader that comes back finds it gone, and makes another',
+	q{SELECT count(*) FILTER (WHERE state = 'terminated') = 1
+	AND count(*) FILTER (WHERE state = 'active') = 1 FROM gpu_orch.workers});
+$node->holds_invariants;
 
 # run_alone(VARIABLE => VALUE, ...): a worker that finds no database, until its switch ends it; its exit code.
 sub run_alone

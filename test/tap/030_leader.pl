@@ -11,19 +11,18 @@ use FindBin;
 use lib $FindBin::Bin;
 use GpuOrch;
 use IO::Socket::INET;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $cycles = $ENV{GPU_ORCH_CYCLES} || 10000;
 # Without autovacuum, since new statistics mean new plans, and those need not have the size of the old.
-my $node = new_node('leader', 'gpu_orch.test_clock' => 'on', 'autovacuum' => 'off');
+my $node = GpuOrch->running('leader', 'gpu_orch.test_clock' => 'on', 'autovacuum' => 'off');
 
 sub value
 {
 	my ($sql) = @_;
 
-	return $node->safe_psql('app', $sql);
+	return $node->sql($sql);
 }
 
 # Serve one task of a kind from submission to completion, by SQL alone.
@@ -40,7 +39,7 @@ sub serve
 
 # It is there and can be seen, in our status and in the server's own.
 
-my $pid = wait_for_leader($node);
+my $pid = $node->wait_for_leader;
 is( value(q{SELECT s->>'runs', s->>'pid', s->>'doing', s->>'failed_starts', s->>'last_error'
 		FROM (SELECT gpu_orch.status()->'leader' AS s) x}),
 	"true|$pid|acting|0|",
@@ -53,17 +52,14 @@ is( value(q{SELECT pid, datname, application_name FROM pg_stat_activity WHERE ba
 # made by a call; the leader then enters there where it acts, and its own epoch.
 
 value('SELECT gpu_orch.resume()');
-ok( $node->poll_query_until('app',
-		q{SELECT n_tup_upd >= 1 FROM pg_stat_user_tables WHERE schemaname = 'gpu_orch' AND relname = 'installation'}),
-	'the row that the leader updated is counted');
+$node->until('the row that the leader updated is counted',
+	q{SELECT n_tup_upd >= 1 FROM pg_stat_user_tables WHERE schemaname = 'gpu_orch' AND relname = 'installation'});
 my $scheduled = value(q{SELECT gpu_orch.submit_task('counted', run_at => gpu_orch.clock() + '1 minute')});
 value(q{SELECT gpu_orch.advance_clock('2 minutes')});
-ok( $node->poll_query_until('app', "SELECT state = 'ready' FROM gpu_orch.task($scheduled)"),
-	'a task whose time came is admitted');
-ok( $node->poll_query_until('app',
-		q{SELECT n_tup_ins = 1 FROM pg_stat_user_tables WHERE schemaname = 'gpu_orch' AND relname = 'ready_queue'}),
-	'and the row that admitted it is counted');
-is(leader_pid($node), $pid, 'by a leader that still lives');
+$node->until('a task whose time came is admitted', "SELECT state = 'ready' FROM gpu_orch.task($scheduled)");
+$node->until('and the row that admitted it is counted',
+	q{SELECT n_tup_ins = 1 FROM pg_stat_user_tables WHERE schemaname = 'gpu_orch' AND relname = 'ready_queue'});
+is($node->leader, $pid, 'by a leader that still lives');
 
 # Between ticks it holds no snapshot and no transaction. The three columns are not read at one moment,
 # so one sample in a while may be torn.
@@ -110,7 +106,7 @@ sub tick_after
 		FROM gpu_orch.leader_status()})), switches());
 }
 
-set_and_reload($node, 'gpu_orch.cycle_interval' => '500ms');
+$node->set('gpu_orch.cycle_interval' => '500ms');
 $node->poll_query_until('app', q{SELECT current_setting('gpu_orch.cycle_interval') = '500ms'});
 my @before = tick_after(value('SELECT ticks + 1 FROM gpu_orch.leader_status()'));
 my @after = tick_after($before[0] + 7);
@@ -119,7 +115,7 @@ my $expected = ($after[1] - $before[1]) / 500;
 cmp_ok($ticks, '<=', $expected + 2, sprintf('%d ticks in %.1f cycles', $ticks, $expected));
 cmp_ok(($after[2] - $before[2]) / $ticks, '<', 50,
 	sprintf('the leader slept %.1f times for each tick', ($after[2] - $before[2]) / $ticks));
-set_and_reload($node, 'gpu_orch.cycle_interval' => '200ms');
+$node->set('gpu_orch.cycle_interval' => '200ms');
 
 # A cancel ends at most what it is at, and never the leader.
 
@@ -128,34 +124,32 @@ for (1 .. 10)
 	value("SELECT pg_cancel_backend($pid)");
 	value('SELECT gpu_orch.run_cycle()');
 }
-is(wait_for_leader($node), $pid, 'the leader outlives cancels');
+is($node->wait_for_leader, $pid, 'the leader outlives cancels');
 
 # Terminated it comes back by itself, and what was committed while it was away is dealt with.
 
 my $epoch = value('SELECT leader_epoch FROM gpu_orch.installation');
 value("SELECT pg_terminate_backend($pid)");
-ok($node->poll_query_until('app', "SELECT pid IS NULL OR pid <> $pid FROM gpu_orch.leader_status()"),
-	'a terminated leader is gone');
+$node->until('a terminated leader is gone', "SELECT pid IS NULL OR pid <> $pid FROM gpu_orch.leader_status()");
 my $orphan = value(q{SELECT gpu_orch.submit_task('orphan', run_at => gpu_orch.clock() + '1 minute')});
 value(q{SELECT gpu_orch.advance_clock('2 minutes')});
-$pid = wait_for_leader($node, $pid);
+$pid = $node->wait_for_leader($pid);
 is(value('SELECT leader_epoch FROM gpu_orch.installation'), $epoch + 1, 'it acts under a new epoch');
-ok($node->poll_query_until('app', "SELECT state = 'ready' FROM gpu_orch.task($orphan)"),
-	'what became due without a leader is admitted');
+$node->until('what became due without a leader is admitted',
+	"SELECT state = 'ready' FROM gpu_orch.task($orphan)");
 is(value('SELECT failed_starts FROM gpu_orch.leader_status()'), 0, 'being terminated is not a failed start');
 
 my $tasks = value(q{SELECT string_agg(format('%s %s', task_id, state), ', ' ORDER BY task_id) FROM gpu_orch.tasks});
 $node->restart;
-$pid = wait_for_leader($node);
+$pid = $node->wait_for_leader;
 is( value(q{SELECT string_agg(format('%s %s', task_id, state), ', ' ORDER BY task_id) FROM gpu_orch.tasks}),
 	$tasks, 'a restart loses nothing');
 
 # Turned off it leaves, so that its database can be copied and dropped; turned on it returns.
 
-set_and_reload($node, 'gpu_orch.enabled' => 'off');
-ok($node->poll_query_until('app', q{SELECT NOT (gpu_orch.status()->'leader'->>'runs')::boolean}),
-	'status() says that no leader runs');
-is((sqlstate_of($node, 'SELECT gpu_orch.run_cycle()'))[0], 'GO005', 'run_cycle() says that nobody answers');
+$node->set('gpu_orch.enabled' => 'off');
+$node->until('status() says that no leader runs', q{SELECT NOT (gpu_orch.status()->'leader'->>'runs')::boolean});
+is($node->sqlstate('SELECT gpu_orch.run_cycle()'), 'GO005', 'run_cycle() says that nobody answers');
 is(serve('unled'), 't', 'tasks are served without it');
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE app');
 is( $node->safe_psql('copy', 'SELECT count(*) FROM gpu_orch.task'),
@@ -165,8 +159,8 @@ $node->safe_psql('postgres', 'ALTER DATABASE app RENAME TO moved');
 $node->safe_psql('postgres', 'ALTER DATABASE moved RENAME TO app');
 $node->safe_psql('postgres', 'DROP DATABASE copy');
 pass('and renamed, and the copy dropped');
-set_and_reload($node, 'gpu_orch.enabled' => 'on');
-$pid = wait_for_leader($node, $pid);
+$node->set('gpu_orch.enabled' => 'on');
+$pid = $node->wait_for_leader($pid);
 
 # No provider: said once however often the leader looks, shown in the status, and no task waits for it.
 
@@ -176,30 +170,30 @@ sub provider_is_failing
 	my $offset = -s $node->logfile;
 
 	return sub {
-		ok( $node->poll_query_until('app',
-				"SELECT s->>'ok' = 'false' AND s->>'error' ~ '$pattern' FROM (SELECT gpu_orch.status()->'provider' s) x"),
-			"$name: status() says so") or diag(value(q{SELECT gpu_orch.status()->'provider'}));
+		$node->until("$name: status() says so",
+			"SELECT s->>'ok' = 'false' AND s->>'error' ~ '$pattern' FROM (SELECT gpu_orch.status()->'provider' s) x")
+				or diag(value(q{SELECT gpu_orch.status()->'provider'}));
 		value(q{DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM gpu_orch.run_cycle(); END LOOP; END $$});
 		value(q{DO $$ BEGIN FOR i IN 1..20 LOOP
 			BEGIN PERFORM gpu_orch.reconcile_now(); EXCEPTION WHEN connection_failure THEN NULL; END;
 			END LOOP; END $$});
-		is(count_lines($node, 'the provider cannot be used', $offset), 1, "$name: it is logged once")
+		is($node->count_lines('the provider cannot be used', $offset), 1, "$name: it is logged once")
 		  or diag(slurp_file($node->logfile, $offset));
-		is((sqlstate_of($node, 'SELECT gpu_orch.reconcile_now()'))[0], '08006', "$name: reconcile_now() fails");
+		is($node->sqlstate('SELECT gpu_orch.reconcile_now()'), '08006', "$name: reconcile_now() fails");
 		is(serve('unprovided'), 't', "$name: tasks are served");
 	};
 }
 
 my $key_file = PostgreSQL::Test::Utils::tempdir() . '/key';
 my $check = provider_is_failing('key file .* cannot be used', 'no key file');
-set_and_reload($node, 'gpu_orch.runpod_api_key_file' => $key_file);
+$node->set('gpu_orch.runpod_api_key_file' => $key_file);
 $check->();
 
 my $nobody = PostgreSQL::Test::Cluster::get_free_port();
 $check = provider_is_failing("127.0.0.1:$nobody", 'unreachable provider');
 umask 077;
 append_to_file($key_file, 'a-key-for-tests');
-set_and_reload($node, 'gpu_orch.runpod_api_url' => "http://127.0.0.1:$nobody/v2");
+$node->set('gpu_orch.runpod_api_url' => "http://127.0.0.1:$nobody/v2");
 $check->();
 
 # Memory stays level: idle; with a pool, workers and tasks; and over calls that fail.
@@ -223,7 +217,7 @@ sub stays_level
 	return;
 }
 
-set_and_reload($node, 'gpu_orch.heartbeat_timeout' => '1h', 'gpu_orch.cycle_interval' => '1h');
+$node->set('gpu_orch.heartbeat_timeout' => '1h', 'gpu_orch.cycle_interval' => '1h');
 stays_level('idle');
 value(q{
 	SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4', 'NVIDIA A40'], min_workers => 2);
@@ -244,7 +238,7 @@ my @memory = map {
 } (100, 900);
 cmp_ok(abs($memory[1] - $memory[0]), '<=', 8192,
 	"failing calls: $memory[0] bytes after 100, $memory[1] after 1000");
-set_and_reload($node, 'gpu_orch.cycle_interval' => '200ms');
+$node->set('gpu_orch.cycle_interval' => '200ms');
 
 # A provider that takes the request and never answers, with a time limit longer than that of this
 # test: whatever waits for the leader's answer to a signal or a barrier would wait that long.
@@ -266,7 +260,7 @@ sub wait_for_request
 	return;
 }
 
-set_and_reload($node, 'gpu_orch.http_timeout' => '600s',
+$node->set('gpu_orch.http_timeout' => '600s',
 	'gpu_orch.runpod_api_url' => 'http://127.0.0.1:' . $silent->sockport . '/v2');
 wait_for_request();
 is(serve('meanwhile'), 't', 'tasks are served meanwhile');
@@ -275,7 +269,7 @@ is( $node->psql('postgres', 'DROP DATABASE other', extra_params => [ '-v', 'ON_E
 		timeout => 60),
 	0, 'another database is dropped meanwhile');
 value("SELECT pg_terminate_backend($pid)");
-$pid = wait_for_leader($node, $pid);
+$pid = $node->wait_for_leader($pid);
 wait_for_request();
 
 # Fast shutdown ends the leader, in a call and idle. pg_ctl gives up after this many seconds.
@@ -288,27 +282,27 @@ wait_for_request();
 	$node->append_conf('postgresql.conf', qq{gpu_orch.runpod_api_key_file = ''\n});
 	$node->append_conf('postgresql.conf', qq{gpu_orch.cycle_interval = '10s'\n});
 	$node->start;
-	$pid = wait_for_leader($node);
-	holds_invariants($node);
+	$pid = $node->wait_for_leader;
+	$node->holds_invariants;
 	ok($node->stop('fast'), 'fast shutdown with an idle leader');
 	ok(is_ended($pid), 'and the leader is gone');
 }
 
-is_deeply([ grep { !/canceling statement due to user request/ } lines_of_leader($node, 'ERROR|PANIC|WARNING') ],
+is_deeply([ grep { !/canceling statement due to user request/ } $node->lines_of_leader('ERROR|PANIC|WARNING') ],
 	[], 'the leader logged no error');
 is_deeply([ grep { !/terminating background worker "gpu_orch leader" due to administrator command/ }
-		lines_of_leader($node, 'FATAL') ],
+		$node->lines_of_leader('FATAL') ],
 	[], 'and ended only when told to');
 
 # A reload that comes while the leader is being started, before it can hear of it, is not lost: it would stay
 # away until the next one.
 
-my $new = new_node('new', 'gpu_orch.enabled' => 'off', 'gpu_orch.cycle_interval' => '500ms',
+my $new = GpuOrch->running('new', 'gpu_orch.enabled' => 'off', 'gpu_orch.cycle_interval' => '500ms',
 	'gpu_orch.runpod_api_key_file' => $key_file, 'gpu_orch.runpod_api_url' => "http://127.0.0.1:$nobody/v2");
 $new->append_conf('postgresql.conf', qq{post_auth_delay = '2s'\n});
 $new->restart;
-set_and_reload($new, 'gpu_orch.enabled' => 'on', 'post_auth_delay' => '0');
-$pid = wait_for_leader($new);
+$new->set('gpu_orch.enabled' => 'on', 'post_auth_delay' => '0');
+$pid = $new->wait_for_leader;
 
 # With a key, and before anybody has used the extension, it sleeps as well.
 
@@ -318,10 +312,10 @@ sub worked
 	my ($stat) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/;
 	my @fields = split ' ', $stat;
 
-	return ($fields[11] + $fields[12], $new->safe_psql('app', 'SELECT ticks FROM gpu_orch.leader_status()'));
+	return ($fields[11] + $fields[12], $new->sql('SELECT ticks FROM gpu_orch.leader_status()'));
 }
 
-is($new->safe_psql('app', 'SELECT count(*) FROM gpu_orch.installation'), 0, 'there is no installation yet');
+is($new->sql('SELECT count(*) FROM gpu_orch.installation'), 0, 'there is no installation yet');
 my @idle = worked();
 $new->poll_query_until('app', "SELECT ticks >= $idle[1] + 10 FROM gpu_orch.leader_status()") or die 'the leader does not tick';
 my @later = worked();
@@ -338,16 +332,18 @@ sub beside
 	return $output;
 }
 
-set_and_reload($new, 'gpu_orch.cycle_interval' => '1h');
+$new->set('gpu_orch.cycle_interval' => '1h');
 my $holder = beside('LOCK TABLE gpu_orch.installation; SELECT pg_sleep(3600)');
 $new->poll_query_until('app', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'}) or die 'no lock';
 my $first = beside('DO $$ BEGIN PERFORM gpu_orch.run_cycle(); EXCEPTION WHEN OTHERS THEN NULL; END $$');
-$new->poll_query_until('app', "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted") or die 'the leader does not wait';
+$new->poll_query_until('app', "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
+	or die 'the leader does not wait';
 my $second = beside('SELECT gpu_orch.run_cycle()');
-$new->poll_query_until('app', q{SELECT count(*) = 2 FROM pg_stat_activity WHERE query ~ 'run_cycle' AND wait_event_type = 'Extension'})
+$new->poll_query_until('app', q{SELECT count(*) = 2 FROM pg_stat_activity
+	WHERE query ~ 'run_cycle' AND wait_event_type = 'Extension'})
 	or die 'nobody asks';
 is(join('', <$first>), '', 'a cycle fails for want of a lock');
-$new->safe_psql('app', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'});
+$new->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'});
 like(join('', <$second>), qr/"actions"/, 'and who asked meanwhile has the next one');
 $new->stop;
 

@@ -9,20 +9,19 @@ use FindBin;
 use lib $FindBin::Bin;
 use GpuOrch;
 use IPC::Run ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $sessions = 4;
 
 # The writer of the log sleeps as long as it may, so that a commit which is not flushed stays so.
-my $node = new_node('durability',
+my $node = GpuOrch->running('durability',
 	'fsync' => 'on',
 	'wal_writer_delay' => '10s',
 	'autovacuum' => 'off');
 $node->safe_psql('postgres', 'ALTER DATABASE app SET synchronous_commit = off');
-wait_for_leader($node);
-set_and_reload($node, 'gpu_orch.cycle_interval' => '1h');
+$node->wait_for_leader;
+$node->set('gpu_orch.cycle_interval' => '1h');
 
 # Whether the commit of a call was flushed before its answer: the log must have been written to disk
 # beyond where it stood inside the transaction. Others may flush as well, so a single "no" says more
@@ -31,7 +30,7 @@ sub is_flushed
 {
 	my ($before, $call) = @_;
 
-	my $answer = $node->safe_psql('app', qq{
+	my $answer = $node->sql(qq{
 		$before
 		BEGIN;
 		SELECT count(*) AS n FROM (SELECT $call) x \\gset
@@ -43,7 +42,7 @@ sub is_flushed
 	return $1 eq 'true';
 }
 
-$node->safe_psql('app', 'CREATE TABLE plain (n int)');
+$node->sql('CREATE TABLE plain (n int)');
 wait_until('a plain commit is seen unflushed', sub {
 	return !is_flushed('', '1 FROM pg_sleep(0)) y; INSERT INTO plain VALUES (1); SELECT count(*) FROM (SELECT 1');
 });
@@ -86,7 +85,7 @@ for (
 # Many sessions submit, claim and complete, and print each answer as it comes; two of three claims are
 # completed. Then everything is killed in the midst of it.
 
-$node->safe_psql('app', q{SELECT count(gpu_orch.submit_task('crash', payload => '{"stock": true}')) FROM generate_series(1, 50)});
+$node->sql(q{SELECT count(gpu_orch.submit_task('crash', payload => '{"stock": true}')) FROM generate_series(1, 50)});
 my (@clients, @answers);
 for my $n (1 .. $sessions)
 {
@@ -118,8 +117,7 @@ wait_until('enough was answered', sub {
 
 my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 my @children = grep {
-	open my $stat, '<', "/proc/$_/stat";
-	$stat && (<$stat> // '') =~ /\) \S $postmaster /;
+	open(my $stat, '<', "/proc/$_/stat") && (<$stat> // '') =~ /\) \S $postmaster /;
 } map { m{(\d+)} } glob '/proc/[0-9]*';
 cmp_ok(scalar @children, '>', $sessions, 'the server runs with its children');
 $node->kill9;
@@ -132,7 +130,7 @@ for (@clients)
 # The postmaster may be dead and not reaped yet, and would then be taken for a living one.
 unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock';
 $node->start;
-wait_for_leader($node);
+$node->wait_for_leader;
 
 my $answers = join '', @answers;
 my %tokens = map { @$_ } map { [/^registered (\w+) (\w+)$/] } grep { /^registered/ } split /\n/, $answers;
@@ -146,8 +144,7 @@ sub missing
 {
 	my ($query, @values) = @_;
 
-	return $node->safe_psql('app',
-		'SELECT count(*) FROM (VALUES ' . join(',', @values) . ") x $query");
+	return $node->sql('SELECT count(*) FROM (VALUES ' . join(',', @values) . ") x $query");
 }
 
 is(missing('(id) WHERE id NOT IN (SELECT id FROM gpu_orch.task)', map { "($_)" } @submitted),
@@ -159,10 +156,10 @@ is( missing('(id, lease) WHERE NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE 
 			AND NOT EXISTS (SELECT 1 FROM gpu_orch.attempt a WHERE a.task_id = x.id AND a.lease = x.lease::uuid)',
 		map { "($_->[0], '$_->[1]')" } @claimed),
 	0, 'every claim is there, under its id');
-is( $node->safe_psql('app', q{SELECT count(*) FROM gpu_orch.tasks WHERE kind = 'crash' AND
+is( $node->sql(q{SELECT count(*) FROM gpu_orch.tasks WHERE kind = 'crash' AND
 		state NOT IN ('ready', 'running', 'succeeded')}),
 	0, 'and no task is in a state that nothing brought it to');
-holds_invariants($node);
+$node->holds_invariants;
 
 # The sessions and the leases outlive the server: whoever held a task may end it.
 
@@ -172,7 +169,7 @@ my @held = grep { !$done{ $_->[0] } } @claimed;
 cmp_ok(scalar @held, '>', 100, scalar(@held) . ' tasks were held without an answer to their completion');
 my $ends = join ";\n",
   map { "SELECT gpu_orch.complete_task('$_->[2]', '$tokens{$_->[2]}', $_->[0], '$_->[1]')" } @held;
-is( join('', grep { $_ ne 't' } split /\n/, $node->safe_psql('app', $ends)),
+is( join('', grep { $_ ne 't' } split /\n/, $node->sql($ends)),
 	'', 'their holders end them after the crash');
 is(missing("(id) WHERE (SELECT state FROM gpu_orch.tasks t WHERE t.task_id = x.id) <> 'succeeded'",
 		map { "($_->[0])" } @claimed), 0, 'and each claimed task has succeeded');
@@ -180,11 +177,11 @@ is(missing("(id) WHERE (SELECT state FROM gpu_orch.tasks t WHERE t.task_id = x.i
 # Workers that are gone without a word: their tasks go back, are claimable and are done by others;
 # none is lost, none is done twice, and none has used up an attempt of its own.
 
-set_and_reload($node,
+$node->set(
 	'gpu_orch.heartbeat_interval' => '300ms',
 	'gpu_orch.heartbeat_timeout' => '1s',
 	'gpu_orch.cycle_interval' => '200ms');
-my $ids = $node->safe_psql('app', q{
+my $ids = $node->sql(q{
 	SELECT count(gpu_orch.submit_task('lost', max_attempts => 1)) FROM generate_series(1, 30);
 	SELECT token FROM gpu_orch.register_worker('gone', capabilities => '{"services": ["lost"]}') \gset
 	SELECT count(*) FROM gpu_orch.claim_tasks('gone', :'token', 10);
@@ -192,25 +189,23 @@ my $ids = $node->safe_psql('app', q{
 	SELECT count(*) FROM gpu_orch.claim_tasks('gone too', :'token', 10);
 	SELECT task_id || ' ' || lease || ' ' || :'token' FROM gpu_orch.claim_tasks('gone too', :'token', 1)});
 my ($late_task, $late_lease, $late_token) = (split /\n/, $ids)[-1] =~ /^(\d+) (\S+) (\w+)$/;
-ok( $node->poll_query_until('app',
-		q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE worker_id LIKE 'gone%' AND state = 'terminated'}),
-	'workers that fall silent are taken for lost');
-is( $node->safe_psql('app', q{SELECT state, count(*) FROM gpu_orch.tasks WHERE kind = 'lost' GROUP BY 1}),
+$node->until('workers that fall silent are taken for lost',
+	q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE worker_id LIKE 'gone%' AND state = 'terminated'});
+is( $node->sql(q{SELECT state, count(*) FROM gpu_orch.tasks WHERE kind = 'lost' GROUP BY 1}),
 	'ready|30', 'their tasks are ready again');
-is( $node->safe_psql('app', q{SELECT outcome, count(*) FROM gpu_orch.attempts a JOIN gpu_orch.tasks USING (task_id)
+is( $node->sql(q{SELECT outcome, count(*) FROM gpu_orch.attempts a JOIN gpu_orch.tasks USING (task_id)
 		WHERE kind = 'lost' GROUP BY 1}),
 	'lost|21', 'each attempt is recorded as lost');
-is( (sqlstate_of($node,
-		"SELECT gpu_orch.complete_task('gone too', '$late_token', $late_task, '$late_lease')"))[0],
+is( $node->sqlstate("SELECT gpu_orch.complete_task('gone too', '$late_token', $late_task, '$late_lease')"),
 	'42501', 'the session of a lost worker is revoked');
-is( $node->safe_psql('app', q{
+is( $node->sql(q{
 		SELECT token FROM gpu_orch.register_worker('heir', capabilities => '{"services": ["lost"]}') \gset
 		SELECT count(*) FILTER (WHERE gpu_orch.complete_task('heir', :'token', task_id, lease))
 		FROM gpu_orch.claim_tasks('heir', :'token', 100)}),
 	30, 'another worker does them all');
-is( $node->safe_psql('app', q{SELECT state, count(*) FROM gpu_orch.tasks WHERE kind = 'lost' GROUP BY 1}),
+is( $node->sql(q{SELECT state, count(*) FROM gpu_orch.tasks WHERE kind = 'lost' GROUP BY 1}),
 	'succeeded|30', 'and none is lost');
-holds_invariants($node);
+$node->holds_invariants;
 
 $node->stop;
 done_testing();

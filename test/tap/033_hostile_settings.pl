@@ -8,7 +8,6 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib $FindBin::Bin;
 use GpuOrch;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
@@ -45,15 +44,17 @@ my %hostile = (
 	plan_cache_mode => 'force_generic_plan',
 	work_mem => '64kB',
 	synchronous_commit => 'off');
-my $node = new_node('hostile', allows_streaming => 1, 'gpu_orch.test_clock' => 'on', 'gpu_orch.heartbeat_interval' => '200ms');
-my $pid = wait_for_leader($node);
+my $node = GpuOrch->running('hostile', allows_streaming => 1, 'gpu_orch.test_clock' => 'on',
+	'gpu_orch.heartbeat_interval' => '200ms');
+my $pid = $node->wait_for_leader;
 
 # Functions of the same names as those that the leader's statements call, where a search_path could find
 # them first.
-$node->safe_psql('app', q{
+$node->sql(q{
 	CREATE SCHEMA hostile;
 	CREATE FUNCTION hostile.count(anyelement) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
-	CREATE FUNCTION hostile.least(a timestamptz, b timestamptz) RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+	CREATE FUNCTION hostile.least(a timestamptz, b timestamptz) RETURNS timestamptz LANGUAGE plpgsql
+		AS $$ BEGIN RAISE 'hostile'; END $$;
 	CREATE FUNCTION hostile.gen_random_uuid() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
 	CREATE FUNCTION hostile.equals(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
 	CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.equals)});
@@ -64,7 +65,7 @@ sub works
 {
 	my ($name) = @_;
 	my $offset = -s $node->logfile;
-	my $answer = $node->safe_psql('app', qq{
+	my $answer = $node->sql(qq{
 		SELECT gpu_orch.run_cycle();
 		SELECT gpu_orch.submit_task('due $name', run_at => gpu_orch.clock() + '1 hour') AS due,
 			gpu_orch.submit_task('overdue $name', timeout => '1 hour', max_attempts => 1) AS overdue \\gset
@@ -75,41 +76,40 @@ sub works
 		SELECT 'tasks ' || :due || ' ' || :overdue});
 	my ($due, $overdue) = $answer =~ /tasks (\d+) (\d+)/;
 
-	ok($node->poll_query_until('app', "SELECT state = 'ready' FROM gpu_orch.task($due)"),
-		"$name: a scheduled task is admitted");
-	ok( $node->poll_query_until('app', "SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = 'w $name'"),
-		"$name: a silent worker is ended");
-	is( $node->safe_psql('app', "SELECT state || ' ' || error FROM gpu_orch.task($overdue)"),
+	$node->until("$name: a scheduled task is admitted", "SELECT state = 'ready' FROM gpu_orch.task($due)");
+	$node->until("$name: a silent worker is ended",
+		"SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = 'w $name'");
+	is( $node->sql("SELECT state || ' ' || error FROM gpu_orch.task($overdue)"),
 		"failed the task's timeout passed", "$name: an overdue attempt is ended");
-	ok( $node->poll_query_until('app', "SELECT count(*) > 0 FROM gpu_orch.decisions WHERE pool = '$name'"),
-		"$name: a decision is made");
-	is(leader_pid($node), $pid, "$name: by the same leader");
-	is($node->safe_psql('app', 'SELECT last_error FROM gpu_orch.leader_status()'), '', "$name: it met no error");
-	is_deeply([ lines_of_leader($node, 'ERROR|FATAL|PANIC|WARNING', $offset) ], [], "$name: and logged none");
+	$node->until("$name: a decision is made",
+		"SELECT count(*) > 0 FROM gpu_orch.decisions WHERE pool = '$name'");
+	is($node->leader, $pid, "$name: by the same leader");
+	is($node->sql('SELECT last_error FROM gpu_orch.leader_status()'), '', "$name: it met no error");
+	is_deeply([ $node->lines_of_leader('ERROR|FATAL|PANIC|WARNING', $offset) ], [], "$name: and logged none");
 	return;
 }
 
 works('plain');
 
-set_and_reload($node, %hostile);
-ok($node->poll_query_until('app', q{SELECT current_setting('bytea_output') = 'escape'}), 'the settings arrive');
+$node->set(%hostile);
+$node->until('the settings arrive', q{SELECT current_setting('bytea_output') = 'escape'});
 works('reloaded');
 
 $node->restart;
-$pid = wait_for_leader($node);
+$pid = $node->wait_for_leader;
 works('in_the_file');
 
 # A database's and a role's settings are stronger than the file's.
 
 $node->adjust_conf('postgresql.conf', $_, undef) for sort keys %hostile;
-$node->safe_psql('app', join ";\n", map {
+$node->sql(join ";\n", map {
 	my $value = $_ eq 'search_path' ? $hostile{$_} : "'$hostile{$_}'";
 	("ALTER DATABASE app SET $_ = $value", "ALTER ROLE CURRENT_USER SET $_ = $value")
 } sort keys %hostile);
 $node->restart;
-$pid = wait_for_leader($node);
+$pid = $node->wait_for_leader;
 works('of_the_database');
-holds_invariants($node);
+$node->holds_invariants;
 
 # A synchronous standby that never comes: the leader waits for it, though the database and the role have
 # synchronous_commit off, and neither a cancelled wait nor the leader's end is leave to call.
@@ -118,44 +118,44 @@ my $provider = Provider->start('--boot-seconds', '0');
 my $key_file = PostgreSQL::Test::Utils::tempdir() . '/api_key';
 append_to_file($key_file, $provider->{key});
 chmod 0600, $key_file;
-$node->safe_psql('app', q{SELECT gpu_orch.drop_pool(pool) FROM gpu_orch.pools;
-	SELECT gpu_orch.create_pool('sync', 'image:1', ARRAY['NVIDIA L4'], options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}}')});
-ok( $node->poll_query_until('app', q{SELECT count(*) = 0 FROM gpu_orch.cloud_ops WHERE state = 'planned'}),
-	'nothing is announced');
-my $worker = $node->safe_psql('app', q{SELECT gpu_orch.spawn_worker('sync')});
+$node->sql(q{SELECT gpu_orch.drop_pool(pool) FROM gpu_orch.pools;
+	SELECT gpu_orch.create_pool('sync', 'image:1', ARRAY['NVIDIA L4'], options => '{"policy": "fixed",
+		"policy_options": {"fixed_workers": 0}}')});
+$node->until('nothing is announced', q{SELECT count(*) = 0 FROM gpu_orch.cloud_ops WHERE state = 'planned'});
+my $worker = $node->sql(q{SELECT gpu_orch.spawn_worker('sync')});
 
 # Whether the leader waits for a standby, and which process it is.
 sub waiting_leader
 {
-	return $node->safe_psql('app', q{SELECT pid FROM pg_stat_activity
+	return $node->sql(q{SELECT pid FROM pg_stat_activity
 		WHERE backend_type = 'gpu_orch leader' AND wait_event = 'SyncRep'});
 }
 
-set_and_reload($node, synchronous_standby_names => 'nobody');
+$node->set(synchronous_standby_names => 'nobody');
 $pid = wait_until('the leader waits for the standby', sub {
-	$node->safe_psql('app', q{SELECT gpu_orch.submit_task('t', run_at => gpu_orch.clock() + '1 ms')});
+	$node->sql(q{SELECT gpu_orch.submit_task('t', run_at => gpu_orch.clock() + '1 ms')});
 	return waiting_leader();
 });
 pass('the leader waits for the standby');
-set_and_reload($node, 'gpu_orch.runpod_api_url' => "http://$provider->{address}/v2",
+$node->set('gpu_orch.runpod_api_url' => "http://$provider->{address}/v2",
 	'gpu_orch.runpod_api_key_file' => $key_file, 'gpu_orch.worker_dsn' => 'host=nowhere',
 	'gpu_orch.reconcile_interval' => '500ms');
 my $offset = -s $node->logfile;
 for (1 .. 30)
 {
-	$node->safe_psql('app', "SELECT pg_cancel_backend($pid)");
+	$node->sql("SELECT pg_cancel_backend($pid)");
 }
 is(waiting_leader(), $pid, 'who cancels that changes nothing');
-is(count_lines($node, 'canceling wait for synchronous replication', $offset), 0, 'the wait is not given up');
-is($node->safe_psql('app', "SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$worker'"), 'planned', 'no create is sent');
-$node->safe_psql('app', "SELECT pg_terminate_backend($pid)");
+is($node->count_lines('canceling wait for synchronous replication', $offset), 0, 'the wait is not given up');
+is($node->sql("SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$worker'"), 'planned', 'no create is sent');
+$node->sql("SELECT pg_terminate_backend($pid)");
 wait_until('another leader waits', sub { my $other = waiting_leader(); return $other ne '' && $other ne $pid; });
 is(scalar($provider->pods), 0, 'nor by a leader that ends in its wait, or the next one');
-set_and_reload($node, synchronous_standby_names => '');
-ok( $node->poll_query_until('app', "SELECT state = 'done' FROM gpu_orch.cloud_ops WHERE worker = '$worker' AND kind = 'create'"),
-	'once the standby is not needed it is');
+$node->set(synchronous_standby_names => '');
+$node->until('once the standby is not needed it is',
+	"SELECT state = 'done' FROM gpu_orch.cloud_ops WHERE worker = '$worker' AND kind = 'create'");
 is(scalar($provider->pods), 1, 'and there is one pod');
-holds_invariants($node);
+$node->holds_invariants;
 
 $node->stop;
 done_testing();

@@ -7,7 +7,6 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib $FindBin::Bin;
 use GpuOrch;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -23,51 +22,52 @@ sub site_file
 }
 my @tokens = ('token-of-the-primary', 'token-of-the-standby');
 
-my $primary = new_node('primary', 'gpu_orch.site_token_file' => site_file('primary', @tokens), allows_streaming => 1, 'gpu_orch.heartbeat_interval' => '10min',
+my $primary = GpuOrch->running('primary', 'gpu_orch.site_token_file' => site_file('primary', @tokens),
+	allows_streaming => 1, 'gpu_orch.heartbeat_interval' => '10min',
 	'gpu_orch.heartbeat_timeout' => '200ms');
-my $old_leader = wait_for_leader($primary);
+my $old_leader = $primary->wait_for_leader;
 $primary->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
+my $standby = GpuOrch->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->append_conf('postgresql.conf',
 	"gpu_orch.site_token_file = '" . site_file('standby', reverse @tokens) . "'");
 $standby->start;
 
 # A worker that runs one task, more work for it, and a worker that there is no work for.
-my ($token, $task, $lease) = split /\|/, (split /\n/, $primary->safe_psql('app', q{
+my ($token, $task, $lease) = split /\|/, (split /\n/, $primary->sql(q{
 	SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'], min_workers => 1);
 	SELECT count(gpu_orch.submit_task('k')) FROM generate_series(1, 5);
 	SELECT gpu_orch.submit_task('k', run_at => gpu_orch.clock() + '1 day');
 	SELECT token FROM gpu_orch.register_worker('w') \gset
 	SELECT :'token', task_id, lease FROM gpu_orch.claim_tasks('w', :'token')}))[-1];
-my $idle_token = $primary->safe_psql('app',
-	q{SELECT token FROM gpu_orch.register_worker('idle', capabilities => '{"services": ["nothing"]}')});
-$primary->safe_psql('app', 'SELECT gpu_orch.run_cycle()');
+my $idle_token = $primary->sql(q{SELECT token FROM gpu_orch.register_worker('idle',
+	capabilities => '{"services": ["nothing"]}')});
+$primary->cycle;
 $primary->wait_for_catchup($standby);
 
 # No leader, and status() says so.
 
-is($standby->safe_psql('app', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'gpu_orch leader'}),
+is($standby->sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'gpu_orch leader'}),
 	0, 'a standby has no leader');
-is($standby->safe_psql('app', q{SELECT gpu_orch.status()->'leader'->>'runs'}), 'false', 'and status() says so');
+is($standby->sql(q{SELECT gpu_orch.status()->'leader'->>'runs'}), 'false', 'and status() says so');
 
 # What reads works, and shows what the primary shows.
 
-my @views = split /\n/, $standby->safe_psql('app', q{SELECT viewname FROM pg_views WHERE schemaname = 'gpu_orch' ORDER BY 1});
+my @views = split /\n/, $standby->sql(q{SELECT viewname FROM pg_views WHERE schemaname = 'gpu_orch' ORDER BY 1});
 cmp_ok(scalar @views, '>', 10, 'there are views');
-my @failed = grep { (sqlstate_of($standby, "SELECT * FROM gpu_orch.$_"))[0] ne '' } @views;
+my @failed = grep { $standby->sqlstate("SELECT * FROM gpu_orch.$_") ne '' } @views;
 is_deeply(\@failed, [], 'each view can be read');
-is( $standby->safe_psql('app', 'SELECT task_id, state FROM gpu_orch.tasks ORDER BY 1'),
-	$primary->safe_psql('app', 'SELECT task_id, state FROM gpu_orch.tasks ORDER BY 1'),
+is( $standby->sql('SELECT task_id, state FROM gpu_orch.tasks ORDER BY 1'),
+	$primary->sql('SELECT task_id, state FROM gpu_orch.tasks ORDER BY 1'),
 	'the tasks are those of the primary');
 for my $call ("task($task)", "explain_match($task)", 'status()', 'check_invariants()', q{explain_scaling('p')},
 	'run_cycle(true)')
 {
-	my ($state, $message) = sqlstate_of($standby, "SELECT * FROM gpu_orch.$call");
+	my ($state, $message) = $standby->sqlstate("SELECT * FROM gpu_orch.$call");
 
 	is($state, '', "$call answers") or diag($message);
 }
-holds_invariants($standby);
+$standby->holds_invariants;
 
 # What writes is refused by one code; what asks for a leader says that there is none.
 
@@ -83,43 +83,42 @@ for my $call (
 	q{drop_pool('p')}, q{spawn_worker('p')}, q{drain_worker('w')}, q{terminate_worker('w', true)},
 	q{create_tenant('t')}, 'pause()', 'resume()', 'adopt_installation()')
 {
-	my ($state, $message) = sqlstate_of($standby, "SELECT gpu_orch.$call");
+	my ($state, $message) = $standby->sqlstate("SELECT gpu_orch.$call");
 
 	is($state, '25006', ($call =~ /^(\w+)/)[0] . ' is refused') or diag($message);
 }
 for my $call ('run_cycle()', 'reconcile_now()')
 {
-	is((sqlstate_of($standby, "SELECT gpu_orch.$call"))[0], 'GO005', "$call has nobody to ask");
+	is($standby->sqlstate("SELECT gpu_orch.$call"), 'GO005', "$call has nobody to ask");
 }
 
 # Promoted: a leader comes, under a new epoch, and leaves the silent worker its task.
 
-my $epoch = $primary->safe_psql('app', 'SELECT leader_epoch FROM gpu_orch.installation');
+my $epoch = $primary->sql('SELECT leader_epoch FROM gpu_orch.installation');
 $primary->stop('immediate');
 $standby->promote;
-my $new_leader = wait_for_leader($standby);
-is( $standby->safe_psql('app', 'SELECT leader_epoch, hold, epoch FROM gpu_orch.installation'),
+my $new_leader = $standby->wait_for_leader;
+is( $standby->sql('SELECT leader_epoch, hold, epoch FROM gpu_orch.installation'),
 	($epoch + 1) . '|f|2', 'it acts under new epochs, and without hold');
-my $ticks = $standby->safe_psql('app', 'SELECT ticks FROM gpu_orch.leader_status()');
-ok( $standby->poll_query_until('app', "SELECT ticks > $ticks + 5 FROM gpu_orch.leader_status()"),
-	'it ticks on');
-is( $standby->safe_psql('app', q{SELECT state, running, last_heartbeat < gpu_orch.clock() - interval '200ms'
+my $ticks = $standby->sql('SELECT ticks FROM gpu_orch.leader_status()');
+$standby->until('it ticks on', "SELECT ticks > $ticks + 5 FROM gpu_orch.leader_status()");
+is( $standby->sql(q{SELECT state, running, last_heartbeat < gpu_orch.clock() - interval '200ms'
 		FROM gpu_orch.workers WHERE worker_id = 'w'}),
 	'active|1|t', 'a worker that was silent for longer than its timeout is not lost');
-is($standby->safe_psql('app', "SELECT directive FROM gpu_orch.heartbeat('w', '$token', holding => ARRAY['$lease'::uuid])"),
+is($standby->sql("SELECT directive FROM gpu_orch.heartbeat('w', '$token', holding => ARRAY['$lease'::uuid])"),
 	'continue', 'its session goes on');
-is($standby->safe_psql('app', "SELECT gpu_orch.complete_task('w', '$token', $held)"),
+is($standby->sql("SELECT gpu_orch.complete_task('w', '$token', $held)"),
 	't', 'and it completes its task under the old lease');
-my $next = $standby->safe_psql('app', q{SELECT gpu_orch.submit_task('k', run_at => gpu_orch.clock() + '10ms')});
-ok($standby->poll_query_until('app', "SELECT state = 'ready' FROM gpu_orch.task($next)"), 'tasks are admitted');
+my $next = $standby->sql(q{SELECT gpu_orch.submit_task('k', run_at => gpu_orch.clock() + '10ms')});
+$standby->until('tasks are admitted', "SELECT state = 'ready' FROM gpu_orch.task($next)");
 
 # The grace ends: two heartbeat intervals after the start, silence counts again.
 
-set_and_reload($standby, 'gpu_orch.heartbeat_interval' => '100ms');
-ok($standby->poll_query_until('app', q{SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = 'w'}),
-	'a worker that stays silent is lost in the end');
-holds_invariants($standby);
-is_deeply([ grep { /\[$new_leader\]/ } lines_of_leader($standby, 'ERROR|FATAL|PANIC|WARNING') ],
+$standby->set('gpu_orch.heartbeat_interval' => '100ms');
+$standby->until('a worker that stays silent is lost in the end',
+	q{SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = 'w'});
+$standby->holds_invariants;
+is_deeply([ grep { /\[$new_leader\]/ } $standby->lines_of_leader('ERROR|FATAL|PANIC|WARNING') ],
 	[], 'the new leader logged no error');
 
 $standby->stop;

@@ -18,7 +18,6 @@ use lib $FindBin::Bin;
 use ClaimModel qw(@capsets @shapes MINUTE);
 use GpuOrch;
 use POSIX qw(strftime);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Wire;
@@ -679,7 +678,7 @@ sub play
 		$has_leader = $history <= $histories / 30;
 		if ($had_leader && !$has_leader)
 		{
-			set_and_reload($node, 'gpu_orch.enabled' => 'off');
+			$node->set('gpu_orch.enabled' => 'off');
 			wait_until('the leader has left', sub { ask_one(0, 'SELECT pid FROM gpu_orch.leader_status()') eq '' });
 		}
 		next if eval { history($history); 1 };
@@ -691,7 +690,7 @@ sub play
 note("MODEL_SEED=$seed MODEL_HISTORIES=$histories");
 my @parts = map {
 	{
-		node => new_node("model$_",
+		node => GpuOrch->running("model$_",
 			'gpu_orch.test_clock' => 'on',
 			'gpu_orch.cycle_interval' => '1h',
 			'gpu_orch.retry_delay' => '10min',
@@ -720,7 +719,8 @@ for my $part (@parts)
 
 	waitpid $part->{pid}, 0;
 	$tally{$1} += $2 while $report =~ s/\A([^\n=]+)=(\d+)\n//;
-	is($report, '', 'everything is as the model has it, and every invariant holds') or diag("MODEL_SEED=$seed MODEL_HISTORIES=$histories");
+	is($report, '', 'everything is as the model has it, and every invariant holds')
+		or diag("MODEL_SEED=$seed MODEL_HISTORIES=$histories");
 	$part->{node}->stop;
 }
 note(join ', ', map { "$_ $tally{$_}" } sort keys %tally);

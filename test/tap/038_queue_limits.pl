@@ -5,11 +5,10 @@ use warnings;
 use FindBin;
 use lib $FindBin::Bin;
 use GpuOrch;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('limits',
+my $node = GpuOrch->running('limits',
 	'autovacuum' => 'off',
 	'gpu_orch.heartbeat_timeout' => '1d',
 	'gpu_orch.max_capability_sets' => 1,
@@ -17,16 +16,14 @@ my $node = new_node('limits',
 	'gpu_orch.test_clock' => 'on',
 	'restart_after_crash' => 'on',
 	'statement_timeout' => '20s');
-wait_for_leader($node);
+$node->wait_for_leader;
 my %token;
-
-sub sql { return $node->safe_psql('app', $_[0]); }
 
 sub register
 {
 	my ($worker, $capabilities) = @_;
 
-	$token{$worker} = sql("SELECT token FROM gpu_orch.register_worker('$worker', capabilities => '" .
+	$token{$worker} = $node->sql("SELECT token FROM gpu_orch.register_worker('$worker', capabilities => '" .
 		($capabilities // '{}') . "')");
 	return;
 }
@@ -36,7 +33,8 @@ sub submit
 {
 	my ($names, $kind, $arguments) = @_;
 
-	return sql('SELECT count(gpu_orch.submit_task(' . ($kind // 'n') . ', to_jsonb(n)' . ($arguments ? ", $arguments" : '') .
+	return $node->sql('SELECT count(gpu_orch.submit_task(' . ($kind // 'n')
+		. ', to_jsonb(n)' . ($arguments ? ", $arguments" : '') .
 		")) FROM unnest('{" . join(',', split / /, $names) . "}'::text[]) n");
 }
 
@@ -45,7 +43,7 @@ sub claim
 	my ($n, $worker) = @_;
 
 	$worker //= 'w';
-	return sql("SELECT coalesce(string_agg(payload #>> '{}', ' ' ORDER BY ordinality), 'nothing') " .
+	return $node->sql("SELECT coalesce(string_agg(payload #>> '{}', ' ' ORDER BY ordinality), 'nothing') " .
 		"FROM gpu_orch.claim_tasks('$worker', '$token{$worker}', $n) WITH ORDINALITY");
 }
 
@@ -57,17 +55,20 @@ sub claims
 	return join ' ', map { claim(1, $worker) } 1 .. $n;
 }
 
-sub states { return sql(q{SELECT state, count(*) FROM gpu_orch.tasks WHERE state IN ('ready', 'held') GROUP BY 1 ORDER BY 1}) }
+sub states { return $node->sql(q{SELECT state, count(*) FROM gpu_orch.tasks WHERE state IN ('ready', 'held') GROUP BY 1
+	ORDER BY 1}) }
 
 # More shapes than there are places: the others are held.
 register('w');
 submit(join ' ', map { "s$_" } 1 .. 20);
 is(states(), "held|4\nready|16", 'as many shapes as there are places are ready, the others are held');
 submit('again', q{'s1'});
-is(sql(q{SELECT state FROM gpu_orch.tasks WHERE payload = '"again"'}), 'ready', 'a further task of a shape that has one needs none');
-sql('SELECT gpu_orch.run_cycle()');
+is($node->sql(q{SELECT state FROM gpu_orch.tasks WHERE payload = '"again"'}), 'ready',
+	'a further task of a shape that has one needs none');
+$node->cycle;
 is(states(), "held|4\nready|17", 'a cycle does not change that');
-my $reasons = sql(q{SELECT string_agg(w.reason, ' '), string_agg(w.detail, ' ') FROM gpu_orch.tasks t, gpu_orch.why_waiting(t.task_id) w WHERE t.payload = '"s17"'});
+my $reasons = $node->sql(q{SELECT string_agg(w.reason, ' '), string_agg(w.detail, ' ')
+	FROM gpu_orch.tasks t, gpu_orch.why_waiting(t.task_id) w WHERE t.payload = '"s17"'});
 like($reasons, qr/\S/, 'why_waiting() gives a reason');
 unlike($reasons, qr/Nothing stands against it/, 'and does not say that nothing stands against it');
 is(claim(30), join(' ', (map { "s$_" } 1 .. 16), 'again'), 'what is ready is claimed in order');
@@ -83,21 +84,21 @@ is(states(), '', 'and none is left');
 # Places of shapes whose tasks went away without a claim.
 claim(1);
 submit(join ' ', map { "x$_" } 1 .. 17);
-is(sql(q{SELECT count(*) FROM gpu_orch.tasks WHERE state = 'ready'}), 16, 'all places are taken');
-sql(q{SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE state = 'ready'});
-sql(q{SELECT gpu_orch.advance_clock('61 seconds')});
-ok($node->poll_query_until('app', q{SELECT state = 'ready' FROM gpu_orch.tasks WHERE payload = '"x17"'}),
-	'a place is free again when the tasks of its shape were cancelled');
+is($node->sql(q{SELECT count(*) FROM gpu_orch.tasks WHERE state = 'ready'}), 16, 'all places are taken');
+$node->sql(q{SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE state = 'ready'});
+$node->advance('61 seconds');
+$node->until('a place is free again when the tasks of its shape were cancelled',
+	q{SELECT state = 'ready' FROM gpu_orch.tasks WHERE payload = '"x17"'});
 claim(30);
 
 # The same places after a restart, with more shapes in the table than places.
 submit(join ' ', map { "r$_" } 1 .. 12);
-sql(q{SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE state = 'ready'});
+$node->sql(q{SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE state = 'ready'});
 $node->restart;
-wait_for_leader($node);
+$node->wait_for_leader;
 submit('r30');
 $node->restart;
-wait_for_leader($node);
+$node->wait_for_leader;
 is(claim(30), 'r30', 'what is ready is found after a restart, among shapes whose tasks are gone');
 
 # More capability sets than there are rings: they take turns.
@@ -114,7 +115,7 @@ submit('a4', q{'a'});
 is(claim(1, 'b') . ' ' . claim(1, 'a'), 'nothing a4', 'that one of them finds nothing says nothing about the other');
 
 # At the same time.
-sql(q{SELECT count(gpu_orch.submit_task((ARRAY['a', 'b', 'both'])[1 + n % 3])) FROM generate_series(1, 4000) n});
+$node->sql(q{SELECT count(gpu_orch.submit_task((ARRAY['a', 'b', 'both'])[1 + n % 3])) FROM generate_series(1, 4000) n});
 my $offset = -s $node->logfile;
 my $script = $node->basedir . '/claims.sql';
 append_to_file($script, "SELECT count(*) FROM gpu_orch.claim_tasks('a', '$token{a}');\n" .
@@ -123,24 +124,27 @@ is($node->psql('app', q{SELECT 1}), 0, 'the server runs');
 IPC::Run::run([ 'pgbench', '-n', '-c', '8', '-j', '2', '-t', '500', '-f', $script, '-h', $node->host, '-p', $node->port, 'app' ],
 	'>', \my $out, '2>', \my $err);
 is($err =~ /aborted|error/ ? $err : '', '', 'claimers of two capability sets at one ring do not fail');
-is(count_lines($node, 'PANIC|terminated by signal', $offset), 0, 'nor does the server');
-is(sql('SELECT count(*) FROM gpu_orch.ready_queue'), 0, 'every task is claimed');
-is(sql('SELECT count(*) - count(DISTINCT task_id) FROM gpu_orch.lease'), 0, 'and each of them once');
+is($node->count_lines('PANIC|terminated by signal', $offset), 0, 'nor does the server');
+is($node->sql('SELECT count(*) FROM gpu_orch.ready_queue'), 0, 'every task is claimed');
+is($node->sql('SELECT count(*) - count(DISTINCT task_id) FROM gpu_orch.lease'), 0, 'and each of them once');
 
 # Priorities that age.
 submit('low', q{'p'});
-sql(q{SELECT gpu_orch.advance_clock('11 minutes')});
+$node->advance('11 minutes');
 submit('high', q{'p'}, 'priority => 5');
 submit('young', q{'p'}, 'priority => 1');
 submit('elsewhere', q{'q'}, 'priority => -3');
-sql('SELECT gpu_orch.run_cycle()');
-is(sql(q{SELECT string_agg((t.payload #>> '{}') || ' ' || ~r.rank, ', ' ORDER BY r.rank, r.tag) FROM gpu_orch.ready_queue r JOIN gpu_orch.tasks t USING (task_id)}),
+$node->cycle;
+is($node->sql(q{SELECT string_agg((t.payload #>> '{}') || ' ' || ~r.rank, ', ' ORDER BY r.rank, r.tag)
+	FROM gpu_orch.ready_queue r JOIN gpu_orch.tasks t USING (task_id)}),
 	'high 5, young 1, low 0, elsewhere -3', 'priorities do not age unless that is asked for');
-set_and_reload($node, 'gpu_orch.priority_ageing' => '10min');
+$node->set('gpu_orch.priority_ageing' => '10min');
 wait_until('the old task is moved up', sub {
-	sql(q{SELECT ~r.rank FROM gpu_orch.ready_queue r JOIN gpu_orch.tasks t USING (task_id) WHERE t.payload = '"low"'}) eq '5' });
-is(claim(10), 'low high young elsewhere', 'a task that waited for long goes among those of the highest priority of its shape, a young one does not');
-set_and_reload($node, 'gpu_orch.priority_ageing' => '0');
+	$node->sql(q{SELECT ~r.rank FROM gpu_orch.ready_queue r JOIN gpu_orch.tasks t USING (task_id)
+		WHERE t.payload = '"low"'}) eq '5' });
+is(claim(10), 'low high young elsewhere',
+	'a task that waited for long goes among those of the highest priority of its shape, a young one does not');
+$node->set('gpu_orch.priority_ageing' => '0');
 
 # Preferred models.
 register('m', '{"services": ["m"], "models": ["a", "b", "c"]}');
@@ -154,8 +158,8 @@ sub submit_models
 }
 submit_models('a1 b1 a2 b2');
 is(claims('m', 4), 'a1 b1 a2 b2', 'without a window the order is strict');
-set_and_reload($node, 'gpu_orch.locality_window' => 4);
-wait_until('the window is there', sub { sql('SHOW gpu_orch.locality_window') eq '4' });
+$node->set('gpu_orch.locality_window' => 4);
+wait_until('the window is there', sub { $node->sql('SHOW gpu_orch.locality_window') eq '4' });
 submit_models('b1 a1 b2 a2 c1 b3');
 is(claims('m', 6), 'b1 b2 b3 a1 a2 c1', 'a worker goes on with its last model, as far as the window reaches');
 submit_models('c1');

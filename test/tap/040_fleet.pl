@@ -3,7 +3,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::Bin;
-use PostgreSQL::Test::Cluster;
+use GpuOrch;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
@@ -11,57 +11,50 @@ use Test::More;
 my $worker = $ENV{GPU_ORCH_WORKER} // "$FindBin::Bin/../../worker/gpu-orch-worker";
 my $provider = Provider->start('--boot-seconds', '0.2', '--launch',
 	"$worker --kind echo --poll 0.2 --handler 'cat >/dev/null; echo {}'");
-my $node = $provider->new_node('fleet', '');
+my $node = GpuOrch->calling($provider, 'fleet');
 
-$node->safe_psql('postgres', q{
+$node->sql(q{
 	SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA GeForce RTX 4090'], max_workers => 3,
 		options => '{"policy": "one_to_one", "idle_timeout": "1s", "env": {"FROM_POOL": "yes"},
 		             "policy_options": {"scale_down_grace": 0, "drain_settle": 0}}');
 	SELECT gpu_orch.submit_tasks(jsonb_agg(jsonb_build_object('kind', 'echo'))) FROM generate_series(1, 12);
 });
 
-ok($node->poll_query_until('postgres',
-	q{SELECT count(*) = 12 FROM gpu_orch.tasks WHERE state = 'succeeded'}), 'all tasks succeed');
-ok($node->poll_query_until('postgres',
-	q{SELECT count(*) > 0 AND bool_and(state = 'terminated') FROM gpu_orch.workers}),
-	'all workers end');
+$node->until('all tasks succeed', q{SELECT count(*) = 12 FROM gpu_orch.tasks WHERE state = 'succeeded'});
+$node->until('all workers end', q{SELECT count(*) > 0 AND bool_and(state = 'terminated') FROM gpu_orch.workers});
 
 my $ledger = $provider->ledger;
 my @pods = $provider->pods;
 ok(@pods >= 1 && @pods <= 3, 'between one and three pods were made: ' . @pods);
 is($ledger->{totals}{live}, 0, 'none is left');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM gpu_orch.workers}), scalar @pods,
+is($node->sql(q{SELECT count(*) FROM gpu_orch.workers}), scalar @pods,
 	'each pod has one row');
-is($node->safe_psql('postgres',
-	q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE state NOT IN ('done')}), 0,
+is($node->sql(q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE state NOT IN ('done')}), 0,
 	'each op is settled');
 
-my $ours = $node->safe_psql('postgres', q{SELECT sum(price_per_hour * seconds / 3600) FROM gpu_orch.cost_estimate});
+my $ours = $node->sql(q{SELECT sum(price_per_hour * seconds / 3600) FROM gpu_orch.cost_estimate});
 my $bound = 0;
 $bound += $_->{cost_per_hour} / 3600 for @pods;
 cmp_ok($ours, '>=', $ledger->{totals}{billed}, 'spend is never below the ledger');
 cmp_ok($ours, '<=', $ledger->{totals}{billed} + $bound, 'nor a second per pod above it');
 
-is($node->safe_psql('postgres', q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}),
-	'', 'every invariant holds');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM gpu_orch.decisions WHERE created > 0
+$node->holds_invariants;
+is($node->sql(q{SELECT count(*) FROM gpu_orch.decisions WHERE created > 0
 	AND jsonb_path_exists(terms, '$[*] ? (@.bound == true)')}) > 0, 1, 'the decisions explain themselves');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM gpu_orch.events WHERE kind = 'registered' AND rule IS NULL}), 0,
+is($node->sql(q{SELECT count(*) FROM gpu_orch.events WHERE kind = 'registered' AND rule IS NULL}), 0,
 	'each move names its rule');
 
 # Pause: no create, however much waits; resume: they come.
 my $before = $provider->ledger->{totals}{creates};
-$node->safe_psql('postgres', q{SELECT gpu_orch.pause(); SELECT gpu_orch.submit_task('echo')});
-$node->safe_psql('postgres', 'SELECT gpu_orch.run_cycle()') for 1 .. 3;
+$node->sql(q{SELECT gpu_orch.pause(); SELECT gpu_orch.submit_task('echo')});
+$node->cycle(3);
 is($provider->ledger->{totals}{creates}, $before, 'paused, nothing is created');
-$node->safe_psql('postgres', 'SELECT gpu_orch.resume()');
-ok($node->poll_query_until('postgres',
-	q{SELECT count(*) = 13 FROM gpu_orch.tasks WHERE state = 'succeeded'}), 'resumed, the task is done');
+$node->sql('SELECT gpu_orch.resume()');
+$node->until('resumed, the task is done', q{SELECT count(*) = 13 FROM gpu_orch.tasks WHERE state = 'succeeded'});
 
 # A dropped pool ends its pods.
-$node->safe_psql('postgres', q{SELECT gpu_orch.drop_pool('p')});
-ok($node->poll_query_until('postgres', q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}),
-	'a dropped pool ends its pods');
+$node->sql(q{SELECT gpu_orch.drop_pool('p')});
+$node->all_end('a dropped pool ends its pods');
 is($provider->ledger->{totals}{live}, 0, 'and the provider agrees');
 
 # What pods were told, and what no log ever shows.
@@ -70,19 +63,16 @@ unlike($log, qr/\Q$provider->{key}\E/, 'the key is not in the log');
 unlike($log, qr/WARNING|PANIC|TRAP|server process .* was terminated/, 'the log is quiet');
 
 # spawn_worker and terminate_worker, within the limits.
-$node->safe_psql('postgres', q{
+$node->sql(q{
 	SELECT gpu_orch.create_pool('manual', 'image:1', ARRAY['NVIDIA GeForce RTX 4090'], max_workers => 2,
 		options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "idle_timeout": "1 hour"}')});
-is($node->safe_psql('postgres', q{SELECT count(*) FROM gpu_orch.spawn_worker('manual', 2)}), 2, 'two are announced');
-my ($rc, $out, $err) = $node->psql('postgres', q{SELECT gpu_orch.spawn_worker('manual')});
-like($err, qr/no room/, 'a third does not fit');
-ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE pool = 'manual' AND state = 'active'}),
-	'both speak');
-$node->safe_psql('postgres', q{SELECT gpu_orch.terminate_worker(worker_id) FROM gpu_orch.workers WHERE state = 'active'});
-ok($node->poll_query_until('postgres', q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'both end');
+is($node->sql(q{SELECT count(*) FROM gpu_orch.spawn_worker('manual', 2)}), 2, 'two are announced');
+like($node->refusal(q{SELECT gpu_orch.spawn_worker('manual')}), qr/no room/, 'a third does not fit');
+$node->fleet(2, 'both speak', pool => 'manual', state => 'active');
+$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id) FROM gpu_orch.workers WHERE state = 'active'});
+$node->all_end('both end');
 is($provider->ledger->{totals}{live}, 0, 'and their pods');
-is($node->safe_psql('postgres', q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}),
-	'', 'every invariant holds');
+$node->holds_invariants;
 
 $node->stop;
 done_testing();

@@ -4,14 +4,14 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::Bin;
-use PostgreSQL::Test::Cluster;
+use GpuOrch;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
 
 my $provider = Provider->start('--boot-seconds', '0');
-my $node = $provider->new_node('answers', '');
-$node->safe_psql('postgres', q{
+my $node = GpuOrch->calling($provider, 'answers');
+$node->sql(q{
 	SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA GeForce RTX 4090'], max_workers => 1,
 		options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 hour"}')});
 
@@ -20,41 +20,30 @@ sub ask
 {
 	my @rules = @_;
 
-	$node->safe_psql('postgres', 'SELECT gpu_orch.pause()');
-	my $id = '';
-	$node->safe_psql('postgres', 'SELECT gpu_orch.resume()');
+	$node->sql('SELECT gpu_orch.pause()');
+	$node->sql('SELECT gpu_orch.resume()');
 	$provider->no_faults;
 	$provider->fault(@rules) if @rules;
-	$id = $node->safe_psql('postgres', q{SELECT gpu_orch.spawn_worker('p')});
-	return $id;
+	return $node->sql(q{SELECT gpu_orch.spawn_worker('p')});
 }
 
 # End whatever there is and wait until nothing is left on either side.
 sub end_all
 {
 	$provider->no_faults;
-	$node->safe_psql('postgres', q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
+	$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
 		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
-	ok($node->poll_query_until('postgres', q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}),
-		'all rows end');
-	ok($provider->wait_until(sub { !$provider->pods(1) }, 'no pod lives'), 'no pod lives');
-	is($node->safe_psql('postgres', q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE state IN ('planned', 'sent', 'unknown')}),
+	$node->all_end('all rows end');
+	$node->until('no pod lives', sub { !$provider->pods(1) });
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE state IN ('planned', 'sent', 'unknown')}),
 		0, 'no op is open');
-	is($node->safe_psql('postgres', q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}),
-		'', 'every invariant holds');
-}
-
-sub state_is
-{
-	my ($id, $state) = @_;
-	return $node->poll_query_until('postgres', "SELECT state = '$state' FROM gpu_orch.workers WHERE worker_id = '$id'");
+	$node->holds_invariants;
 }
 
 sub pods_made_by
 {
 	my $id = shift;
-	my $name = $node->safe_psql('postgres',
-		"SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'");
+	my $name = $node->sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'");
 	return scalar grep { $_->{name} eq $name } $provider->pods;
 }
 
@@ -63,15 +52,18 @@ my @cases = (
 	['a plain create', [], 'initializing', 1],
 	['the connection is cut after the pod was made', [{call => 'create', action => 'drop_after', count => 1}], 'initializing', 1],
 	['502 after the pod was made', [{call => 'create', action => 'status_after', status => 502, count => 1}], 'initializing', 1],
-	['an HTML 500 after the pod was made', [{call => 'create', action => 'status_after', status => 500, html => \1, count => 1}], 'initializing', 1],
+	['an HTML 500 after the pod was made', [{call => 'create', action => 'status_after', status => 500, html => \1,
+		count => 1}], 'initializing', 1],
 	['201 that cannot be read', [{call => 'create', action => 'truncate', count => 1}], 'initializing', 1],
 	['the connection is cut before anything happened', [{call => 'create', action => 'drop', count => 1}], 'terminated', 0],
 	['503 before anything happened', [{call => 'create', action => 'status', status => 503, count => 1}], 'terminated', 0],
 	['the pod was made and is listed late', [
 		{call => 'create', action => 'drop_after', count => 1},
 		{call => 'list', action => 'hide_new', seconds => 2}], 'initializing', 1],
-	['no answer within the time limit, executed', [{call => 'create', action => 'delay', seconds => 4, count => 1}], 'initializing', 1],
-	['a used connection that closes after the pod was made', [{call => 'create', action => 'close_reused', count => 1}], 'initializing', 1],
+	['no answer within the time limit, executed', [{call => 'create', action => 'delay', seconds => 4, count => 1}],
+		'initializing', 1],
+	['a used connection that closes after the pod was made',
+		[{call => 'create', action => 'close_reused', count => 1}], 'initializing', 1],
 );
 for my $case (@cases)
 {
@@ -80,7 +72,7 @@ for my $case (@cases)
 	subtest $name => sub {
 		my $id = ask(map { {%$_} } @$rules);
 
-		ok(state_is($id, $state), "the worker is $state");
+		$node->worker_is($id, $state, "the worker is $state");
 		is(pods_made_by($id), $pods, "$pods pod(s) were made for the intent");
 		end_all();
 	};
@@ -92,18 +84,13 @@ subtest 'the leader is killed before the answer' => sub {
 	my $creates = $provider->ledger->{totals}{creates};
 	my $id = ask({call => 'create', action => 'delay', seconds => 1.5, count => 1});
 
-	ok($provider->wait_until(sub {
-		$node->safe_psql('postgres', "SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 'sent' },
-		'the create is on its way'), 'the create is on its way');
-	my $leader = $node->safe_psql('postgres', 'SELECT pid FROM gpu_orch.leader_status()');
-	kill 'KILL', $leader;
-	ok($provider->wait_until(sub {
-		my ($rc, $out) = $node->psql('postgres', 'SELECT pid FROM gpu_orch.leader_status()');
-		return ($rc // 1) == 0 && ($out // '') =~ /^\d+$/ && $out != $leader }, 'a new leader'), 'a new leader comes');
-	ok(state_is($id, 'initializing'), 'the pod is adopted');
+	$node->until('the create is on its way', sub {
+		$node->sql("SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 'sent' });
+	$node->kill_leader;
+	$node->worker_is($id, 'initializing', 'the pod is adopted');
 	is(pods_made_by($id), 1, 'one pod was made for the intent');
 	is($provider->ledger->{totals}{creates}, $creates + 1, 'and no other');
-	like($node->safe_psql('postgres', "SELECT reason FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"),
+	like($node->sql("SELECT reason FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"),
 		qr/adopted/, 'by looking');
 	end_all();
 };
@@ -112,12 +99,11 @@ subtest 'the leader is killed before the answer' => sub {
 subtest 'the server is killed before the answer' => sub {
 	my $id = ask({call => 'create', action => 'delay', seconds => 1.5, count => 1});
 
-	ok($provider->wait_until(sub {
-		$node->safe_psql('postgres', "SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 'sent' },
-		'the create is on its way'), 'the create is on its way');
+	$node->until('the create is on its way', sub {
+		$node->sql("SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 'sent' });
 	$node->stop('immediate');
 	$node->start;
-	ok(state_is($id, 'initializing'), 'the pod is adopted');
+	$node->worker_is($id, 'initializing', 'the pod is adopted');
 	is(pods_made_by($id), 1, 'one pod was made for the intent');
 	end_all();
 };

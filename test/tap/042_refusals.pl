@@ -3,101 +3,99 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::Bin;
-use PostgreSQL::Test::Cluster;
+use GpuOrch;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
 
 my $provider = Provider->start('--boot-seconds', '0');
-my $node = $provider->new_node('refusals', "gpu_orch.orphan_grace = '0'");
+my $node = GpuOrch->calling($provider, 'refusals', 'gpu_orch.orphan_grace' => '0');
 
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub until_true { return $node->poll_query_until('postgres', $_[0]); }
-
-sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA GeForce RTX 4090', 'NVIDIA L4'], max_workers => 1,
+$node->sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA GeForce RTX 4090', 'NVIDIA L4'], max_workers => 1,
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 1}, "spawn_timeout": "1 hour"}');
 	SELECT gpu_orch.pause()});
 
 # The prices come from the catalog.
-ok(until_true(q{SELECT count(*) = 2 FROM gpu_orch.offers WHERE price_per_hour > 0}), 'the offers have prices');
+$node->until('the offers have prices', q{SELECT count(*) = 2 FROM gpu_orch.offers WHERE price_per_hour > 0});
 
 # No capacity for the first offer: the second one is asked at once, and the first is passed over.
 $provider->fault({call => 'create', action => 'no_capacity', gpu => 'NVIDIA GeForce RTX 4090'});
-sql('SELECT gpu_orch.resume()');
-ok(until_true(q{SELECT gpu_type = 'NVIDIA L4' FROM gpu_orch.workers WHERE state = 'initializing'}),
-	'the next offer gives the pod');
-is(sql(q{SELECT passed_over FROM gpu_orch.offers WHERE gpu_type = 'NVIDIA GeForce RTX 4090'}), 't',
+$node->sql('SELECT gpu_orch.resume()');
+$node->until('the next offer gives the pod',
+	q{SELECT gpu_type = 'NVIDIA L4' FROM gpu_orch.workers WHERE state = 'initializing'});
+is($node->sql(q{SELECT passed_over FROM gpu_orch.offers WHERE gpu_type = 'NVIDIA GeForce RTX 4090'}), 't',
 	'the first offer is passed over for a while');
-is(sql(q{SELECT reason FROM gpu_orch.cloud_ops WHERE kind = 'create' AND state = 'refused' LIMIT 1}), 'capacity',
+is($node->sql(q{SELECT reason FROM gpu_orch.cloud_ops WHERE kind = 'create' AND state = 'refused' LIMIT 1}), 'capacity',
 	'and the journal says why');
-is(sql(q{SELECT coalesce(sum(seconds), 0) = 0 FROM gpu_orch.cost_estimate c JOIN gpu_orch.workers w USING (worker_id)
+is($node->sql(q{SELECT coalesce(sum(seconds), 0) = 0 FROM gpu_orch.cost_estimate c JOIN gpu_orch.workers w USING (worker_id)
 	WHERE w.pod_id IS NULL}), 't', 'a refused create costs nothing');
 $provider->no_faults;
 
 # Lists that do not tell the truth change nothing.
-sql(q{SELECT gpu_orch.advance_clock('2 minutes')});
+$node->advance('2 minutes');
 $provider->fault({call => 'list', action => 'empty_list', count => 1});
 $provider->control(POST => 'pods', {foreign => 'somebody-elses'});
 $provider->control(POST => 'pods', {foreign => 'gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123'});
-sql('SELECT gpu_orch.reconcile_now()');
-is(sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'an empty list ends nobody');
+$node->reconcile;
+is($node->sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'an empty list ends nobody');
 $provider->fault({call => 'list', action => 'status', status => 500, count => 1});
-my ($rc, $out, $err) = $node->psql('postgres', 'SELECT gpu_orch.reconcile_now()');
-like($err, qr/could not be read/, 'a list that fails is an error to who asked');
-is(sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'and ends nobody');
-like(sql('SELECT gpu_orch.reconcile_now()'), qr/"foreign": 2/, 'pods of others are seen');
-is(sql('SELECT string_agg(name, chr(10) ORDER BY name) FROM gpu_orch.foreign_pods WHERE price_per_hour > 0'),
+like($node->refusal('SELECT gpu_orch.reconcile_now()'), qr/could not be read/, 'a list that fails is an error to who asked');
+is($node->sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'and ends nobody');
+like($node->sql('SELECT gpu_orch.reconcile_now()'), qr/"foreign": 2/, 'pods of others are seen');
+is($node->sql('SELECT string_agg(name, chr(10) ORDER BY name) FROM gpu_orch.foreign_pods WHERE price_per_hour > 0'),
 	"gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123\nsomebody-elses", 'and shown');
 
 # The pod vanishes: two lists that agree, some time apart, and it is believed.
 my ($pod) = $provider->pods(1);
 $provider->control(POST => 'pods', {vanish => (grep { $_->{gpu} =~ /L4/ } $provider->pods(1))[0]{id}});
-ok(until_true(q{SELECT count(*) >= 1 FROM gpu_orch.workers WHERE state = 'terminated' AND ended_because = 'pod_gone'}),
-	'a pod that is gone is noticed');
-ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE state = 'initializing'}), 'and replaced');
+$node->until('a pod that is gone is noticed',
+	q{SELECT count(*) >= 1 FROM gpu_orch.workers WHERE state = 'terminated' AND ended_because = 'pod_gone'});
+$node->fleet(1, 'and replaced');
 
 # A pod of ours that no row wants: restored rows, say. It is deleted; those of others are not.
-my $installation = sql('SELECT substr(id, 1, 8) FROM gpu_orch.installation');
+my $installation = $node->sql('SELECT substr(id, 1, 8) FROM gpu_orch.installation');
 $provider->control(POST => 'pods', {foreign => "gpo-$installation-1-abcdefghjkmnpqrstvwxyz0123"});
-ok($provider->wait_until(sub {
-	!grep { $_->{name} =~ /^gpo-\Q$installation\E-1-abcdefghjkmnpqrstvwxyz0123$/ && !defined $_->{deleted_at} } @{$provider->ledger->{pods}} },
-	'the orphan is deleted'), 'an orphan is deleted');
+$node->until('an orphan is deleted', sub {
+	!grep { $_->{name} =~ /^gpo-\Q$installation\E-1-abcdefghjkmnpqrstvwxyz0123$/ } $provider->pods(1) });
 is(scalar(grep { $_->{name} =~ /^(somebody|gpo-00000000)/ && !defined $_->{deleted_at} } @{$provider->ledger->{pods}}), 2,
 	'the pods of others live on');
 
 # 429: the provider says when to come again, and is asked nothing before.
 $provider->fault({call => 'create', action => 'status', status => 429, retry_after => 1, count => 2});
-sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE state = 'initializing'});
-ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE state = 'initializing'}), 'after 429s the pod comes');
+$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE state = 'initializing'});
+$node->fleet(1, 'after 429s the pod comes');
 $provider->no_faults;
 
 # A delete that is answered but did nothing is found out, and repeated until it works.
 $provider->fault({call => 'delete', action => 'status', status => 500});
-sql(q{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": 0}, "min_workers": 0}');
+$node->sql(q{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": 0}, "min_workers": 0}');
 	SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE state = 'initializing'});
-ok(until_true(q{SELECT tries > 1 FROM gpu_orch.cloud_ops WHERE kind = 'delete' ORDER BY op_id DESC LIMIT 1}),
-	'a delete that fails is repeated');
-is(sql(q{SELECT count(*) FROM gpu_orch.alerts}), 0, 'nobody is told yet');
-sql(q{SELECT gpu_orch.advance_clock('11 minutes'); SELECT gpu_orch.run_cycle()});
-is(sql(q{SELECT alert, level, subject, detail ~ '^1 pods' FROM gpu_orch.alerts WHERE cleared_at IS NULL}),
+$node->until('a delete that fails is repeated',
+	q{SELECT tries > 1 FROM gpu_orch.cloud_ops WHERE kind = 'delete' ORDER BY op_id DESC LIMIT 1});
+is($node->sql(q{SELECT count(*) FROM gpu_orch.alerts}), 0, 'nobody is told yet');
+$node->sql(q{SELECT gpu_orch.advance_clock('11 minutes'); SELECT gpu_orch.run_cycle()});
+is($node->sql(q{SELECT alert, level, subject, detail ~ '^1 pods' FROM gpu_orch.alerts WHERE cleared_at IS NULL}),
 	'delete_owed|warning|fleet|t', 'after ten minutes there is an alert');
 $provider->no_faults;
-ok(until_true(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'it is repeated until it works');
-ok(until_true(q{SELECT count(*) = 1 AND bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts}), 'and the alert is cleared');
+$node->all_end('it is repeated until it works');
+$node->until('and the alert is cleared',
+	q{SELECT count(*) = 1 AND bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts});
 
 # A wrong key: said, shown, and tasks are served as before.
 $provider->control(POST => 'key', {revoke => \1});
-ok(until_true(q{SELECT NOT api_ok AND api_error ~ '401|key|nauthor' FROM gpu_orch.leader_status()}), 'a revoked key shows in the status');
-sql(q{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": 1}}')});
-sql('SELECT gpu_orch.run_cycle()') for 1 .. 3;
-my $token = sql(q{SELECT token FROM gpu_orch.register_worker('external')});
-sql(q{SELECT gpu_orch.submit_task('any')});
-is(sql("SELECT count(*) FROM gpu_orch.claim_tasks('external', '$token')"), 1, 'tasks are served without the provider');
+$node->until('a revoked key shows in the status',
+	q{SELECT NOT api_ok AND api_error ~ '401|key|nauthor' FROM gpu_orch.leader_status()});
+$node->sql(q{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": 1}}')});
+$node->cycle(3);
+my $token = $node->sql(q{SELECT token FROM gpu_orch.register_worker('external')});
+$node->sql(q{SELECT gpu_orch.submit_task('any')});
+is($node->sql("SELECT count(*) FROM gpu_orch.claim_tasks('external', '$token')"), 1, 'tasks are served without the provider');
 
-is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
-my $ours = sql(q{SELECT sum(price_per_hour * seconds / 3600) FROM gpu_orch.cost_estimate});
+$node->holds_invariants;
+my $ours = $node->sql(q{SELECT sum(price_per_hour * seconds / 3600) FROM gpu_orch.cost_estimate});
 my $billed = 0;
-$billed += $_->{billed} for grep { $_->{name} =~ /^gpo-\Q$installation\E/ && $_->{name} !~ /abcdefghjkmnpqrstvwxyz0123$/ } @{$provider->ledger->{pods}};
+$billed += $_->{billed} 
+  for grep { $_->{name} =~ /^gpo-\Q$installation\E/ && $_->{name} !~ /abcdefghjkmnpqrstvwxyz0123$/ } $provider->pods;
 cmp_ok($ours, '>=', $billed, 'spend is never below the ledger');
 unlike(slurp_file($node->logfile), qr/\Q$provider->{key}\E/, 'the key is not in the log');
 

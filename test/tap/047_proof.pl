@@ -5,24 +5,21 @@ use warnings;
 use FindBin;
 use lib $FindBin::Bin;
 use GpuOrch;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
 
 my $provider = Provider->start('--boot-seconds', '0');
-my $node = $provider->new_node('proof', "gpu_orch.orphan_grace = '0'\ngpu_orch.spawn_rate_limit = 1000");
+my $node = GpuOrch->calling($provider, 'proof',
+	'gpu_orch.orphan_grace' => '0', 'gpu_orch.spawn_rate_limit' => 1000);
 
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub until_true { return $node->poll_query_until('postgres', $_[0]); }
-sub reconcile { sql('SELECT gpu_orch.reconcile_now()') for 1 .. ($_[0] // 1); return; }
-sub alert_open { return sql("SELECT count(*) FROM gpu_orch.alerts WHERE alert = '$_[0]' AND cleared_at IS NULL"); }
-sub alert_is_open { return until_true("SELECT count(*) = $_[1] FROM gpu_orch.alerts WHERE alert = '$_[0]' AND cleared_at IS NULL"); }
+sub alert_open { return $node->sql("SELECT count(*) FROM gpu_orch.alerts WHERE alert = '$_[0]' AND cleared_at IS NULL"); }
 
 # A row as a failover to a standby leaves it: the create was sent, the commit that said so is lost.
 sub forget_sending
 {
-	sql(qq{UPDATE gpu_orch.cloud_op SET state = 'planned', epoch = NULL, sent_at = NULL, answered_at = NULL, settled_at = NULL,
+	$node->sql(qq{UPDATE gpu_orch.cloud_op SET state = 'planned', epoch = NULL, sent_at = NULL, answered_at = NULL,
+		settled_at = NULL,
 			pod_id = NULL, verified = false, http_status = NULL, tries = 0
 			WHERE kind = 'create' AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$_[0]');
 		UPDATE gpu_orch.worker SET state = 'spawning' WHERE id = '$_[0]';
@@ -32,55 +29,50 @@ sub forget_sending
 	return;
 }
 
-sub spawn
-{
-	my $id = sql(q{SELECT gpu_orch.spawn_worker('p')});
-	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'a pod is made');
-	return $id;
-}
-
 sub end_all
 {
 	$provider->no_faults;
-	sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
+	$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
 		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
-	ok(until_true(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'all rows end');
+	$node->all_end('all rows end');
 	is(scalar($provider->pods(1)), 0, 'no pod lives');
-	is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
+	$node->holds_invariants;
 	return;
 }
 
-sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'], max_workers => 20,
+$node->sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'], max_workers => 20,
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 hour"}')});
-ok(until_true(q{SELECT account = 'user_sim' FROM gpu_orch.installation}), 'the account is pinned at its first sight');
+$node->until('the account is pinned at its first sight',
+	q{SELECT account = 'user_sim' FROM gpu_orch.installation});
 
 subtest 'a planned create whose pod is listed is adopted' => sub {
-	my $id = spawn();
+	my $id = $node->spawn('p');
 
-	sql('SELECT gpu_orch.pause()');
+	$node->sql('SELECT gpu_orch.pause()');
 	my $creates = $provider->ledger->{totals}{creates};
 	forget_sending($id);
-	sql('SELECT gpu_orch.resume()');
-	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'the pod is adopted');
+	$node->sql('SELECT gpu_orch.resume()');
+	$node->worker_is($id, 'initializing', 'the pod is adopted');
 	is($provider->ledger->{totals}{creates}, $creates, 'and no other is made');
-	is(sql("SELECT reason FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"), 'adopted', 'by looking');
+	is($node->sql("SELECT reason FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"), 'adopted', 'by looking');
 	end_all();
 };
 
 subtest 'a pod that is seen between two looks is not gone' => sub {
-	my $id = spawn();
+	my $id = $node->spawn('p');
 	my ($pod) = $provider->pods(1);
 
 	# 204, and the pod lives; the lists agree but for one.
 	$provider->fault({call => 'delete', action => 'keep_pod'}, {call => 'list', action => 'empty_list', count => 1});
-	sql("SELECT gpu_orch.terminate_worker('$id', true)");
-	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.cloud_ops WHERE kind = 'delete' AND state = 'sent' AND http_status = 204}),
-		'the delete is answered');
-	reconcile(4);
-	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'one list without it proves nothing');
-	is(sql(q{SELECT max(absent_looks) FROM gpu_orch.cloud_op WHERE kind = 'delete' AND state = 'sent'}), 0,
+	$node->sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	$node->until('the delete is answered',
+		q{SELECT count(*) = 1 FROM gpu_orch.cloud_ops WHERE kind = 'delete' AND state = 'sent' AND http_status = 204});
+	$node->reconcile(4);
+	is($node->sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating',
+		'one list without it proves nothing');
+	is($node->sql(q{SELECT max(absent_looks) FROM gpu_orch.cloud_op WHERE kind = 'delete' AND state = 'sent'}), 0,
 		'and what it said is forgotten');
-	sql(q{SELECT gpu_orch.advance_clock('1 minute')});
+	$node->advance('1 minute');
 	end_all();
 };
 
@@ -88,69 +80,72 @@ subtest 'a pod that is seen between two looks is not gone' => sub {
 sub counted
 {
 	my ($id) = @_;
-	my $pod_id = sql("SELECT pod_id FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'");
+	my $pod_id = $node->sql("SELECT pod_id FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'");
 	my ($pod) = grep { $_->{id} eq $pod_id } $provider->pods;
 
-	return (sql(qq{SELECT sum(extract(epoch FROM ended_at - started_at)) FROM gpu_orch.spend
+	return ($node->sql(qq{SELECT sum(extract(epoch FROM ended_at - started_at)) FROM gpu_orch.spend
 		WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), $pod);
 }
 
 for my $lists ('true', 'empty')
 {
 	subtest "a delete that takes effect after its answer, with $lists lists" => sub {
-		my $id = spawn();
+		my $id = $node->spawn('p');
 
 		$provider->fault({call => 'delete', action => 'later', seconds => 4, count => 1},
 			$lists eq 'empty' ? {call => 'list', action => 'empty_list'} : ());
-		sql("SELECT gpu_orch.terminate_worker('$id', true)");
-		ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'is proved in the end');
+		$node->ends($id, 'is proved in the end');
 		my ($ours, $pod) = counted($id);
 		ok(defined $pod->{deleted_at}, 'after it took effect');
 		cmp_ok($ours, '>=', $pod->{seconds}, 'and the pod is paid for until then');
-		cmp_ok(sql(qq{SELECT extract(epoch FROM denied_at) FROM gpu_orch.cloud_op WHERE kind = 'delete'
-			AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), '>=', $pod->{deleted_at}, 'when it was first denied');
+		cmp_ok($node->sql(qq{SELECT extract(epoch FROM denied_at) FROM gpu_orch.cloud_op WHERE kind = 'delete'
+			AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), '>=', $pod->{deleted_at},
+				'when it was first denied');
 		end_all();
 	};
 }
 
 subtest 'a question about a deleted pod that gets no answer' => sub {
-	my $id = spawn();
+	my $id = $node->spawn('p');
 
-	reconcile();
-	set_and_reload($node, 'gpu_orch.cycle_interval' => '1h', 'gpu_orch.reconcile_interval' => '1h');
+	$node->reconcile;
+	$node->set('gpu_orch.cycle_interval' => '1h', 'gpu_orch.reconcile_interval' => '1h');
 	$provider->fault({call => 'get', action => 'status', status => 500, count => 1});
-	sql("SELECT gpu_orch.terminate_worker('$id', true)");
-	ok(until_true("SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
-		(SELECT no FROM gpu_orch.worker WHERE id = '$id')"), 'is asked again, without waiting for the next cycle');
-	set_and_reload($node, 'gpu_orch.cycle_interval' => '200ms', 'gpu_orch.reconcile_interval' => '500ms');
+	$node->sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	$node->until('is asked again, without waiting for the next cycle',
+		"SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
+		(SELECT no FROM gpu_orch.worker WHERE id = '$id')");
+	$node->set('gpu_orch.cycle_interval' => '200ms', 'gpu_orch.reconcile_interval' => '500ms');
 	end_all();
 };
 
 subtest 'a list that still shows a deleted pod' => sub {
-	my $id = spawn();
+	my $id = $node->spawn('p');
 
 	$provider->fault({call => 'list', action => 'show_deleted', seconds => 5});
-	sql("SELECT gpu_orch.terminate_worker('$id', true)");
-	ok(until_true("SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
-		(SELECT no FROM gpu_orch.worker WHERE id = '$id')"), 'is asked about');
-	reconcile(2);
-	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'proves nothing while it does');
-	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'and when it does not the pod is gone');
-	is(sql(qq{SELECT s.ended_at <= o.denied_at FROM gpu_orch.cloud_op o JOIN gpu_orch.spend s USING (worker)
-		WHERE o.kind = 'delete' AND o.worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), 't', 'from when it was denied');
-
+	$node->sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	$node->until('is asked about',
+		"SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
+		(SELECT no FROM gpu_orch.worker WHERE id = '$id')");
+	$node->reconcile(2);
+	is($node->sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'proves nothing while it does');
+	$node->worker_is($id, 'terminated', 'and when it does not the pod is gone');
+	is($node->sql(qq{SELECT s.ended_at <= o.denied_at FROM gpu_orch.cloud_op o JOIN gpu_orch.spend s USING (worker)
+		WHERE o.kind = 'delete' AND o.worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), 't',
+			'from when it was denied');
 
 	# Once it is proved, one more such list is no sight of a pod: nothing is deleted, and nothing paid for.
-	my $known = "SELECT (SELECT count(*) FROM gpu_orch.cloud_ops) || ' ops, ' || (SELECT sum(extract(epoch FROM ended_at - started_at))
-		FROM gpu_orch.spend) || ' seconds, ' || (SELECT count(*) FROM gpu_orch.events) || ' events'";
+	my $known = "SELECT (SELECT count(*) FROM gpu_orch.cloud_ops) || ' ops, ' || 
+		(SELECT sum(extract(epoch FROM ended_at - started_at)) FROM gpu_orch.spend) || ' seconds, ' ||
+		(SELECT count(*) FROM gpu_orch.events) || ' events'";
 	$provider->no_faults;
-	my $before = sql($known);
+	my $before = $node->sql($known);
 	my $shown = sub { scalar grep { ($_->{fault} // '') eq 'show_deleted' } $provider->requests };
 	my $lists = $shown->();
 	$provider->fault({call => 'list', action => 'show_deleted', seconds => 3600, count => 1});
-	reconcile(3);
+	$node->reconcile(3);
 	is($shown->(), $lists + 1, 'one old list');
-	is(sql($known), $before, 'changes nothing');
+	is($node->sql($known), $before, 'changes nothing');
 	end_all();
 };
 
@@ -158,19 +153,22 @@ subtest 'a worker cannot make us delete the pod of somebody else' => sub {
 	$provider->control(POST => 'pods', {foreign => 'somebody-elses'});
 	my ($foreign) = grep { $_->{name} eq 'somebody-elses' } @{$provider->ledger->{pods}};
 
-	$provider->fault({call => 'create', action => 'drop_after', count => 1}, {call => 'list', action => 'hide_new', seconds => 600});
-	my $id = sql(q{SELECT gpu_orch.spawn_worker('p')});
-	ok(until_true("SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$id'"), 'the outcome is unknown');
-	sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('stolen') WHERE worker =
+	$provider->fault({call => 'create', action => 'drop_after', count => 1},
+		{call => 'list', action => 'hide_new', seconds => 600});
+	my $id = $node->sql(q{SELECT gpu_orch.spawn_worker('p')});
+	$node->until('the outcome is unknown',
+		"SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$id'");
+	$node->sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('stolen') WHERE worker =
 		(SELECT no FROM gpu_orch.worker WHERE id = '$id')});
-	my ($rc, $out, $err) = $node->psql('postgres', "SELECT gpu_orch.register_worker('$id', 'stolen', pod_id => 'a/b')");
-	like($err, qr/pod_id/, 'an id that the provider cannot have given is refused');
-	sql("SELECT gpu_orch.register_worker('$id', 'stolen', pod_id => '$foreign->{id}')");
-	sql("SELECT gpu_orch.terminate_worker('$id', true)");
-	ok(until_true("SELECT count(*) = 1 FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'delete' AND reason IN ('not_ours', 'proved')"),
-		'the pod is asked for first');
+	like($node->refusal("SELECT gpu_orch.register_worker('$id', 'stolen', pod_id => 'a/b')"), qr/pod_id/,
+		'an id that the provider cannot have given is refused');
+	$node->sql("SELECT gpu_orch.register_worker('$id', 'stolen', pod_id => '$foreign->{id}')");
+	$node->sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	$node->until('the pod is asked for first',
+		"SELECT count(*) = 1 FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'delete'
+			AND reason IN ('not_ours', 'proved')");
 	$provider->no_faults;
-	ok($provider->wait_until(sub { !$provider->pods(1) }, 'our pod is deleted'), 'our own pod is deleted');
+	$node->until('our own pod is deleted', sub { !$provider->pods(1) });
 	is((grep { $_->{name} eq 'somebody-elses' } @{$provider->ledger->{pods}})[0]{deleted_at}, undef, 'the other lives on');
 	is(scalar(grep { $_->{op} eq 'delete' && $_->{pod} eq $foreign->{id} } @{$provider->ledger->{entries}}), 0,
 		'no delete was ever sent for it');
@@ -179,25 +177,25 @@ subtest 'a worker cannot make us delete the pod of somebody else' => sub {
 
 subtest 'of two pods of one create the one that speaks stays' => sub {
 	$provider->fault({call => 'list', action => 'hide_new', seconds => 600});
-	my $id = spawn();
+	my $id = $node->spawn('p');
 	my ($first) = $provider->pods(1);
 	$provider->control(POST => 'pods', {foreign => $first->{name}});
 	my ($second) = grep { $_->{id} ne $first->{id} } $provider->pods(1);
 
-	sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('token') WHERE worker =
+	$node->sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('token') WHERE worker =
 		(SELECT no FROM gpu_orch.worker WHERE id = '$id')});
-	sql("SELECT gpu_orch.register_worker('$id', 'token', pod_id => '$second->{id}')");
+	$node->sql("SELECT gpu_orch.register_worker('$id', 'token', pod_id => '$second->{id}')");
 	$provider->no_faults;
-	ok($provider->wait_until(sub { 1 == $provider->pods(1) }, 'one is left'), 'one is left');
+	$node->until('one is left', sub { 1 == $provider->pods(1) });
 	is(($provider->pods(1))[0]{id}, $second->{id}, 'which is the one that registered');
-	is(sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$id'"), "active|$second->{id}", 'and works on');
+	is($node->sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$id'"), "active|$second->{id}", 'and works on');
 	end_all();
 };
 
 subtest 'a key of another account' => sub {
-	my $id = spawn();
+	my $id = $node->spawn('p');
 	my $other = 'b' x 32;
-	my $key_file = sql('SHOW gpu_orch.runpod_api_key_file');
+	my $key_file = $node->sql('SHOW gpu_orch.runpod_api_key_file');
 	my $creates = $provider->ledger->{totals}{creates};
 
 	# What another account shows: no pod of ours, and none to delete.
@@ -210,22 +208,23 @@ subtest 'a key of another account' => sub {
 	open my $file, '>', $key_file or die $!;
 	print $file $other;
 	close $file;
-	ok(alert_is_open('wrong_account', 1), 'is said');
-	my $second = sql(q{SELECT gpu_orch.spawn_worker('p')});
-	sql("SELECT gpu_orch.terminate_worker('$id', true)");
-	ok(until_true("SELECT http_status = 404 FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'delete'"), 'a delete finds nothing');
-	sql(q{SELECT gpu_orch.advance_clock('2 minutes')});
-	reconcile(4);
-	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'and proves nothing');
+	$node->alerts(1, 'wrong_account', 'is said');
+	my $second = $node->sql(q{SELECT gpu_orch.spawn_worker('p')});
+	$node->sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	$node->until('a delete finds nothing',
+		"SELECT http_status = 404 FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'delete'");
+	$node->advance('2 minutes');
+	$node->reconcile(4);
+	is($node->sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$id'"), 'terminating', 'and proves nothing');
 	is($provider->ledger->{totals}{creates}, $creates, 'nothing is created');
 	$provider->no_faults;
 	$provider->control(POST => 'key', {key => $old});
 	open $file, '>', $key_file or die $!;
 	print $file $old;
 	close $file;
-	ok(alert_is_open('wrong_account', 0), 'until the key is one of the account again');
-	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'then the debt is paid');
-	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$second'"), 'and what waited is created');
+	$node->alerts(0, 'wrong_account', 'until the key is one of the account again');
+	$node->worker_is($id, 'terminated', 'then the debt is paid');
+	$node->worker_is($second, 'initializing', 'and what waited is created');
 	end_all();
 };
 
@@ -235,25 +234,26 @@ subtest 'an account that could not be read' => sub {
 	my $read = sub { return grep { $_->{call} eq 'graphql' && $_->{status} == 200 } @_; };
 
 	$provider->fault({call => 'graphql', action => 'status', status => 500, count => 1});
-	set_and_reload($node, 'gpu_orch.enabled' => 'off');
-	ok(until_true('SELECT pid IS NULL FROM gpu_orch.leader_status()'), 'the leader leaves');
-	set_and_reload($node, 'gpu_orch.enabled' => 'on');
+	$node->set('gpu_orch.enabled' => 'off');
+	$node->until('the leader leaves', 'SELECT pid IS NULL FROM gpu_orch.leader_status()');
+	$node->set('gpu_orch.enabled' => 'on');
 	wait_until('the account is read', sub { $read->($since->()) });
 	my @requests = $since->();
 	is((grep { $_->{call} eq 'graphql' } @requests)[0]{status}, 500, 'the next one could not read it');
 	my ($again) = grep { $read->($requests[$_]) } 0 .. $#requests;
-	cmp_ok(scalar(grep { $_->{call} eq 'list' } @requests[ 0 .. $again ]), '<', 40, 'and asks again, long before the minute of an account that could');
+	cmp_ok(scalar(grep { $_->{call} eq 'list' } @requests[ 0 .. $again ]), '<', 40,
+		'and asks again, long before the minute of an account that could');
 	end_all();
 };
 
 subtest 'the balance' => sub {
-	spawn();
+	$node->spawn('p');
 	$provider->control(POST => 'balance', {balance => 5});
-	sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
-	ok(alert_is_open('balance_low', 1), 'that will not last a day is low');
+	$node->sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
+	$node->alerts(1, 'balance_low', 'that will not last a day is low');
 	$provider->control(POST => 'balance', {balance => 5000});
-	sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
-	ok(alert_is_open('balance_low', 0), 'until there is more');
+	$node->sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
+	$node->alerts(0, 'balance_low', 'until there is more');
 	end_all();
 };
 

@@ -4,17 +4,15 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::Bin;
-use PostgreSQL::Test::Cluster;
+use GpuOrch;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
 use Wire;
 
 my $provider = Provider->start('--boot-seconds', '0');
-my $node = $provider->new_node('classes', "max_connections = 100\ngpu_orch.settle_time = '90s'\n");
+my $node = GpuOrch->calling($provider, 'classes', max_connections => 100, 'gpu_orch.settle_time' => '90s');
 
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub until_true { return $node->poll_query_until('postgres', $_[0]); }
 sub creates { return $provider->ledger->{totals}{creates}; }
 
 # pool(NAME, MAX, OPTIONS): a pool that creates nothing by itself, unless the options say so.
@@ -23,10 +21,10 @@ sub pool
 	my ($name, $max, $options, @types) = @_;
 	my $types = join ', ', map { "'$_'" } @types ? @types : 'NVIDIA GeForce RTX 4090';
 
-	sql(qq{SELECT gpu_orch.create_pool('$name', 'image:1', ARRAY[$types], max_workers => $max,
+	$node->sql(qq{SELECT gpu_orch.create_pool('$name', 'image:1', ARRAY[$types], max_workers => $max,
 		options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "2 days"}'::jsonb
 			|| '$options'::jsonb)});
-	ok(until_true(q{SELECT bool_and(price_per_hour IS NOT NULL) FROM gpu_orch.offers}), 'the offers have prices');
+	$node->until('the offers have prices', q{SELECT bool_and(price_per_hour IS NOT NULL) FROM gpu_orch.offers});
 	return;
 }
 
@@ -36,37 +34,26 @@ sub end_pool
 	my ($name) = @_;
 
 	$provider->no_faults;
-	sql("SELECT gpu_orch.drop_pool('$name')");
-	ok($provider->wait_until(sub {
-		sql(q{SELECT gpu_orch.advance_clock('10 seconds')});
-		return sql(q{SELECT NOT EXISTS (SELECT FROM gpu_orch.workers WHERE origin = 'cloud' AND state <> 'terminated')
+	$node->sql("SELECT gpu_orch.drop_pool('$name')");
+	$node->until('all ends', sub {
+		$node->advance('10 seconds');
+		return $node->sql(q{SELECT NOT EXISTS (SELECT FROM gpu_orch.workers WHERE origin = 'cloud' AND state <> 'terminated')
 			AND NOT EXISTS (SELECT FROM gpu_orch.cloud_ops WHERE state IN ('planned', 'sent', 'unknown'))}) eq 't';
-	}, 'all ends'), 'all ends');
+	});
 	is(scalar(my @alive = $provider->pods(1)), 0, 'no pod is left');
 	my @names = map { $_->{name} } $provider->pods;
 	my %names = map { $_ => 1 } @names;
 	is(scalar @names, scalar keys %names, 'no intent has two pods');
-	is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
+	$node->holds_invariants;
 	return;
 }
 
 sub pods_made_by
 {
 	my ($id) = @_;
-	my $name = sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'");
+	my $name = $node->sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'");
 
 	return scalar grep { $_->{name} eq $name } $provider->pods;
-}
-
-sub kill_leader
-{
-	my $leader = sql('SELECT pid FROM gpu_orch.leader_status()');
-
-	kill 'KILL', $leader;
-	ok($provider->wait_until(sub {
-		my ($rc, $out) = $node->psql('postgres', 'SELECT pid FROM gpu_orch.leader_status()');
-		return ($rc // 1) == 0 && ($out // '') =~ /^\d+$/ && $out != $leader }, 'a new leader comes'), 'a new leader comes');
-	return;
 }
 
 subtest 'leader dies between create and record' => sub {
@@ -80,10 +67,11 @@ subtest 'leader dies between create and record' => sub {
 		my ($name, @rules) = @$case;
 
 		$provider->fault(@rules);
-		my $id = sql(q{SELECT gpu_orch.spawn_worker('died')});
-		ok(until_true("SELECT state NOT IN ('planned') FROM gpu_orch.cloud_ops WHERE worker = '$id'"), "$name: it is on its way");
-		kill_leader();
-		ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'its pod is adopted');
+		my $id = $node->sql(q{SELECT gpu_orch.spawn_worker('died')});
+		$node->until("$name: it is on its way",
+			"SELECT state NOT IN ('planned') FROM gpu_orch.cloud_ops WHERE worker = '$id'");
+		$node->kill_leader;
+		$node->worker_is($id, 'initializing', 'its pod is adopted');
 		is(pods_made_by($id), 1, 'one pod was made for the intent');
 	}
 	end_pool('died');
@@ -94,35 +82,37 @@ subtest 'lost reply (request executed, response never arrives)' => sub {
 	my $before = creates();
 	$provider->fault({call => 'create', action => 'drop_after', probability => 0.3, seed => 11},
 		{call => 'delete', action => 'drop_after', probability => 0.3, seed => 12});
-	sql(q{SELECT gpu_orch.spawn_worker('lost', 12)});
-	ok(until_true(q{SELECT count(*) = 12 FROM gpu_orch.workers WHERE pool = 'lost' AND state = 'initializing'}), 'the fleet converges');
+	$node->sql(q{SELECT gpu_orch.spawn_worker('lost', 12)});
+	$node->fleet(12, 'the fleet converges', pool => 'lost');
 	is(creates() - $before, 12, 'the ledger is exact');
 	is(scalar(my @alive = $provider->pods(1)), 12, 'every pod lives once');
-	sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE pool = 'lost'});
-	ok($provider->wait_until(sub { sql(q{SELECT gpu_orch.advance_clock('2 seconds')});
-		return sql(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers WHERE pool = 'lost'}) eq 't' }, 'all end'),
-		'it ends, though every third answer to a delete is lost');
+	$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE pool = 'lost'});
+	$node->until('it ends, though every third answer to a delete is lost', sub {
+		$node->advance('2 seconds');
+		return $node->sql(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers WHERE pool = 'lost'}) eq 't';
+	});
 	end_pool('lost');
 };
 
 subtest 'record deleted before the cloud confirms' => sub {
 	pool('kept', 1, '{}');
-	my $id = sql(q{SELECT gpu_orch.spawn_worker('kept')});
-	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'a pod is there');
+	my $id = $node->spawn('kept', 'a pod is there');
 	$provider->fault({call => 'delete', action => 'keep_pod', count => 3});
-	sql("SELECT gpu_orch.terminate_worker('$id', true)");
+	$node->sql("SELECT gpu_orch.terminate_worker('$id', true)");
 	my $early = 0;
-	ok($provider->wait_until(sub {
+	$node->until('the worker ends', sub {
 		my $alive = () = $provider->pods(1);
-		my $ended = sql(qq{SELECT gpu_orch.advance_clock('10 seconds'); SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$id'}) =~ /t$/m;
+		my $ended = $node->sql(qq{SELECT gpu_orch.advance_clock('10 seconds'); SELECT state = 'terminated'
+			FROM gpu_orch.workers WHERE worker_id = '$id'}) =~ /t$/m;
 
 		# The pod was seen alive before the row was read: it may have ended in between.
 		$early++ if $ended && $alive && $provider->pods(1);
 		return $ended;
-	}, 'the pod ends'), 'the worker ends');
+	});
 	is($early, 0, 'not while its pod lives');
 	is(scalar(my @answers = grep { $_->{op} eq 'delete' && $_->{status} == 204 && $_->{name} eq
-		sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create' AND worker = '$id'") } @{$provider->ledger->{entries}}), 4,
+		$node->sql("SELECT pod_name FROM gpu_orch.cloud_ops WHERE kind = 'create'
+			AND worker = '$id'") } @{$provider->ledger->{entries}}), 4,
 		'it took four deletes that were answered');
 	end_pool('kept');
 };
@@ -130,22 +120,24 @@ subtest 'record deleted before the cloud confirms' => sub {
 subtest 'eventual consistency: just-created pod not listed' => sub {
 	my $before = creates();
 	pool('hidden', 2, '{"policy_options": {"fixed_workers": 1}}');
-	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'hidden' AND state = 'initializing'}), 'a pod is there');
+	$node->fleet(1, 'a pod is there', pool => 'hidden');
 	$provider->fault({call => 'list', action => 'hide_new', seconds => 60});
 	for (1 .. 5)
 	{
-		sql(q{SELECT gpu_orch.advance_clock('8 seconds')});
-		sql('SELECT gpu_orch.reconcile_now()');
-		sql('SELECT gpu_orch.run_cycle()');
+		$node->advance('8 seconds');
+		$node->reconcile;
+		$node->cycle;
 	}
-	is(sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'hidden' AND state = 'initializing'}), 1, 'nothing is said to have vanished');
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'hidden' AND state = 'initializing'}), 1,
+		'nothing is said to have vanished');
 	$provider->fault({call => 'create', action => 'drop_after', count => 1});
-	my $id = sql(q{SELECT gpu_orch.spawn_worker('hidden')});
-	ok(until_true("SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"), 'one whose answer is lost is in doubt');
-	sql('SELECT gpu_orch.reconcile_now(); SELECT gpu_orch.run_cycle()') for 1 .. 5;
+	my $id = $node->sql(q{SELECT gpu_orch.spawn_worker('hidden')});
+	$node->until('one whose answer is lost is in doubt',
+		"SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'");
+	$node->sql('SELECT gpu_orch.reconcile_now(); SELECT gpu_orch.run_cycle()') for 1 .. 5;
 	is(creates() - $before, 2, 'nothing is created twice');
 	$provider->control(POST => 'clock', {advance => 60});
-	ok(until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$id'"), 'it is adopted when it is shown');
+	$node->worker_is($id, 'initializing', 'it is adopted when it is shown');
 	is(creates() - $before, 2, 'and there are two pods');
 	end_pool('hidden');
 };
@@ -155,7 +147,7 @@ subtest 'pending capacity miscounted' => sub {
 	my $over = 0;
 
 	srand 7;
-	sql(q{SELECT gpu_orch.create_pool('pending', 'image:1', ARRAY['NVIDIA L4'], min_workers => 2, max_workers => 50,
+	$node->sql(q{SELECT gpu_orch.create_pool('pending', 'image:1', ARRAY['NVIDIA L4'], min_workers => 2, max_workers => 50,
 		options => '{"policy": "one_to_one", "idle_buffer": 1, "spawn_timeout": "2 days"}')});
 	my $before = creates();
 	$provider->fault({call => 'create', action => 'drop_after', probability => 0.2, seed => 3},
@@ -164,37 +156,39 @@ subtest 'pending capacity miscounted' => sub {
 	{
 		if (rand() < 0.5)
 		{
-			sql(q{SELECT gpu_orch.submit_task('pending')});
+			$node->sql(q{SELECT gpu_orch.submit_task('pending')});
 			$submitted++;
 		}
-		sql('SELECT gpu_orch.run_cycle()');
+		$node->cycle;
 		$over++ if creates() - $before > $submitted + 2 + 1;
 	}
-	ok(until_true(qq{SELECT count(*) >= $submitted FROM gpu_orch.workers WHERE pool = 'pending' AND state = 'initializing'}), 'each task gets its pod');
-	sql('SELECT gpu_orch.run_cycle()') for 1 .. 5;
+	$node->until('each task gets its pod',
+		qq{SELECT count(*) >= $submitted FROM gpu_orch.workers WHERE pool = 'pending' AND state = 'initializing'});
+	$node->cycle(5);
 	$over++ if creates() - $before > $submitted + 2 + 1;
 	is($over, 0, 'never more pods than tasks, the minimum and the buffer');
-	sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'pending'});
+	$node->sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'pending'});
 	end_pool('pending');
 };
 
 subtest 'permanent DOWN after transient stockout' => sub {
 	$provider->fault({call => 'create', action => 'no_capacity', for => 600});
 	pool('stock', 1, '{"policy_options": {"fixed_workers": 1}}', 'NVIDIA L4', 'NVIDIA A40');
-	ok(until_true(q{SELECT bool_and(passed_over) FROM gpu_orch.offers WHERE pool = 'stock'}), 'nothing is to be had');
+	$node->until('nothing is to be had',
+		q{SELECT bool_and(passed_over) FROM gpu_orch.offers WHERE pool = 'stock'});
 	$provider->control(POST => 'clock', {advance => 600});
-	ok($provider->wait_until(sub {
-		sql(q{SELECT gpu_orch.advance_clock('1 minute')});
-		return sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'stock' AND state = 'initializing'}) == 1;
-	}, 'a pod comes'), 'ten minutes later there is, and a pod comes without an operator');
+	$node->until('ten minutes later there is, and a pod comes without an operator', sub {
+		$node->advance('1 minute');
+		return $node->sql(q{SELECT count(*) FROM gpu_orch.workers WHERE pool = 'stock' AND state = 'initializing'}) == 1;
+	});
 	end_pool('stock');
 };
 
 subtest 'failover silently not happening' => sub {
 	$provider->fault({call => 'create', action => 'no_capacity', data_center => 'EU-RO-1'});
 	pool('failover', 1, '{"policy_options": {"fixed_workers": 1}, "data_centers": ["EU-RO-1", "US-TX-3"]}');
-	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'failover' AND state = 'initializing'}), 'a pod comes');
-	is(sql(q{SELECT string_agg(DISTINCT o.data_center || ' ' || o.state, ', ' ORDER BY o.data_center || ' ' || o.state)
+	$node->fleet(1, 'a pod comes', pool => 'failover');
+	is($node->sql(q{SELECT string_agg(DISTINCT o.data_center || ' ' || o.state, ', ' ORDER BY o.data_center || ' ' || o.state)
 		FROM gpu_orch.cloud_ops o JOIN gpu_orch.decisions d USING (decision) WHERE o.pool = 'failover'}),
 		'EU-RO-1 refused, US-TX-3 done', 'from the second region, and the decisions tell');
 	end_pool('failover');
@@ -202,15 +196,15 @@ subtest 'failover silently not happening' => sub {
 
 subtest 'budget missing' => sub {
 	pool('budget', 100, '{}');
-	my $price = sql(q{SELECT price_per_hour FROM gpu_orch.offers WHERE pool = 'budget'});
-	sql(sprintf q{SELECT gpu_orch.alter_pool('budget', '{"budget_per_hour": %f}')}, 3.5 * $price);
+	my $price = $node->sql(q{SELECT price_per_hour FROM gpu_orch.offers WHERE pool = 'budget'});
+	$node->sql(sprintf q{SELECT gpu_orch.alter_pool('budget', '{"budget_per_hour": %f}')}, 3.5 * $price);
 	my $before = creates();
-	my @sessions = map { Wire->new($node, 'postgres') } 1 .. 50;
+	my @sessions = map { Wire->new($node, 'app') } 1 .. 50;
 	$_->send_query(q{SELECT gpu_orch.spawn_worker('budget')}) for @sessions;
 	my @answers = map { $_->answer } @sessions;
 	is(scalar(grep { !defined $_->{state} } @answers), 3, 'of fifty sessions at once three get a pod');
 	is(scalar(grep { ($_->{state} // '') eq 'GO006' } @answers), 47, 'and the others are told of the limit');
-	ok(until_true(q{SELECT count(*) = 3 FROM gpu_orch.workers WHERE pool = 'budget' AND state = 'initializing'}), 'three come up');
+	$node->fleet(3, 'three come up', pool => 'budget');
 	is(creates() - $before, 3, 'and no more, as the provider says');
 	end_pool('budget');
 };
@@ -224,59 +218,69 @@ sub alert_holds
 }
 
 subtest 'one poisoned row stops the loop' => sub {
-	my $constraint = sql(q{SELECT conname FROM pg_constraint WHERE conrelid = 'gpu_orch.pool'::regclass
+	my $constraint = $node->sql(q{SELECT conname FROM pg_constraint WHERE conrelid = 'gpu_orch.pool'::regclass
 		AND pg_get_constraintdef(oid) ~ 'policy'});
 
 	pool('poisoned', 14, '{}');
-	like((($node->psql('postgres', q{UPDATE gpu_orch.pool SET policy = 'nonsense' WHERE name = 'poisoned'}))[2]),
+	like($node->refusal(q{UPDATE gpu_orch.pool SET policy = 'nonsense' WHERE name = 'poisoned'}),
 		qr/violates check constraint "$constraint"/, 'a policy of another version is refused');
-	sql("ALTER TABLE gpu_orch.pool DROP CONSTRAINT $constraint");
+	$node->sql("ALTER TABLE gpu_orch.pool DROP CONSTRAINT $constraint");
 
 	# Poisoned together with the announcement of more creates than calls may be under way at once.
-	my ($kept, $ended) = split /\n/, sql(q{SELECT gpu_orch.spawn_worker('poisoned', 2)});
-	ok(until_true(q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE pool = 'poisoned' AND state = 'initializing'}), 'a pool has two pods');
+	my ($kept, $ended) = split /\n/, $node->sql(q{SELECT gpu_orch.spawn_worker('poisoned', 2)});
+	$node->fleet(2, 'a pool has two pods', pool => 'poisoned');
 	my $before = creates();
-	sql(q{BEGIN;
+	$node->sql(q{BEGIN;
 		SELECT gpu_orch.spawn_worker('poisoned', 12);
-		UPDATE gpu_orch.pool SET policy = 'nonsense', policy_options = '{"fixed_workers": 0, "spawning_grace": 0, "scale_down_grace": 0}'
+		UPDATE gpu_orch.pool SET policy = 'nonsense', policy_options = '{"fixed_workers": 0, "spawning_grace": 0,
+			"scale_down_grace": 0}'
 			WHERE name = 'poisoned';
 		COMMIT});
 	pool('sound', 1, '{"policy_options": {"fixed_workers": 1}}');
-	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'sound' AND state = 'initializing'}), 'the others go on');
-	ok(until_true(alert_holds('poisoned_row', 'poisoned')), 'an alert names the pool');
-	like(sql(q{SELECT detail FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), qr/policy "nonsense"/, 'and what is wrong');
-	is(sql(q{SELECT term FROM gpu_orch.explain_scaling('poisoned') WHERE bound}), 'unreadable', 'as does explain_scaling');
-	like((($node->psql('postgres', q{SELECT gpu_orch.spawn_worker('poisoned')}))[2]), qr/its row makes no sense/, 'nobody can spawn for it');
-	sql("SELECT gpu_orch.terminate_worker('$ended', true)");
-	ok(until_true("SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = '$ended'"), 'one that an operator ends is deleted');
-	ok(until_true("SELECT ended_at IS NOT NULL FROM gpu_orch.cost_estimate WHERE worker_id = '$ended'"), 'and paid for until then');
-	sql('SELECT gpu_orch.run_cycle()') for 1 .. 3;
-	is(sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$kept'"), 'initializing', 'the other is not ended for want of demand');
+	$node->fleet(1, 'the others go on', pool => 'sound');
+	$node->until('an alert names the pool', alert_holds('poisoned_row', 'poisoned'));
+	like($node->sql(q{SELECT detail FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), qr/policy "nonsense"/,
+		'and what is wrong');
+	is($node->sql(q{SELECT term FROM gpu_orch.explain_scaling('poisoned') WHERE bound}), 'unreadable', 'as does explain_scaling');
+	like($node->refusal(q{SELECT gpu_orch.spawn_worker('poisoned')}), qr/its row makes no sense/, 'nobody can spawn for it');
+	$node->ends($ended, 'one that an operator ends is deleted');
+	$node->until('and paid for until then',
+		"SELECT ended_at IS NOT NULL FROM gpu_orch.cost_estimate WHERE worker_id = '$ended'");
+	$node->cycle(3);
+	is($node->sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$kept'"), 'initializing',
+		'the other is not ended for want of demand');
 	is(creates() - $before, 1, 'nothing is created for the pool');
-	is(sql(q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE pool = 'poisoned' AND state = 'planned'}), 12, 'and what was announced is not called off');
-	sql(q{UPDATE gpu_orch.pool SET policy = 'fixed', policy_options = '{"fixed_workers": 13}' WHERE name = 'poisoned'});
-	ok(until_true(q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), 'mended, the alert is cleared');
-	ok(until_true(q{SELECT count(*) = 13 FROM gpu_orch.workers WHERE pool = 'poisoned' AND state = 'initializing'}), 'and what was announced is sent');
-	sql(q{UPDATE gpu_orch.pool SET policy_options = '{"no_such": 1}' WHERE name = 'poisoned'});
-	ok(until_true(alert_holds('poisoned_row', 'poisoned')), 'a policy option of another version is another reason');
-	sql(q{SELECT gpu_orch.drop_pool('poisoned')});
-	ok(until_true(q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), 'a dropped pool needs none');
-	sql("ALTER TABLE gpu_orch.pool ADD CONSTRAINT $constraint CHECK (policy IN ('queue_ratio', 'one_to_one', 'fixed'))");
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE pool = 'poisoned' AND state = 'planned'}), 12,
+		'and what was announced is not called off');
+	$node->sql(q{UPDATE gpu_orch.pool SET policy = 'fixed', policy_options = '{"fixed_workers": 13}' WHERE name = 'poisoned'});
+	$node->until('mended, the alert is cleared',
+		q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'});
+	$node->fleet(13, 'and what was announced is sent', pool => 'poisoned');
+	$node->sql(q{UPDATE gpu_orch.pool SET policy_options = '{"no_such": 1}' WHERE name = 'poisoned'});
+	$node->until('a policy option of another version is another reason',
+		alert_holds('poisoned_row', 'poisoned'));
+	$node->sql(q{SELECT gpu_orch.drop_pool('poisoned')});
+	$node->until('a dropped pool needs none',
+		q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'});
+	$node->sql("ALTER TABLE gpu_orch.pool ADD CONSTRAINT $constraint CHECK (policy IN ('queue_ratio', 'one_to_one', 'fixed'))");
 
 	# A worker in no state.
-	sql(q{ALTER DOMAIN gpu_orch.worker_state DROP CONSTRAINT worker_state_check});
-	my $limbo = sql(q{SELECT worker_id FROM gpu_orch.workers WHERE pool = 'sound'});
-	my $pod = sql("SELECT pod_id FROM gpu_orch.workers WHERE worker_id = '$limbo'");
-	sql("UPDATE gpu_orch.worker SET state = 'limbo' WHERE id = '$limbo'");
-	ok(until_true(alert_holds('poisoned_row', "worker $limbo")), 'an alert names the worker');
-	sql(q{SELECT gpu_orch.alter_pool('sound', '{"max_workers": 2}')});
-	ok(until_true(q{SELECT count(*) = 1 FROM gpu_orch.workers WHERE pool = 'sound' AND state = 'initializing'}), 'its pool goes on, and counts its place');
-	sql(q{SELECT gpu_orch.advance_clock('1 second'); SELECT gpu_orch.reconcile_now(); SELECT gpu_orch.run_cycle()}) for 1 .. 4;
+	$node->sql(q{ALTER DOMAIN gpu_orch.worker_state DROP CONSTRAINT worker_state_check});
+	my $limbo = $node->sql(q{SELECT worker_id FROM gpu_orch.workers WHERE pool = 'sound'});
+	my $pod = $node->sql("SELECT pod_id FROM gpu_orch.workers WHERE worker_id = '$limbo'");
+	$node->sql("UPDATE gpu_orch.worker SET state = 'limbo' WHERE id = '$limbo'");
+	$node->until('an alert names the worker', alert_holds('poisoned_row', "worker $limbo"));
+	$node->sql(q{SELECT gpu_orch.alter_pool('sound', '{"max_workers": 2}')});
+	$node->fleet(1, 'its pool goes on, and counts its place', pool => 'sound');
+	$node->sql(q{SELECT gpu_orch.advance_clock('1 second'); SELECT gpu_orch.reconcile_now();
+		SELECT gpu_orch.run_cycle()}) for 1 .. 4;
 	is(scalar(grep { $_->{id} eq $pod } $provider->pods(1)), 1, 'its pod is left alone');
-	is(sql(q{SELECT count(*) FROM gpu_orch.spend WHERE ended_at IS NULL AND worker IN (SELECT no FROM gpu_orch.worker WHERE state = 'limbo')}), 1, 'and paid for');
-	sql("UPDATE gpu_orch.worker SET state = 'initializing' WHERE id = '$limbo'");
-	ok(until_true(q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'}), 'mended, the alert is cleared');
-	sql(q{ALTER DOMAIN gpu_orch.worker_state ADD CONSTRAINT worker_state_check
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.spend WHERE ended_at IS NULL AND worker IN
+		(SELECT no FROM gpu_orch.worker WHERE state = 'limbo')}), 1, 'and paid for');
+	$node->sql("UPDATE gpu_orch.worker SET state = 'initializing' WHERE id = '$limbo'");
+	$node->until('mended, the alert is cleared',
+		q{SELECT bool_and(cleared_at IS NOT NULL) FROM gpu_orch.alerts WHERE alert = 'poisoned_row'});
+	$node->sql(q{ALTER DOMAIN gpu_orch.worker_state ADD CONSTRAINT worker_state_check
 		CHECK (VALUE IN ('spawning', 'initializing', 'active', 'draining', 'terminating', 'terminated'))});
 	end_pool('sound');
 };
@@ -284,15 +288,21 @@ subtest 'one poisoned row stops the loop' => sub {
 subtest 'stockout vs crash loop confused' => sub {
 	$provider->fault({call => 'create', action => 'no_capacity', gpu => 'NVIDIA A40'});
 	pool('stockout', 1, '{"policy_options": {"fixed_workers": 1}}', 'NVIDIA A40');
-	ok(until_true(alert_holds('no_capacity', 'stockout')), 'a stockout has its alert');
-	is(sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert IN ('image_broken', 'request_refused') AND cleared_at IS NULL}), 0, 'and no other');
-	is(sql(q{SELECT count(*) FROM gpu_orch.image_breakers}), 0, 'its image is not blamed');
+	$node->until('a stockout has its alert', alert_holds('no_capacity', 'stockout'));
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert IN ('image_broken', 'request_refused')
+		AND cleared_at IS NULL}), 0, 'and no other');
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.image_breakers}), 0, 'its image is not blamed');
 	end_pool('stockout');
-	pool('crash', 1, '{"image": "image:broken", "policy_options": {"fixed_workers": 1}, "spawn_timeout": "1 minute"}', 'NVIDIA L4');
-	ok($provider->wait_until(sub { sql(q{SELECT gpu_orch.advance_clock('30 seconds')});
-		return sql(alert_holds('image_broken', 'image:broken')) eq 't'; }, 'the alert comes'), 'a crash loop has its own');
-	is(sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert IN ('no_capacity', 'request_refused') AND cleared_at IS NULL}), 0, 'and no other');
-	is(sql(q{SELECT count(*) FROM gpu_orch.offers WHERE pool = 'crash' AND (refusals > 0 OR passed_over)}), 0, 'its offer is not blamed');
+	pool('crash', 1, '{"image": "image:broken", "policy_options": {"fixed_workers": 1}, "spawn_timeout": "1 minute"}',
+		'NVIDIA L4');
+	$node->until('a crash loop has its own', sub {
+		$node->advance('30 seconds');
+		return $node->sql(alert_holds('image_broken', 'image:broken')) eq 't';
+	});
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert IN ('no_capacity', 'request_refused')
+		AND cleared_at IS NULL}), 0, 'and no other');
+	is($node->sql(q{SELECT count(*) FROM gpu_orch.offers WHERE pool = 'crash' AND (refusals > 0 OR passed_over)}), 0,
+		'its offer is not blamed');
 	end_pool('crash');
 };
 

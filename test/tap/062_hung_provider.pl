@@ -9,11 +9,10 @@ use lib $FindBin::Bin;
 use GpuOrch;
 use IO::Select;
 use IO::Socket::INET;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('hung', 'gpu_orch.http_timeout' => '600s', 'gpu_orch.http_connect_timeout' => '600s');
+my $node = GpuOrch->running('hung', 'gpu_orch.http_timeout' => '600s', 'gpu_orch.http_connect_timeout' => '600s');
 my $key_file = PostgreSQL::Test::Utils::tempdir() . '/key';
 umask 077;
 append_to_file($key_file, 'a-key-for-tests');
@@ -88,7 +87,7 @@ my %providers = (
 
 sub serve
 {
-	return $node->safe_psql('app', q{
+	return $node->sql(q{
 		SELECT token FROM gpu_orch.register_worker('server', capabilities => '{"services": ["k"]}') \gset
 		SELECT gpu_orch.submit_task('k') AS task \gset
 		SELECT task_id, lease FROM gpu_orch.claim_tasks('server', :'token') \gset
@@ -96,8 +95,8 @@ sub serve
 }
 
 # The installation is made by a call, and before it there is nothing to ask the provider for.
-$node->safe_psql('app', 'SELECT gpu_orch.resume()');
-set_and_reload($node, 'gpu_orch.runpod_api_key_file' => $key_file);
+$node->sql('SELECT gpu_orch.resume()');
+$node->set('gpu_orch.runpod_api_key_file' => $key_file);
 for my $name (sort keys %providers)
 {
 	my ($socket, $hang) = @{ $providers{$name} };
@@ -105,23 +104,23 @@ for my $name (sort keys %providers)
 	subtest $name => sub {
 		local $ENV{PGCTLTIMEOUT} = 60;
 
-		set_and_reload($node, 'gpu_orch.runpod_api_url' => 'http://127.0.0.1:' . $socket->sockport . '/v2');
-		my $pid = wait_for_leader($node);
+		$node->set('gpu_orch.runpod_api_url' => 'http://127.0.0.1:' . $socket->sockport . '/v2');
+		my $pid = $node->wait_for_leader;
 		$hang->($socket, $pid);
 		is(serve(), 't', 'tasks are served');
-		my $ticks = $node->safe_psql('app', 'SELECT ticks FROM gpu_orch.leader_status()');
-		ok($node->poll_query_until('app', "SELECT ticks > $ticks + 2 FROM gpu_orch.leader_status()"), 'the leader goes on');
-		is(leader_pid($node), $pid, 'the same one');
-		$node->safe_psql('postgres', 'CREATE DATABASE other');
+		my $ticks = $node->sql('SELECT ticks FROM gpu_orch.leader_status()');
+		$node->until('the leader goes on', "SELECT ticks > $ticks + 2 FROM gpu_orch.leader_status()");
+		is($node->leader, $pid, 'the same one');
+		$node->sql('CREATE DATABASE other');
 		is($node->psql('postgres', 'DROP DATABASE other', extra_params => [ '-v', 'ON_ERROR_STOP=1' ], timeout => 60),
 			0, 'another database is dropped');
-		is($node->safe_psql('app', q{SELECT gpu_orch.status()->'leader'->>'doing'}), 'acting', 'the leader still acts');
+		is($node->sql(q{SELECT gpu_orch.status()->'leader'->>'doing'}), 'acting', 'the leader still acts');
 		ok($node->stop('fast'), 'the server shuts down');
 		ok(is_ended($pid), 'and the leader is gone');
 		$node->start;
 	};
 }
-holds_invariants($node);
+$node->holds_invariants;
 $node->stop;
 for my $child (grep { !ref } @kept)
 {

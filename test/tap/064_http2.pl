@@ -6,7 +6,7 @@ use strict;
 use warnings FATAL => 'all';
 use FindBin;
 use lib $FindBin::Bin;
-use PostgreSQL::Test::Cluster;
+use GpuOrch;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
@@ -16,10 +16,7 @@ plan skip_all => 'nghttpx and openssl are needed' if system('command -v nghttpx 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my %proxies;
 my $provider = Provider->start('--boot-seconds', '0');
-my $node = $provider->new_node('http2', '');
-
-sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query); }
-sub until_true { my ($query) = @_; return $node->poll_query_until('postgres', $query); }
+my $node = GpuOrch->calling($provider, 'http2');
 
 # An authority, and a certificate for this machine that it signs.
 sub make_certificates
@@ -31,7 +28,8 @@ sub make_certificates
 		$new -x509 -keyout $ca.key -out $ca.pem -subj /CN=$ca -days 2 2> $ca.log
 		$new -keyout host.key -out host.csr -subj /CN=localhost 2>> $ca.log
 		echo 'subjectAltName = DNS:localhost, IP:127.0.0.1' > ext
-		openssl x509 -req -in host.csr -CA $ca.pem -CAkey $ca.key -CAcreateserial -extfile ext -out host.pem -days 2 2>> $ca.log");
+		openssl x509 -req -in host.csr -CA $ca.pem -CAkey $ca.key -CAcreateserial -extfile ext -days 2 \\
+			-out host.pem 2>> $ca.log");
 	return "$dir/$ca.pem";
 }
 
@@ -61,7 +59,8 @@ my $seen = 0;
 sub arrived
 {
 	my @lines = -e "$dir/access.log" ? split /\n/, slurp_file("$dir/access.log") : ();
-	my @new = map { my ($port, $method, $path, $protocol) = split / /; {port => $port, method => $method, path => $path, protocol => $protocol} }
+	my @new = map { my ($port, $method, $path, $protocol) = split / /; {port => $port, method => $method,
+		path => $path, protocol => $protocol} }
 		@lines[$seen .. $#lines];
 
 	$seen = @lines;
@@ -76,21 +75,21 @@ gpu_orch.runpod_api_url = 'https://localhost:$port/v2'
 gpu_orch.http_timeout = '3s'
 });
 $node->reload;
-sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'],
+$node->sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'],
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 day"}')});
-ok(until_true(q{SELECT NOT api_ok AND api_error ~* 'certificate|SSL' FROM gpu_orch.leader_status()}),
-	'a certificate of an unknown authority is refused');
+$node->until('a certificate of an unknown authority is refused',
+	q{SELECT NOT api_ok AND api_error ~* 'certificate|SSL' FROM gpu_orch.leader_status()});
 is(scalar(arrived()), 0, 'and nothing was sent');
 $node->append_conf('postgresql.conf', "gpu_orch.http_ca_file = '$ca'\n");
 $node->restart;
-ok(until_true(q{SELECT api_ok AND last_reconcile IS NOT NULL FROM gpu_orch.leader_status()}),
-	'with gpu_orch.http_ca_file it is accepted');
+$node->until('with gpu_orch.http_ca_file it is accepted',
+	q{SELECT api_ok AND last_reconcile IS NOT NULL FROM gpu_orch.leader_status()});
 
 # Three pods at once, and their end.
-sql(q{SELECT gpu_orch.spawn_worker('p', 3)});
-ok(until_true(q{SELECT count(*) = 3 FROM gpu_orch.workers WHERE state = 'initializing'}), 'pods are made');
-sql(q{SELECT gpu_orch.drop_pool('p')});
-ok(until_true(q{SELECT bool_and(state = 'terminated') FROM gpu_orch.workers}), 'and ended');
+$node->sql(q{SELECT gpu_orch.spawn_worker('p', 3)});
+$node->fleet(3, 'pods are made');
+$node->sql(q{SELECT gpu_orch.drop_pool('p')});
+$node->all_end('and ended');
 is(scalar($provider->pods(1)), 0, 'none is left');
 
 my @calls = arrived();
@@ -109,11 +108,11 @@ cmp_ok(scalar(keys %ports), '<', scalar(@others), 'they share connections');
 # The proxy stops answering and keeps its connections: a call on one fails, the next ones take new ones.
 subtest 'a connection whose other end is silent is used no more' => sub {
 	kill 'STOP', $proxy;
-	ok(until_true(q{SELECT NOT api_ok FROM gpu_orch.leader_status()}), 'calls fail');
+	$node->until('calls fail', q{SELECT NOT api_ok FROM gpu_orch.leader_status()});
 	kill 'CONT', $proxy;
-	ok(until_true(q{SELECT api_ok FROM gpu_orch.leader_status()}), 'and work again');
+	$node->until('and work again', q{SELECT api_ok FROM gpu_orch.leader_status()});
 	arrived();
-	sql('SELECT gpu_orch.reconcile_now()') for 1 .. 3;
+	$node->reconcile(3);
 	my @new = arrived();
 	is_deeply([ grep { exists $ports{$_->{port}} } @new ], [], 'by none of the connections of before');
 	is_deeply([ grep { $_->{method} ne 'POST' && $_->{protocol} ne 'HTTP/2' } @new ], [], 'by HTTP/2');
@@ -123,13 +122,14 @@ subtest 'a proxy that goes away is no trouble' => sub {
 	kill 'KILL', $proxy;
 	waitpid $proxy, 0;
 	delete $proxies{$proxy};
-	ok(until_true(q{SELECT NOT api_ok FROM gpu_orch.leader_status()}), 'calls fail');
+	$node->until('calls fail', q{SELECT NOT api_ok FROM gpu_orch.leader_status()});
 	$proxy = start_proxy($port);
-	ok(until_true(q{SELECT api_ok FROM gpu_orch.leader_status()}), 'and work again');
+	$node->until('and work again', q{SELECT api_ok FROM gpu_orch.leader_status()});
 };
 
-is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
-unlike(slurp_file($node->logfile), qr/\Q$provider->{key}\E|PANIC|TRAP|was terminated by signal/, 'the log is quiet, and has no key');
+$node->holds_invariants;
+unlike(slurp_file($node->logfile), qr/\Q$provider->{key}\E|PANIC|TRAP|was terminated by signal/,
+	'the log is quiet, and has no key');
 $node->stop;
 done_testing();
 

@@ -9,8 +9,8 @@ use warnings FATAL => 'all';
 use Cwd qw(abs_path);
 use FindBin;
 use lib $FindBin::Bin;
+use GpuOrch;
 use POSIX ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
@@ -53,7 +53,8 @@ my %before = (
 my %after = (
 	'kill_fleet' => sub { ask('SELECT gpu_orch.kill_fleet()'); },
 	'reconcile.orphan' => sub { make_stray(); },
-	'reconcile.restore' => sub { end_stray("p-stray-$_[0]", make_stray(GPU_ORCH_POOL => 'p', GPU_ORCH_WORKER_ID => "p-stray-$_[0]")); });
+	'reconcile.restore' => sub { end_stray("p-stray-$_[0]",
+		make_stray(GPU_ORCH_POOL => 'p', GPU_ORCH_WORKER_ID => "p-stray-$_[0]")); });
 
 our $releasing;
 my ($provider, $node, $wire);
@@ -90,7 +91,7 @@ sub ask
 
 	while (time < $until)
 	{
-		my @row = eval { $wire ||= Wire->new($node, 'postgres'); query($wire, $sql); };
+		my @row = eval { $wire ||= Wire->new($node, 'app'); query($wire, $sql); };
 
 		return wantarray ? @row : $row[0] unless $@;
 		return '' if $fine && $@ =~ $fine;
@@ -121,9 +122,10 @@ sub release
 	return if $releasing || !-e paused_file();
 	local $releasing = 1;
 	my $until = time + $pause;
-	my $other = Wire->new($node, 'postgres');
+	my $other = Wire->new($node, 'app');
 
-	my ($token) = query($other, q{SELECT token FROM gpu_orch.register_worker('other', capabilities => '{"services": ["other"]}')});
+	my ($token) = query($other, q{SELECT token FROM gpu_orch.register_worker('other',
+		capabilities => '{"services": ["other"]}')});
 	query($other, q{SELECT gpu_orch.submit_task('other')});
 	my ($task, $lease) = query($other, "SELECT task_id, lease FROM gpu_orch.claim_tasks('other', '$token')");
 	die "nobody is served while a process pauses\n" unless defined $lease;
@@ -136,7 +138,8 @@ sub release
 
 sub set_fleet
 {
-	return ask(qq{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": $_[0], "scale_down_grace": 0, "drain_settle": 0}}')});
+	return ask(qq{SELECT gpu_orch.alter_pool('p', '{"policy_options": {"fixed_workers": $_[0], "scale_down_grace": 0,
+		"drain_settle": 0}}')});
 }
 
 # End the leader; the next one comes by itself.
@@ -151,7 +154,8 @@ sub make_stray
 
 	my $name = 'gpo-' . substr($id, 0, 8) . "-1-$nonce";
 
-	$provider->control(POST => 'pods', { foreign => $name, env => { GPU_ORCH_INSTALLATION => $id, GPU_ORCH_OP => $nonce, %env } });
+	$provider->control(POST => 'pods', { foreign => $name,
+		env => { GPU_ORCH_INSTALLATION => $id, GPU_ORCH_OP => $nonce, %env } });
 	return $name;
 }
 
@@ -162,7 +166,8 @@ sub end_stray
 
 	while (grep { $_->{name} eq $name } $provider->pods(1))
 	{
-		last if ask("SELECT count(gpu_orch.terminate_worker(id, true)) FROM gpu_orch.worker WHERE id = '$worker' AND state = 'initializing'") > 0;
+		last if ask("SELECT count(gpu_orch.terminate_worker(id, true)) FROM gpu_orch.worker
+			WHERE id = '$worker' AND state = 'initializing'") > 0;
 		release();
 		sleep 0.03;
 	}
@@ -180,7 +185,7 @@ sub work_by_hand
 	for (my $until = time + $limit; ;)
 	{
 		my $done = eval {
-			my $own = Wire->new($node, 'postgres');
+			my $own = Wire->new($node, 'app');
 			my @task = map { qq({"kind": "hand", "idempotency_key": "hand-$number-$_"}) } 1 .. 4;
 			my ($unwanted) = query($own, "SELECT gpu_orch.submit_task('nobody', idempotency_key => 'hand-$number-5')");
 
@@ -188,9 +193,11 @@ sub work_by_hand
 			query($own, "SELECT gpu_orch.cancel_task($unwanted)");
 			query($own, "SELECT gpu_orch.retry_task($unwanted)");
 			query($own, "SELECT gpu_orch.cancel_task($unwanted)");
-			my ($token) = query($own, q{SELECT token FROM gpu_orch.register_worker('by-hand', capabilities => '{"services": ["hand"]}')});
+			my ($token) = query($own, q{SELECT token FROM gpu_orch.register_worker('by-hand',
+				capabilities => '{"services": ["hand"]}')});
 			my $me = "'by-hand', '$token'";
-			my $claim = sub { query($own, "SELECT task_id || ', ''' || lease || '''', task_id, lease FROM gpu_orch.claim_tasks($me)") };
+			my $claim = sub { query($own, "SELECT task_id || ', ''' || lease || '''', task_id, lease
+				FROM gpu_orch.claim_tasks($me)") };
 			my $held;
 
 			query($own, "SELECT gpu_orch.heartbeat($me)");
@@ -270,7 +277,8 @@ sub wrong
 	push @wrong, 'a call bears the epoch of a leader to come'
 	  if ask('SELECT (SELECT max(epoch) FROM gpu_orch.cloud_op) > leader_epoch FROM gpu_orch.installation') eq 't';
 	%ours = map { split /=/ } split /;/, ask(q{SELECT coalesce(string_agg(pod_id || '=' || dollars, ';'), '') FROM
-		(SELECT pod_id, sum(price_per_hour * seconds / 3600) AS dollars FROM gpu_orch.cost_estimate WHERE pod_id IS NOT NULL GROUP BY 1) x});
+		(SELECT pod_id, sum(price_per_hour * seconds / 3600) AS dollars FROM gpu_orch.cost_estimate
+			WHERE pod_id IS NOT NULL GROUP BY 1) x});
 	for my $pod (grep { !$_->{foreign} } @{ $ledger->{pods} })
 	{
 		push @wrong, "pod $pod->{id} was billed $pod->{billed}, we count " . ($ours{ $pod->{id} } // 'nothing')
@@ -304,18 +312,13 @@ sub set_up
 	($wire, $tasks) = (undef, 0);
 	$provider = Provider->start('--boot-seconds', '0.1', '--launch',
 		"exec $worker --kind echo --poll 0.1 --handler 'cat >/dev/null; echo {}'");
-	$node = $provider->new_node($name, <<'CONF');
-gpu_orch.cycle_interval = '200ms'
-gpu_orch.reconcile_interval = '200ms'
-gpu_orch.heartbeat_interval = '300ms'
-gpu_orch.settle_time = '500ms'
-gpu_orch.http_timeout = '700ms'
-gpu_orch.orphan_grace = '2s'
-gpu_orch.max_losses = 1000
-gpu_orch.spawn_rate_limit = 100000
-CONF
+	$node = GpuOrch->calling($provider, $name,
+		'gpu_orch.cycle_interval' => '200ms', 'gpu_orch.reconcile_interval' => '200ms',
+		'gpu_orch.heartbeat_interval' => '300ms', 'gpu_orch.settle_time' => '500ms',
+		'gpu_orch.http_timeout' => '700ms', 'gpu_orch.orphan_grace' => '2s', 'gpu_orch.max_losses' => 1000,
+		'gpu_orch.spawn_rate_limit' => 100000);
 	$node->append_conf('postgresql.conf', "dynamic_library_path = '$build'\n");
-	$node->safe_psql('postgres', "UPDATE pg_proc SET probin = '$build/gpu_orch' WHERE probin = '\$libdir/gpu_orch'");
+	$node->sql("UPDATE pg_proc SET probin = '$build/gpu_orch' WHERE probin = '\$libdir/gpu_orch'");
 	$node->restart;
 	ask(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4', 'NVIDIA GeForce RTX 4090', 'NVIDIA A40', 'NVIDIA L40S'],
 		max_workers => 1, options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "idle_timeout": "0s"}')});

@@ -8,8 +8,6 @@ use FindBin;
 use lib $FindBin::Bin, "$FindBin::Bin/../chaos";
 use Checker;
 use Cut;
-use GpuOrch qw(set_and_reload wait_until);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
@@ -74,8 +72,10 @@ for my $call (qw(create delete list))
 		{
 			my ($done, $heard) = split //, $letters;
 			my $cell = { call => $call, phase => $name, letters => $letters, done => $done, heard => $heard,
-				name => join ', ', $call, $words, ($call eq 'list' ? { N => 'old view', Y => 'view of now', L => 'changing view' } :
-					{ N => 'not executed', Y => 'executed', L => 'executed later' })->{$done}, $heard eq 'A' ? 'answered' : 'lost' };
+				name => join ', ', $call, $words,
+					($call eq 'list' ? { N => 'old view', Y => 'view of now', L => 'changing view' } :
+					{ N => 'not executed', Y => 'executed', L => 'executed later' })->{$done},
+						$heard eq 'A' ? 'answered' : 'lost' };
 
 			if ($possible{$letters})
 			{
@@ -115,14 +115,11 @@ sub report
 my $provider = Provider->start('--boot-seconds', '0', '--paging', '--page-size', '8');
 my $proxy = Cut->start($provider->{address});
 my $url = "http://$proxy->{address}/v2";
-my $node = $provider->new_node('matrix', <<"CONF");
-gpu_orch.runpod_api_url = '$url'
-gpu_orch.api_concurrency = 64
-gpu_orch.http_connect_timeout = '1s'
-gpu_orch.settle_time = '1s'
-gpu_orch.spawn_rate_limit = 1000
-CONF
-my $wire = Wire->new($node, 'postgres');
+my $node = GpuOrch->calling($provider, 'matrix',
+	'gpu_orch.runpod_api_url' => $url, 'gpu_orch.api_concurrency' => 64,
+	'gpu_orch.http_connect_timeout' => '1s', 'gpu_orch.settle_time' => '1s',
+	'gpu_orch.spawn_rate_limit' => 1000);
+my $wire = Wire->new($node, 'app');
 $SIG{PIPE} = 'IGNORE';
 
 # The rows of a statement, each joined by "|"; dies on an error.
@@ -241,7 +238,8 @@ sub witnessed
 	return $state eq 'done' ? 'adopts' : $state eq 'unknown' ? ($looks ? 'one look' : 'nothing changes') : $state;
 }
 
-sub witness_is_back { return until_true("SELECT state = 'initializing' FROM gpu_orch.workers WHERE worker_id = '$witness'", 'the witness is adopted'); }
+sub witness_is_back { return until_true("SELECT state = 'initializing' FROM gpu_orch.workers
+	WHERE worker_id = '$witness'", 'the witness is adopted'); }
 
 # The pools, one for each part: what is refused in one must not matter in another. Then all pods that are to be deleted.
 rows(qq{SELECT gpu_orch.create_pool('$_', 'image:1', ARRAY['NVIDIA L4'], max_workers => 60,
@@ -268,9 +266,9 @@ report_outcomes(0, @at_once, @ends);
 
 # The provider cannot be reached, for all calls alike. What was not sent is never in doubt.
 my %break = (
-	resolve => sub { set_and_reload($node, 'gpu_orch.runpod_api_url' => 'https://provider.invalid/v2') },
+	resolve => sub { $node->set('gpu_orch.runpod_api_url' => 'https://provider.invalid/v2') },
 	connect => sub { $proxy->tell(mode => 'deaf') },
-	tls => sub { set_and_reload($node, 'gpu_orch.runpod_api_url' => "https://$proxy->{address}/v2") },
+	tls => sub { $node->set('gpu_orch.runpod_api_url' => "https://$proxy->{address}/v2") },
 	slam => sub { $proxy->tell(mode => 'slam') });
 for my $name (qw(resolve connect tls slam))
 {
@@ -293,7 +291,7 @@ for my $name (qw(resolve connect tls slam))
 	ok(!reconcile(), "$list->{name}: it fails");
 	my $became = witnessed();
 	$proxy->tell(mode => 'pass');
-	set_and_reload($node, 'gpu_orch.runpod_api_url' => $url) if $is_session;
+	$node->set('gpu_orch.runpod_api_url' => $url) if $is_session;
 	wait_until('lists can be read again', sub { reconcile() });
 	witness_is_back();
 	report($list, "$became, the next one adopts");
@@ -308,7 +306,8 @@ for my $name (qw(resolve connect tls slam))
 # looked at them.
 for my $letters (@all)
 {
-	my ($create, $delete, $list) = map { my $call = $_; grep { $_->{letters} eq $letters } cells($call, 'kill') } qw(create delete list);
+	my ($create, $delete, $list) = map { my $call = $_;
+		grep { $_->{letters} eq $letters } cells($call, 'kill') } qw(create delete list);
 	my ($leader) = split /\|/, value('SELECT pid FROM gpu_orch.leader_status()');
 
 	$proxy->tell(rules => { list => list_rule($list) });
@@ -328,18 +327,19 @@ for my $letters (@all)
 	my $killed = value('SELECT gpu_orch.clock()');
 	kill 'KILL', $leader;
 	undef $wire;
-	wait_until('the leader is gone', sub { GpuOrch::is_ended($leader) });
+	wait_until('the leader is gone', sub { is_ended($leader) });
 	$proxy->tell(release => 1);
 	$provider->no_faults;
-	wait_until('the server is back', sub { $wire = eval { Wire->new($node, 'postgres') } });
+	wait_until('the server is back', sub { $wire = eval { Wire->new($node, 'app') } });
 	wait_until('another leader is there', sub {
 		eval { value("SELECT pid <> $leader FROM gpu_orch.leader_status()") eq 't' } // do {
-			$wire = eval { Wire->new($node, 'postgres') } // $wire;
+			$wire = eval { Wire->new($node, 'app') } // $wire;
 			0;
 		};
 	});
 	witness_is_back();
-	report($list, (value(qq{SELECT settled_at > '$killed' FROM gpu_orch.cloud_ops WHERE worker = '$witness' AND kind = 'create'}) eq 't' ?
+	report($list, (value(qq{SELECT settled_at > '$killed' FROM gpu_orch.cloud_ops
+		WHERE worker = '$witness' AND kind = 'create'}) eq 't' ?
 		'nothing changes, the next one ' : '') . witnessed());
 }
 settle('killed leaders');
@@ -347,7 +347,7 @@ report_outcomes(0, cells('create', 'kill'), cells('delete', 'kill'));
 
 # Lists, one by one, and each by request only. All pods are so old that each of them should be listed, but for a new
 # witness, which an old view does not have.
-set_and_reload($node, 'gpu_orch.reconcile_interval' => '1h');
+$node->set('gpu_orch.reconcile_interval' => '1h');
 $provider->control(POST => 'clock', { advance => 1000 });
 rows(q{SELECT gpu_orch.advance_clock('1000 seconds')});
 $witness = value(q{SELECT gpu_orch.spawn_worker('whole')});
@@ -365,7 +365,7 @@ for my $cell (cells('list'))
 	$became .= ', and others ended' if $living + ($became eq 'adopts' ? 0 : 1) != $provider->pods(1);
 	report($cell, $is_read eq ($cell->{heard} eq 'A') ? $became : "$became, though " . ($is_read ? 'read' : 'not read'));
 }
-set_and_reload($node, 'gpu_orch.reconcile_interval' => '500ms');
+$node->set('gpu_orch.reconcile_interval' => '500ms');
 reconcile();
 settle('lists');
 

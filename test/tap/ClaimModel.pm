@@ -442,7 +442,8 @@ sub compare
 sub _judge_tag
 {
 	my ($self, $me, $t, $tag) = @_;
-	my @earlier = grep { $_->{tenant} eq $t->{tenant} && $_->{attempt} == 1 && defined $_->{tag} && !$_->{late} && $_->{id} < $t->{id} }
+	my @earlier = grep { $_->{tenant} eq $t->{tenant} && $_->{attempt} == 1 && defined $_->{tag} && !$_->{late}
+		&& $_->{id} < $t->{id} }
 	  $self->seen($me);
 
 	return if $t->{attempt} > 1;

@@ -27,7 +27,8 @@ my %canned = ('create no' => 422, 'create later' => 504, 'delete no' => 409, 'de
 my ($upstream, $mode, $listener, $control, $port);
 my (%rules, %clients, %worker_of, @timers, @held);
 
-sub listen_on { return IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $_[0], Listen => 200, ReuseAddr => 1) || die "listen: $!"; }
+sub listen_on { return IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $_[0], Listen => 200,
+	ReuseAddr => 1) || die "listen: $!"; }
 
 # start(ADDRESS): a proxy before the simulator at that address; the object stops it when it goes.
 sub start

@@ -1,16 +1,13 @@
-# Provider.pm: runpod-sim for tests: started on a port of its own, faults, ledger, and a node whose
-# leader calls it.
+# Provider.pm: runpod-sim for tests: started on a port of its own, its faults and its ledger. GpuOrch.pm makes the
+# server whose leader calls it.
 package Provider;
 
 use strict;
 use warnings;
-use File::Spec;
 use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
-use Test::More;
 
 # start(OPTION...): start runpod-sim with these options; the object stops it when it goes.
 sub start
@@ -80,54 +77,6 @@ sub pods
 	my @pods = grep { $_->{name} =~ /^gpo-/ } @{$self->ledger->{pods}};
 
 	return $live ? grep { !defined $_->{deleted_at} } @pods : @pods;
-}
-
-# wait_until(SUB, WHAT): poll until the sub is true, within the usual limit.
-sub wait_until
-{
-	my ($self, $true, $what) = @_;
-
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return 1 if $true->();
-		select undef, undef, undef, 0.1;
-	}
-	diag("gave up waiting until $what");
-	return 0;
-}
-
-# new_node(NAME, SETTINGS): a running node with the extension, whose leader calls this provider.
-sub new_node
-{
-	my ($self, $name, $settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-	my $key_file = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir() . '/api_key');
-
-	umask 077;
-	append_to_file($key_file, $self->{key});
-	$node->init;
-	$node->append_conf('postgresql.conf', <<"CONF");
-shared_preload_libraries = 'gpu_orch'
-gpu_orch.database = 'postgres'
-gpu_orch.test_clock = on
-gpu_orch.runpod_api_url = 'http://$self->{address}/v2'
-gpu_orch.runpod_api_key_file = '$key_file'
-gpu_orch.cycle_interval = '200ms'
-gpu_orch.reconcile_interval = '500ms'
-gpu_orch.heartbeat_interval = '1s'
-gpu_orch.settle_time = '2s'
-gpu_orch.http_timeout = '2s'
-restart_after_crash = on
-$settings
-CONF
-	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION gpu_orch');
-	$node->safe_psql('postgres', 'CREATE ROLE pod LOGIN IN ROLE gpu_orch_worker');
-	$node->append_conf('postgresql.conf',
-		sprintf "gpu_orch.worker_dsn = 'host=%s port=%d dbname=postgres user=pod'\n",
-		$node->host, $node->port);
-	$node->reload;
-	return $node;
 }
 
 1;
