@@ -3,7 +3,7 @@
  *	  A provider, as the leader sees it: calls that are started, answers that come
  *	  later, and what each answer proves.
  *
- * One cloud_<provider>.c implements this; only there are its field names known. No
+ * One folder cloud/<provider>/ implements this; only there are its field names known. No
  * function may run in a transaction, waits, or raises anything but out of memory.
  */
 #ifndef GPU_ORCH_CLOUD_H

@@ -3,8 +3,8 @@
  *	  The legal moves of a worker: from which state, for which cause, to which state.
  *
  * Pure: no PostgreSQL header, no clock, no memory of its own. It says which move is
- * legal and under which number; whether it is wise is plan_scale's affair, and making
- * it is store_worker's.
+ * legal and under which number; whether it is wise is decide/scale.c's affair, and
+ * making it is store/worker.c's.
  *
  * Rules are numbered in blocks of a hundred for each state that they leave, in steps
  * of ten. One that ends in five is the external worker's form of the rule before it, or

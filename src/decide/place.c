@@ -3,7 +3,7 @@
  *	  Choose the offer for one create.
  *
  * Pure: no PostgreSQL header, no clock, no memory of its own. Whether there is to be a
- * create is plan_scale's affair, and what a budget allows the caller's. Here only the
+ * create is decide/scale.c's affair, and what a budget allows the caller's. Here only the
  * pool's price limit, refusals, backoffs and the order among offers matter.
  */
 #include <stddef.h>

@@ -4,8 +4,8 @@
  *
  * Pure: no PostgreSQL header, no clock, no memory of its own, no randomness. The same
  * input gives the same result, so that the leader, dry runs, explanations, the
- * simulator and the tests share it. It decides and does nothing: store_worker makes the
- * moves (and looks again for leases under its lock), store_op the intents.
+ * simulator and the tests share it. It decides and does nothing: store/worker.c
+ * makes the moves (and looks again for leases under its lock), store/op.c the intents.
  *
  * What holds whatever the input:
  *	- Every pod of the pool that is not proved gone has a place; places and creates

@@ -4,7 +4,7 @@
  *	  nothing in them, or starting their container again and again.
  *
  * Looks at one pod at a time and names the cause; whether the move is made is
- * leader_reconcile's affair. When containers started is kept in the process: a new
+ * leader/reconcile.c's affair. When containers started is kept in the process: a new
  * leader begins to count anew.
  */
 #include "postgres.h"

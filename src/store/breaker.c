@@ -3,7 +3,7 @@
  *	  The breakers of images: all access to image_breaker.
  *
  * A row is there while the last pods of an image failed. What opens and closes a
- * breaker is plan_offer's affair; here its state is kept, its canary is named, and
+ * breaker is decide/offer.c's affair; here its state is kept, its canary is named, and
  * the alert is raised. Knows nothing of offers: what an image does is no fault of
  * theirs.
  */

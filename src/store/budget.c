@@ -5,7 +5,7 @@
  *
  * A budget is for an hour, a day or a month, of a pool or of all pods together.
  * What counts is what was spent in the window, and all that bills, may bill or is
- * announced, until the window's end. Whether a create fits is plan_budget's affair;
+ * announced, until the window's end. Whether a create fits is decide/budget.c's affair;
  * where that is asked is store_fleet_intend().
  */
 #include "postgres.h"

@@ -7,7 +7,7 @@
  * that acts: server, database, timeline and site. A restored dump, a copy of the
  * database or of the server's files finds that it is somewhere else and goes on
  * hold: it serves tasks, but creates and deletes nothing, until
- * adopt_installation(). What is somewhere else is decided by store_site.
+ * adopt_installation(). What is somewhere else is decided by store/site.c.
  */
 #include "postgres.h"
 

@@ -7,7 +7,7 @@
  * The leader alone learns, at each tick, from what stands in the tables: that a pod
  * came up, that it took a task, how it ended. So nothing is learned twice and nothing
  * is lost with a leader, and the workers' calls know nothing of it. Whom an end speaks
- * against, and what counts fade to, is plan_offer's affair.
+ * against, and what counts fade to, is decide/offer.c's affair.
  */
 #include "postgres.h"
 

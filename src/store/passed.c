@@ -4,7 +4,7 @@
  *	  when is noted (passed_since of worker_profile).
  *
  * Looks, at each tick, at pods' workers that are ready and have never held a lease; of
- * a fleet at work there are none. What becomes of one is plan_scale's affair.
+ * a fleet at work there are none. What becomes of one is decide/scale.c's affair.
  */
 #include "postgres.h"
 

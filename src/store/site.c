@@ -7,7 +7,7 @@
  * the database, the timeline, and the site. A site is named by a token in a file
  * outside of the data directory, which a backup of that does not carry; without
  * the file by the machine and the data directory's path. Tokens are compared and
- * stored as digests alone. Reads no table: the row is store_installation's.
+ * stored as digests alone. Reads no table: the row is store/installation.c's.
  */
 #include "postgres.h"
 

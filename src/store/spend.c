@@ -5,8 +5,8 @@
  * An interval opens before the pod can bill and closes when its end is proved. It
  * belongs to a worker, or, where no worker has the pod, to the pod alone. Its price
  * is never zero: until the provider names the pod's own price, it is the catalog's,
- * or the most that it may be. Whether something may be spent is store_budget's
- * affair.
+ * or the most that it may be. Whether something may be spent is
+ * store/budget.c's affair.
  */
 #include "postgres.h"
 
