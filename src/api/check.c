@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "api/check.h"
 #include "base/errors.h"
+#include "db/ext_guard.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -107,7 +108,7 @@ api_empty_object(void)
 }
 
 /*
- * Begin a call that changes what others change too: preloading, a transaction that
+ * Begin a call that changes what others change too: preloading, a schema that fits, a transaction that
  * may write (25006 on a standby, even where there is nothing to change), and an
  * isolation level that sees what they have just committed.
  */
@@ -115,6 +116,7 @@ void
 api_begin_change(void)
 {
 	shmem_require();
+	ext_require();
 	PreventCommandIfReadOnly("a function of gpu_orch that writes");
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,

@@ -13,6 +13,7 @@
 #include "catalog/pg_type_d.h"
 #include "base/clock.h"
 #include "base/errors.h"
+#include "db/ext_guard.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "base/guc.h"
@@ -136,6 +137,7 @@ static void
 begin_submit(void)
 {
 	shmem_require();
+	ext_require();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
 }

@@ -54,4 +54,18 @@
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
 #endif
 
+/* 17 lets an access method keep something between insertions, and gives it back here. */
+#if PG_VERSION_NUM >= 170000
+#define compat_index_insert_cleanup(index, info) index_insert_cleanup((index), (info))
+#else
+#define compat_index_insert_cleanup(index, info) ((void) 0)
+#endif
+
+/* 18 has generated columns that are not stored. */
+#if PG_VERSION_NUM >= 180000
+#define compat_is_virtual(column) ((column)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define compat_is_virtual(column) false
+#endif
+
 #endif

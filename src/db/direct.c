@@ -4,79 +4,23 @@
  *	  where SPI costs several times what the row does.
  *
  * Looks a row up by one index, inserts one with all of its index entries, deletes
- * one. It checks no right, no default, no constraint but unique indexes, and runs
- * no trigger: callers pass complete and legal rows, and hot tables have none of
- * these. What it knows of a table's indexes is kept until the relation cache says
- * that something changed, so an index that somebody adds is maintained too.
+ * one. It checks no right and runs no trigger: callers pass legal rows, and hot tables
+ * have none of these. Columns, indexes and CHECK constraints that somebody added are
+ * honoured; see table.c for how they are known.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "catalog/namespace.h"
-#include "commands/sequence.h"
 #include "base/compat.h"
-#include "db/direct.h"
+#include "catalog/index.h"
+#include "commands/sequence.h"
+#include "db/direct_known.h"
 #include "executor/executor.h"
 #include "storage/bufmgr.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-
-/*
- * Counts changes of any relation's definition; what was learned under an older
- * count is learned again. Starts at 1, so that a DirectTable of zeroes is stale.
- */
-static int generation = 0;
-
-static void
-relation_changed(Datum arg, Oid relid)
-{
-	generation++;
-}
-
-/*
- * Open a table for writing; the lock is kept until the end of the transaction.
- * Raises 42P01 where the extension is not installed.
- */
-Relation
-direct_open(DirectTable *table)
-{
-	if (generation == 0)
-	{
-		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-		generation = 1;
-	}
-	if (table->generation != generation)
-	{
-		Oid namespace = get_namespace_oid("gpu_orch", false);
-
-		if (table->context != NULL)
-			MemoryContextDelete(table->context);
-		table->context = NULL;
-		table->estate = NULL;
-		table->relid = get_relname_relid(table->name, namespace);
-		table->index =
-			table->index_name ? get_relname_relid(table->index_name, namespace) : InvalidOid;
-		table->sequence = get_relname_relid(psprintf("%s_id_seq", table->name), namespace);
-		if (!OidIsValid(table->relid) || (table->index_name != NULL && !OidIsValid(table->index)))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("table gpu_orch.%s or its index is missing", table->name),
-					 errhint("Install the extension anew.")));
-		table->generation = generation;
-	}
-	return table_open(table->relid, RowExclusiveLock);
-}
-
-void
-direct_close(Relation rel)
-{
-	table_close(rel, NoLock);
-}
 
 /*
  * A snapshot that sees what committed until now and what this transaction did; to
@@ -103,7 +47,7 @@ bool
 direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, int n_keys,
 			TupleTableSlot *row, ItemPointer tid)
 {
-	Relation index = index_open(table->index, AccessShareLock);
+	Relation index = index_open(table->known->index, AccessShareLock);
 	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, n_keys);
 	bool found = false;
 
@@ -143,88 +87,113 @@ direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlo
 	return found;
 }
 
-/* Learn a table's indexes, in memory that lives as long as the knowledge is good. */
-static void
-learn_indexes(DirectTable *table, Relation rel)
-{
-	List *list = RelationGetIndexList(rel);
-	MemoryContext old;
-	ListCell *cell;
-
-	table->context =
-		AllocSetContextCreate(TopMemoryContext, "gpu_orch indexes", ALLOCSET_SMALL_SIZES);
-	old = MemoryContextSwitchTo(table->context);
-	table->estate = CreateExecutorState();
-	table->n_indexes = 0;
-	table->indexes = palloc(list_length(list) * sizeof(Oid));
-	table->infos = palloc(list_length(list) * sizeof(IndexInfo *));
-	foreach (cell, list)
-	{
-		Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
-		IndexInfo *info = BuildIndexInfo(index);
-
-		if (info->ii_Predicate != NIL)
-			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, table->estate);
-		table->indexes[table->n_indexes] = RelationGetRelid(index);
-		table->infos[table->n_indexes++] = info;
-		index_close(index, NoLock);
-	}
-	table->row = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsVirtual);
-	MemoryContextSwitchTo(old);
-	list_free(list);
-}
-
 /*
  * A row to fill in, without nulls until the caller says so, and to give to
- * direct_insert(). It is good until the next one of its table.
+ * direct_insert(). The table must be open. The row is good until the next one of its
+ * table. A column that the schema lacks may be filled in; its value goes nowhere.
  */
-TupleTableSlot *
-direct_new_row(DirectTable *table, Relation rel)
+DirectRow *
+direct_new_row(DirectTable *table)
 {
-	if (table->estate == NULL)
-		learn_indexes(table, rel);
-	ExecClearTuple(table->row);
-	memset(table->row->tts_isnull, false, table->row->tts_tupleDescriptor->natts * sizeof(bool));
-	return table->row;
+	memset(table->known->row.nulls, false, sizeof(table->known->row.nulls));
+	return &table->known->row;
 }
 
-/* The next value of a table's identity column id. */
+/* The next value of an open table's identity column id. */
 int64
 direct_next_id(DirectTable *table)
 {
-	return nextval_internal(table->sequence, false);
+	return nextval_internal(table->known->sequence, false);
 }
 
-/*
- * Insert a row of direct_new_row(), with its index entries. Raises 23505 where a
- * unique index has one like it.
- */
-void
-direct_insert(DirectTable *table, Relation rel, TupleTableSlot *row)
+/* Check the constraints of an operator, as the executor does. */
+static void
+check_constraints(Relation rel, TupleTableSlot *slot)
+{
+	EState *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+
+	InitResultRelInfo(target, rel, 0, NULL, 0);
+	ExecConstraints(target, slot, estate);
+	FreeExecutorState(estate);
+}
+
+/* Lay a row out as the table has it, with what the description does not know filled in. */
+static TupleTableSlot *
+lay_out(const DirectRow *row, ExprContext *econtext)
+{
+	DirectKnown *known = row->known;
+	TupleTableSlot *slot = known->slot;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	for (int number = 1; number <= known->n_columns; number++)
+	{
+		int at = known->places[number] - 1;
+
+		if (at < 0)
+			continue;
+		slot->tts_values[at] = row->values[number];
+		slot->tts_isnull[at] = row->nulls[number];
+	}
+	ExecStoreVirtualTuple(slot);
+	econtext->ecxt_scantuple = slot;
+	for (int i = 0; i < known->n_defaults; i++)
+	{
+		int at = known->default_places[i] - 1;
+		bool isnull;
+		Datum value = ExecEvalExprSwitchContext(known->defaults[i], econtext, &isnull);
+
+		slot->tts_values[at] = value;
+		slot->tts_isnull[at] = isnull;
+	}
+	return slot;
+}
+
+/* Put the entry of a row into one index. */
+static void
+insert_entry(Relation rel, Oid index_oid, IndexInfo *info, TupleTableSlot *slot, EState *estate)
 {
 	Datum values[INDEX_MAX_KEYS];
 	bool nulls[INDEX_MAX_KEYS];
-	ExprContext *econtext;
+	Relation index = index_open(index_oid, RowExclusiveLock);
 
-	ExecStoreVirtualTuple(row);
-	row->tts_tableOid = RelationGetRelid(rel);
-	table_tuple_insert(rel, row, GetCurrentCommandId(true), 0, NULL);
+	/* What an access method keeps for its next insertion must not outlive the index's lock. */
+	info->ii_Context = GetPerTupleMemoryContext(estate);
+	info->ii_AmCache = NULL;
+	FormIndexDatum(info, slot, estate, values, nulls);
+	index_insert(index, values, nulls, &slot->tts_tid, rel,
+				 info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
+	compat_index_insert_cleanup(index, info);
+	info->ii_AmCache = NULL;
+	index_close(index, NoLock);
+}
 
-	econtext = GetPerTupleExprContext(table->estate);
-	econtext->ecxt_scantuple = row;
-	for (int i = 0; i < table->n_indexes; i++)
+/*
+ * Insert a row of direct_new_row(), with its index entries; row->tid is its place then.
+ * Raises 23505 where a unique index has one like it, and 23514 where a constraint that
+ * somebody added does not hold.
+ */
+void
+direct_insert(DirectRow *row, Relation rel)
+{
+	DirectKnown *known = row->known;
+	ExprContext *econtext = GetPerTupleExprContext(known->estate);
+	TupleTableSlot *slot = lay_out(row, econtext);
+
+	slot->tts_tableOid = RelationGetRelid(rel);
+	if (known->has_checks)
+		check_constraints(rel, slot);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
+	row->tid = slot->tts_tid;
+
+	for (int i = 0; i < known->n_indexes; i++)
 	{
-		IndexInfo *info = table->infos[i];
-		Relation index;
+		IndexInfo *info = known->infos[i];
 
-		if (!info->ii_ReadyForInserts ||
-			(info->ii_PredicateState != NULL && !ExecQual(info->ii_PredicateState, econtext)))
-			continue;
-		index = index_open(table->indexes[i], RowExclusiveLock);
-		FormIndexDatum(info, row, table->estate, values, nulls);
-		index_insert(index, values, nulls, &row->tts_tid, rel,
-					 info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
-		index_close(index, NoLock);
+		if (info->ii_ReadyForInserts &&
+			(info->ii_PredicateState == NULL || ExecQual(info->ii_PredicateState, econtext)))
+			insert_entry(rel, known->indexes[i], info, slot, known->estate);
 	}
 	econtext->ecxt_scantuple = NULL;
 	ResetExprContext(econtext);
@@ -246,12 +215,25 @@ direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *change
 	return result == TM_Ok;
 }
 
-/* A bigint column that is not null. */
+/*
+ * The value of a column of the description; null where the schema lacks the column. What
+ * it points to belongs to the slot.
+ */
+Datum
+direct_datum(const DirectTable *table, TupleTableSlot *row, int column, bool *isnull)
+{
+	AttrNumber place = table->known->places[column];
+
+	*isnull = true;
+	return place == 0 ? (Datum) 0 : slot_getattr(row, place, isnull);
+}
+
+/* A bigint or timestamptz column that is not null. */
 int64
-direct_int8(TupleTableSlot *row, int column)
+direct_int8(const DirectTable *table, TupleTableSlot *row, int column)
 {
 	bool isnull;
-	Datum value = slot_getattr(row, column, &isnull);
+	Datum value = direct_datum(table, row, column, &isnull);
 
 	Assert(!isnull);
 	return DatumGetInt64(value);
@@ -259,10 +241,10 @@ direct_int8(TupleTableSlot *row, int column)
 
 /* An integer column that is not null. */
 int32
-direct_int4(TupleTableSlot *row, int column)
+direct_int4(const DirectTable *table, TupleTableSlot *row, int column)
 {
 	bool isnull;
-	Datum value = slot_getattr(row, column, &isnull);
+	Datum value = direct_datum(table, row, column, &isnull);
 
 	Assert(!isnull);
 	return DatumGetInt32(value);
@@ -270,10 +252,10 @@ direct_int4(TupleTableSlot *row, int column)
 
 /* A bigint or timestamptz column; 0 where it is null. */
 int64
-direct_int8_or_0(TupleTableSlot *row, int column)
+direct_int8_or_0(const DirectTable *table, TupleTableSlot *row, int column)
 {
 	bool isnull;
-	Datum value = slot_getattr(row, column, &isnull);
+	Datum value = direct_datum(table, row, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(value);
 }

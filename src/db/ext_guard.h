@@ -1,6 +1,6 @@
 /*
  * db/ext_guard.h
- *	  May the leader act in this transaction?
+ *	  Does the schema in this database fit the library, and may the leader act on it?
  */
 #ifndef GPU_ORCH_EXT_GUARD_H
 #define GPU_ORCH_EXT_GUARD_H
@@ -14,6 +14,8 @@ typedef enum GuardVerdict
 	GUARD_STANDBY
 } GuardVerdict;
 
+extern void ext_require(void);
+extern bool ext_is_older_schema(void);
 extern GuardVerdict ext_guard_check(void);
 extern const char *ext_guard_explain(GuardVerdict verdict);
 

@@ -26,20 +26,29 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-/* Columns of ready_queue. */
+/* clang-format off */
+#define READY_COLUMNS(COLUMN, LATER) \
+	COLUMN(READY_SHAPE, shape, INT8OID) \
+	COLUMN(READY_TASK_ID, task_id, INT8OID) \
+	COLUMN(READY_RANK, rank, INT4OID) \
+	COLUMN(READY_TAG, tag, INT8OID) \
+	COLUMN(READY_TENANT, tenant, INT4OID) \
+	COLUMN(READY_ATTEMPT, attempt, INT4OID) \
+	COLUMN(READY_FAULTS, faults, INT4OID) \
+	COLUMN(READY_LOSSES, losses, INT4OID)
+/* clang-format on */
+
 enum
 {
-	COL_SHAPE = 1,
-	COL_TASK_ID,
-	COL_RANK,
-	COL_TAG,
-	COL_TENANT,
-	COL_ATTEMPT,
-	COL_FAULTS,
-	COL_LOSSES
+	READY_COLUMN_0,
+	READY_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
 };
 
-static DirectTable ready_queue = { "ready_queue", "ready_queue_head" };
+static const DirectColumn ready_columns[] = { READY_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
+
+static DirectTable ready_queue =
+	DIRECT_TABLE("ready_queue", ready_columns, .index_name = "ready_queue_head",
+				 .index_key = { READY_SHAPE, READY_RANK, READY_TAG, READY_TASK_ID });
 
 /* What this transaction did to the queue, for the rings; see at_end(). */
 static struct
@@ -139,7 +148,7 @@ has_rows(QueueScan *queue, int64 shape)
 
 	if (!queue_bound_find(queue->ring.queue, shape, &view))
 		return false;
-	found = store_look(queue->table, ready_queue.index, &view, 1, 1, false);
+	found = store_look(queue->table, direct_index(&ready_queue), &view, 1, 1, false);
 	seen = found->n > 0 || !found->settled;
 	pfree(found);
 	return seen;
@@ -205,13 +214,13 @@ fill_ring(QueueScan *queue)
 	{
 		queue_ring_abandon_fill(ring);
 		if (n_views < 0)
-			store_look_discover(queue->table, ready_queue.index);
+			store_look_discover(queue->table, direct_index(&ready_queue));
 		judge(queue, unknown, n_unknown);
 		pfree(views);
 		pfree(unknown);
 		return -1;
 	}
-	found = store_look(queue->table, ready_queue.index, views, n_views, want, false);
+	found = store_look(queue->table, direct_index(&ready_queue), views, n_views, want, false);
 	n = found->n;
 	if (n == 0 && found->paused)
 	{
@@ -246,14 +255,14 @@ take_own(QueueScan *queue, RingEntry *entry)
 		if (n_views < 0 || n_unknown > queue->n_missing)
 		{
 			if (n_views < 0)
-				store_look_discover(queue->table, ready_queue.index);
+				store_look_discover(queue->table, direct_index(&ready_queue));
 			judge(queue, unknown, n_unknown);
 			pfree(views);
 			pfree(unknown);
 			continue;
 		}
-		queue->own =
-			store_look(queue->table, ready_queue.index, views, n_views, queue->wanted, true);
+		queue->own = store_look(queue->table, direct_index(&ready_queue), views, n_views,
+								queue->wanted, true);
 		queue->own_next = 0;
 		pfree(views);
 		pfree(unknown);
@@ -290,14 +299,14 @@ store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg)
 static void
 read_row(TupleTableSlot *row, TaskSlot *slot)
 {
-	slot->shape = direct_int8(row, COL_SHAPE);
-	slot->task_id = direct_int8(row, COL_TASK_ID);
-	slot->priority = ~direct_int4(row, COL_RANK);
-	slot->tag = direct_int8(row, COL_TAG);
-	slot->tenant = direct_int4(row, COL_TENANT);
-	slot->attempt = direct_int4(row, COL_ATTEMPT);
-	slot->faults = direct_int4(row, COL_FAULTS);
-	slot->losses = direct_int4(row, COL_LOSSES);
+	slot->shape = direct_int8(&ready_queue, row, READY_SHAPE);
+	slot->task_id = direct_int8(&ready_queue, row, READY_TASK_ID);
+	slot->priority = ~direct_int4(&ready_queue, row, READY_RANK);
+	slot->tag = direct_int8(&ready_queue, row, READY_TAG);
+	slot->tenant = direct_int4(&ready_queue, row, READY_TENANT);
+	slot->attempt = direct_int4(&ready_queue, row, READY_ATTEMPT);
+	slot->faults = direct_int4(&ready_queue, row, READY_FAULTS);
+	slot->losses = direct_int4(&ready_queue, row, READY_LOSSES);
 }
 
 /*
@@ -421,7 +430,7 @@ store_queue_tag(TaskSlot *slot, double weight)
 	QueueId queue = store_look_queue(table);
 
 	if (!queue_bound_is_known(queue))
-		store_look_discover(table, ready_queue.index);
+		store_look_discover(table, direct_index(&ready_queue));
 	if (slot->tag == 0)
 		slot->tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
 	direct_close(table);
@@ -438,26 +447,26 @@ store_queue_put(const TaskSlot *slot, double weight)
 	Relation table = direct_open(&ready_queue);
 	QueueId queue = store_look_queue(table);
 	QueueKey key = { ~slot->priority, slot->tag, slot->task_id };
-	TupleTableSlot *row;
+	DirectRow *row;
 	bool room;
 
 	if (!queue_bound_is_known(queue))
-		store_look_discover(table, ready_queue.index);
+		store_look_discover(table, direct_index(&ready_queue));
 	room = queue_bound_room(queue, slot->shape);
 	if (room)
 	{
 		if (key.tag == 0)
 			key.tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
-		row = direct_new_row(&ready_queue, table);
-		row->tts_values[COL_SHAPE - 1] = Int64GetDatum(slot->shape);
-		row->tts_values[COL_TASK_ID - 1] = Int64GetDatum(slot->task_id);
-		row->tts_values[COL_RANK - 1] = Int32GetDatum(key.rank);
-		row->tts_values[COL_TAG - 1] = Int64GetDatum(key.tag);
-		row->tts_values[COL_TENANT - 1] = Int32GetDatum(slot->tenant);
-		row->tts_values[COL_ATTEMPT - 1] = Int32GetDatum(slot->attempt);
-		row->tts_values[COL_FAULTS - 1] = Int32GetDatum(slot->faults);
-		row->tts_values[COL_LOSSES - 1] = Int32GetDatum(slot->losses);
-		direct_insert(&ready_queue, table, row);
+		row = direct_new_row(&ready_queue);
+		row->values[READY_SHAPE] = Int64GetDatum(slot->shape);
+		row->values[READY_TASK_ID] = Int64GetDatum(slot->task_id);
+		row->values[READY_RANK] = Int32GetDatum(key.rank);
+		row->values[READY_TAG] = Int64GetDatum(key.tag);
+		row->values[READY_TENANT] = Int32GetDatum(slot->tenant);
+		row->values[READY_ATTEMPT] = Int32GetDatum(slot->attempt);
+		row->values[READY_FAULTS] = Int32GetDatum(slot->faults);
+		row->values[READY_LOSSES] = Int32GetDatum(slot->losses);
+		direct_insert(row, table);
 		room = queue_bound_lower(queue, slot->shape, &key);
 		if (room)
 			note(&done.put, &done.first_put, queue, &key);
@@ -466,7 +475,7 @@ store_queue_put(const TaskSlot *slot, double weight)
 			TM_FailureData failure;
 
 			/* Somebody else took the last place since we asked for it. */
-			(void) table_tuple_delete(table, &row->tts_tid, GetCurrentCommandId(true),
+			(void) table_tuple_delete(table, &row->tid, GetCurrentCommandId(true),
 									  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false);
 		}
 		CommandCounterIncrement();
@@ -535,7 +544,7 @@ store_queue_recheck(void)
 {
 	Relation table = direct_open(&ready_queue);
 
-	store_look_recheck(table, ready_queue.index);
+	store_look_recheck(table, direct_index(&ready_queue));
 	direct_close(table);
 }
 

@@ -30,46 +30,57 @@
 
 #define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
 
-/* Columns of lease, counted from 0. */
+/* clang-format off */
+#define LEASE_COLUMNS(COLUMN, LATER) \
+	COLUMN(LEASE_TASK_ID, task_id, INT8OID) \
+	COLUMN(LEASE_ID, id, UUIDOID) \
+	COLUMN(LEASE_WORKER, worker, INT8OID) \
+	COLUMN(LEASE_SHAPE, shape, INT8OID) \
+	COLUMN(LEASE_TENANT, tenant, INT4OID) \
+	COLUMN(LEASE_PRIORITY, priority, INT4OID) \
+	COLUMN(LEASE_ATTEMPT, attempt, INT4OID) \
+	COLUMN(LEASE_FAULTS, faults, INT4OID) \
+	COLUMN(LEASE_LOSSES, losses, INT4OID) \
+	COLUMN(LEASE_TAG, tag, INT8OID) \
+	COLUMN(LEASE_CLAIMED_AT, claimed_at, TIMESTAMPTZOID) \
+	COLUMN(LEASE_DEADLINE, deadline, TIMESTAMPTZOID) \
+	COLUMN(LEASE_CLAIMED_AFTER, claimed_after, UUIDOID) \
+	COLUMN(LEASE_CANCEL_REQUESTED, cancel_requested, BOOLOID) \
+	COLUMN(LEASE_PROGRESS, progress, FLOAT4OID) \
+	COLUMN(LEASE_STAGE, stage, TEXTOID) \
+	COLUMN(LEASE_PROGRESS_AT, progress_at, TIMESTAMPTZOID)
+
+#define ATTEMPT_COLUMNS(COLUMN, LATER) \
+	COLUMN(ATTEMPT_TASK_ID, task_id, INT8OID) \
+	COLUMN(ATTEMPT_NUMBER, attempt, INT4OID) \
+	COLUMN(ATTEMPT_WORKER, worker, INT8OID) \
+	COLUMN(ATTEMPT_LEASE, lease, UUIDOID) \
+	COLUMN(ATTEMPT_CLAIMED_AT, claimed_at, TIMESTAMPTZOID) \
+	COLUMN(ATTEMPT_ENDED_AT, ended_at, TIMESTAMPTZOID) \
+	COLUMN(ATTEMPT_OUTCOME, outcome, TEXTOID) \
+	COLUMN(ATTEMPT_FAILURE, failure, TEXTOID) \
+	COLUMN(ATTEMPT_FINAL_STATE, final_state, TEXTOID) \
+	COLUMN(ATTEMPT_ERROR, error, TEXTOID) \
+	COLUMN(ATTEMPT_RESULT, result, JSONBOID)
+/* clang-format on */
+
 enum
 {
-	LEASE_TASK_ID,
-	LEASE_ID,
-	LEASE_WORKER,
-	LEASE_SHAPE,
-	LEASE_TENANT,
-	LEASE_PRIORITY,
-	LEASE_ATTEMPT,
-	LEASE_FAULTS,
-	LEASE_LOSSES,
-	LEASE_TAG,
-	LEASE_CLAIMED_AT,
-	LEASE_DEADLINE,
-	LEASE_CLAIMED_AFTER,
-	LEASE_CANCEL_REQUESTED,
-	LEASE_PROGRESS,
-	LEASE_STAGE,
-	LEASE_PROGRESS_AT
+	LEASE_COLUMN_0,
+	LEASE_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
 };
-
-/* Columns of attempt, counted from 0. */
 enum
 {
-	ATTEMPT_TASK_ID,
-	ATTEMPT_NUMBER,
-	ATTEMPT_WORKER,
-	ATTEMPT_LEASE,
-	ATTEMPT_CLAIMED_AT,
-	ATTEMPT_ENDED_AT,
-	ATTEMPT_OUTCOME,
-	ATTEMPT_FAILURE,
-	ATTEMPT_FINAL_STATE,
-	ATTEMPT_ERROR,
-	ATTEMPT_RESULT
+	ATTEMPT_COLUMN_0,
+	ATTEMPT_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
 };
 
-static DirectTable lease_table = { "lease", "lease_pkey" };
-static DirectTable attempt_table = { "attempt", NULL };
+static const DirectColumn lease_columns[] = { LEASE_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
+static const DirectColumn attempt_columns[] = { ATTEMPT_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
+
+static DirectTable lease_table = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_pkey",
+											  .index_key = { LEASE_TASK_ID });
+static DirectTable attempt_table = DIRECT_TABLE("attempt", attempt_columns);
 
 /* Copy the current result row into a claimed task that outlives spi_end(). */
 static void
@@ -144,9 +155,9 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 				   TimestampTz now, Snapshot snapshot, ClaimedTask *claimed)
 {
 	Relation rel = direct_open(&lease_table);
-	TupleTableSlot *row = direct_new_row(&lease_table, rel);
-	Datum *values = row->tts_values;
-	bool *nulls = row->tts_isnull;
+	DirectRow *row = direct_new_row(&lease_table);
+	Datum *values = row->values;
+	bool *nulls = row->nulls;
 	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 	TaskBody body;
 
@@ -189,9 +200,9 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	claimed->nulls[9] = body.traceparent == (Datum) 0;
 
 	INJECT("claim.lease");
-	direct_insert(&lease_table, rel, row);
+	direct_insert(row, rel);
 	recent_lease(slot->task_id)->task_id = slot->task_id;
-	recent_lease(slot->task_id)->tid = row->tts_tid;
+	recent_lease(slot->task_id)->tid = row->tid;
 	direct_close(rel);
 }
 
@@ -235,9 +246,9 @@ record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	   Jsonb *result, TimestampTz now)
 {
 	Relation rel = direct_open(&attempt_table);
-	TupleTableSlot *row = direct_new_row(&attempt_table, rel);
-	Datum *values = row->tts_values;
-	bool *nulls = row->tts_isnull;
+	DirectRow *row = direct_new_row(&attempt_table);
+	Datum *values = row->values;
+	bool *nulls = row->nulls;
 
 	values[ATTEMPT_TASK_ID] = Int64GetDatum(slot->task_id);
 	values[ATTEMPT_NUMBER] = Int32GetDatum(slot->attempt);
@@ -254,7 +265,7 @@ record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	set_text(values, nulls, ATTEMPT_ERROR, error);
 	values[ATTEMPT_RESULT] = JsonbPGetDatum(result);
 	nulls[ATTEMPT_RESULT] = result == NULL;
-	direct_insert(&attempt_table, rel, row);
+	direct_insert(row, rel);
 	direct_close(rel);
 }
 
@@ -380,7 +391,7 @@ find_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 task_id)
 	ScanKeyData key;
 
 	if (place->task_id == task_id && direct_find_near(rel, snapshot, &place->tid, row) &&
-		direct_int8(row, LEASE_TASK_ID + 1) == task_id)
+		direct_int8(&lease_table, row, LEASE_TASK_ID) == task_id)
 		return true;
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
 	return direct_find(&lease_table, rel, snapshot, &key, 1, row, NULL);
@@ -392,12 +403,12 @@ delete_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 worker,
 			 const pg_uuid_t *lease)
 {
 	bool changed;
+	bool isnull;
 
-	if (!find_lease(rel, row, snapshot, task_id))
-		return LEASE_ABSENT;
-	slot_getallattrs(row);
-	if (DatumGetInt64(row->tts_values[LEASE_WORKER]) != worker ||
-		memcmp(DatumGetUUIDP(row->tts_values[LEASE_ID]), lease, UUID_LEN) != 0)
+	if (!find_lease(rel, row, snapshot, task_id) ||
+		direct_int8(&lease_table, row, LEASE_WORKER) != worker ||
+		memcmp(DatumGetUUIDP(direct_datum(&lease_table, row, LEASE_ID, &isnull)), lease,
+			   UUID_LEN) != 0)
 		return LEASE_ABSENT;
 	if (direct_delete(rel, row, snapshot, &changed))
 		return LEASE_DELETED;
@@ -433,18 +444,19 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 	}
 	if (found == LEASE_DELETED)
 	{
-		Datum *values = row->tts_values;
 		TaskSlot slot = { .task_id = task_id,
-						  .shape = DatumGetInt64(values[LEASE_SHAPE]),
-						  .priority = DatumGetInt32(values[LEASE_PRIORITY]),
-						  .tenant = DatumGetInt32(values[LEASE_TENANT]),
-						  .attempt = DatumGetInt32(values[LEASE_ATTEMPT]),
-						  .faults = DatumGetInt32(values[LEASE_FAULTS]),
-						  .losses = DatumGetInt32(values[LEASE_LOSSES]),
-						  .tag = DatumGetInt64(values[LEASE_TAG]) };
+						  .shape = direct_int8(&lease_table, row, LEASE_SHAPE),
+						  .priority = direct_int4(&lease_table, row, LEASE_PRIORITY),
+						  .tenant = direct_int4(&lease_table, row, LEASE_TENANT),
+						  .attempt = direct_int4(&lease_table, row, LEASE_ATTEMPT),
+						  .faults = direct_int4(&lease_table, row, LEASE_FAULTS),
+						  .losses = direct_int4(&lease_table, row, LEASE_LOSSES),
+						  .tag = direct_int8(&lease_table, row, LEASE_TAG) };
+		bool isnull;
 
-		settle(&slot, worker, lease, DatumGetTimestampTz(values[LEASE_CLAIMED_AT]),
-			   DatumGetBool(values[LEASE_CANCEL_REQUESTED]), end, now);
+		settle(&slot, worker, lease, direct_int8(&lease_table, row, LEASE_CLAIMED_AT),
+			   DatumGetBool(direct_datum(&lease_table, row, LEASE_CANCEL_REQUESTED, &isnull)), end,
+			   now);
 		CommandCounterIncrement();
 	}
 	ExecDropSingleTupleTableSlot(row);

@@ -38,16 +38,66 @@
 
 #define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
 
-static DirectTable shape_table = { "shape", "shape_id" };
+/* clang-format off */
+#define SHAPE_COLUMNS(COLUMN, LATER) \
+	COLUMN(SHAPE_ID, id, INT8OID) \
+	COLUMN(SHAPE_FORM, form, TEXTOID) \
+	COLUMN(SHAPE_KIND, kind, TEXTOID) \
+	COLUMN(SHAPE_REQUIREMENTS, requirements, JSONBOID) \
+	COLUMN(SHAPE_ISOLATION, isolation, TEXTOID) \
+	COLUMN(SHAPE_CREATED_AT, created_at, TIMESTAMPTZOID)
 
-/* Columns of shape, counted from 1. */
+#define TASK_COLUMNS(COLUMN, LATER) \
+	COLUMN(TASK_ID, id, INT8OID) \
+	COLUMN(TASK_SHAPE, shape, INT8OID) \
+	COLUMN(TASK_TENANT, tenant, INT4OID) \
+	COLUMN(TASK_PRIORITY, priority, INT4OID) \
+	COLUMN(TASK_MAX_ATTEMPTS, max_attempts, INT4OID) \
+	COLUMN(TASK_SUBMITTED_AT, submitted_at, TIMESTAMPTZOID) \
+	COLUMN(TASK_RUN_AT, run_at, TIMESTAMPTZOID) \
+	COLUMN(TASK_TIMEOUT, timeout, INTERVALOID) \
+	COLUMN(TASK_KIND, kind, TEXTOID) \
+	COLUMN(TASK_SUBMITTED_BY, submitted_by, NAMEOID) \
+	COLUMN(TASK_IDEMPOTENCY_KEY, idempotency_key, TEXTOID) \
+	COLUMN(TASK_TRACEPARENT, traceparent, TEXTOID) \
+	COLUMN(TASK_REQUIREMENTS, requirements, JSONBOID) \
+	COLUMN(TASK_PAYLOAD, payload, JSONBOID)
+
+#define DEPENDENCY_COLUMNS(COLUMN, LATER) \
+	COLUMN(DEPENDENCY_TASK_ID, task_id, INT8OID) \
+	COLUMN(DEPENDENCY_PARENT, parent, INT8OID)
+/* clang-format on */
+
 enum
 {
-	SHAPE_ID = 1,
-	SHAPE_FORM,
-	SHAPE_KIND,
-	SHAPE_REQUIREMENTS
+	SHAPE_COLUMN_0,
+	SHAPE_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
 };
+enum
+{
+	TASK_COLUMN_0,
+	TASK_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
+};
+enum
+{
+	DEPENDENCY_COLUMN_0,
+	DEPENDENCY_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
+};
+
+static const DirectColumn shape_columns[] = { SHAPE_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
+static const DirectColumn task_columns[] = { TASK_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
+static const DirectColumn dependency_columns[] = { DEPENDENCY_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
+
+static DirectTable shape_table =
+	DIRECT_TABLE("shape", shape_columns, .index_name = "shape_id", .index_key = { SHAPE_ID });
+static DirectTable task_table =
+	DIRECT_TABLE("task", task_columns, .index_name = "task_pkey", .index_key = { TASK_ID });
+static DirectTable by_child =
+	DIRECT_TABLE("task_dependency", dependency_columns, .index_name = "task_dependency_pkey",
+				 .index_key = { DEPENDENCY_TASK_ID, DEPENDENCY_PARENT });
+static DirectTable by_parent =
+	DIRECT_TABLE("task_dependency", dependency_columns, .index_name = "task_dependency_parent",
+				 .index_key = { DEPENDENCY_PARENT });
 
 /* Whether a shape is stored; an error if it is one of another form. */
 static bool
@@ -62,7 +112,9 @@ find_shape(int64 id, const char *form, const char *kind)
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
 	found = direct_find(&shape_table, rel, snapshot, &key, 1, row, NULL);
-	if (found && strcmp(TextDatumGetCString(slot_getattr(row, SHAPE_FORM, &isnull)), form) != 0)
+	if (found &&
+		strcmp(TextDatumGetCString(direct_datum(&shape_table, row, SHAPE_FORM, &isnull)), form) !=
+			0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("requirements for kind \"%s\" have the same digest as other requirements",
@@ -129,8 +181,9 @@ store_shape_load(int64 shape, char **kind, Jsonb **requirements)
 	{
 		bool isnull;
 
-		*kind = TextDatumGetCString(slot_getattr(row, SHAPE_KIND, &isnull));
-		*requirements = DatumGetJsonbPCopy(slot_getattr(row, SHAPE_REQUIREMENTS, &isnull));
+		*kind = TextDatumGetCString(direct_datum(&shape_table, row, SHAPE_KIND, &isnull));
+		*requirements =
+			DatumGetJsonbPCopy(direct_datum(&shape_table, row, SHAPE_REQUIREMENTS, &isnull));
 	}
 	ExecDropSingleTupleTableSlot(row);
 	direct_close(rel);
@@ -188,29 +241,6 @@ find_by_key(const NewTask *task, int64 shape)
 	return id;
 }
 
-/* Columns of task, counted from 0. */
-enum
-{
-	TASK_ID,
-	TASK_SHAPE,
-	TASK_TENANT,
-	TASK_PRIORITY,
-	TASK_MAX_ATTEMPTS,
-	TASK_SUBMITTED_AT,
-	TASK_RUN_AT,
-	TASK_TIMEOUT,
-	TASK_KIND,
-	TASK_SUBMITTED_BY,
-	TASK_IDEMPOTENCY_KEY,
-	TASK_TRACEPARENT,
-	TASK_REQUIREMENTS,
-	TASK_PAYLOAD
-};
-
-static DirectTable task_table = { "task", "task_pkey" };
-static DirectTable by_child = { "task_dependency", "task_dependency_pkey" };
-static DirectTable by_parent = { "task_dependency", "task_dependency_parent" };
-
 /* Insert a task that has an idempotency key; 0 when somebody else committed the same key. */
 static int64
 insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
@@ -253,9 +283,9 @@ static int64
 insert_plain(const NewTask *task, int64 shape, TimestampTz now)
 {
 	Relation rel = direct_open(&task_table);
-	TupleTableSlot *row = direct_new_row(&task_table, rel);
-	Datum *values = row->tts_values;
-	bool *nulls = row->tts_isnull;
+	DirectRow *row = direct_new_row(&task_table);
+	Datum *values = row->values;
+	bool *nulls = row->nulls;
 	int64 id = direct_next_id(&task_table);
 
 	values[TASK_ID] = Int64GetDatum(id);
@@ -276,7 +306,7 @@ insert_plain(const NewTask *task, int64 shape, TimestampTz now)
 		task->traceparent ? CStringGetTextDatum(task->traceparent) : (Datum) 0;
 	values[TASK_REQUIREMENTS] = JsonbPGetDatum(task->requirements);
 	values[TASK_PAYLOAD] = JsonbPGetDatum(task->payload);
-	direct_insert(&task_table, rel, row);
+	direct_insert(row, rel);
 	direct_close(rel);
 	return id;
 }
@@ -360,7 +390,10 @@ read_task(int64 task_id, Snapshot snapshot)
 static Datum
 copy_column(TupleTableSlot *row, int column)
 {
-	return row->tts_isnull[column] ? (Datum) 0 : datumCopy(row->tts_values[column], false, -1);
+	bool isnull;
+	Datum value = direct_datum(&task_table, row, column, &isnull);
+
+	return isnull ? (Datum) 0 : datumCopy(value, false, -1);
 }
 
 /* Read what a claim hands out, into the current memory context. False if there is no such task. */
@@ -368,6 +401,8 @@ bool
 store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body)
 {
 	TupleTableSlot *row = read_task(task_id, snapshot);
+	Datum timeout;
+	bool isnull;
 
 	if (row == NULL)
 		return false;
@@ -375,11 +410,12 @@ store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body)
 	body->payload = copy_column(row, TASK_PAYLOAD);
 	body->requirements = copy_column(row, TASK_REQUIREMENTS);
 	body->traceparent = copy_column(row, TASK_TRACEPARENT);
+	timeout = direct_datum(&task_table, row, TASK_TIMEOUT, &isnull);
 	body->timeout = NULL;
-	if (!row->tts_isnull[TASK_TIMEOUT])
+	if (!isnull)
 	{
 		body->timeout = palloc(sizeof(Interval));
-		*body->timeout = *DatumGetIntervalP(row->tts_values[TASK_TIMEOUT]);
+		*body->timeout = *DatumGetIntervalP(timeout);
 	}
 	ExecDropSingleTupleTableSlot(row);
 	return true;
@@ -395,7 +431,7 @@ store_task_max_attempts(int64 task_id)
 
 	if (row == NULL)
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " does not exist", task_id);
-	max_attempts = DatumGetInt32(row->tts_values[TASK_MAX_ATTEMPTS]);
+	max_attempts = direct_int4(&task_table, row, TASK_MAX_ATTEMPTS);
 	ExecDropSingleTupleTableSlot(row);
 	direct_release(snapshot);
 	return max_attempts;

@@ -142,24 +142,32 @@ read_row(WorkerRow *worker)
 	worker->has_session = read_digest(0, 12, worker->session_digest);
 }
 
-/* Columns of worker, counted from 0. */
+/* clang-format off */
+#define WORKER_COLUMNS_OF_ROW(COLUMN, LATER) \
+	COLUMN(WORKER_NO, no, INT8OID) \
+	COLUMN(WORKER_ID, id, TEXTOID) \
+	COLUMN(WORKER_ORIGIN, origin, TEXTOID) \
+	COLUMN(WORKER_POOL, pool, INT4OID) \
+	COLUMN(WORKER_STATE, state, TEXTOID) \
+	COLUMN(WORKER_STATE_SINCE, state_since, TIMESTAMPTZOID) \
+	COLUMN(WORKER_CREATED_AT, created_at, TIMESTAMPTZOID) \
+	COLUMN(WORKER_EPOCH, epoch, INT4OID) \
+	COLUMN(WORKER_SESSION_DIGEST, session_digest, BYTEAOID) \
+	COLUMN(WORKER_CAPSET, capset, INT8OID) \
+	COLUMN(WORKER_LAST_HEARTBEAT, last_heartbeat, TIMESTAMPTZOID) \
+	COLUMN(WORKER_BUSY_AT, busy_at, TIMESTAMPTZOID)
+/* clang-format on */
+
 enum
 {
-	WORKER_NO,
-	WORKER_ID,
-	WORKER_ORIGIN,
-	WORKER_POOL,
-	WORKER_STATE,
-	WORKER_STATE_SINCE,
-	WORKER_CREATED_AT,
-	WORKER_EPOCH,
-	WORKER_SESSION_DIGEST,
-	WORKER_CAPSET,
-	WORKER_LAST_HEARTBEAT,
-	WORKER_BUSY_AT
+	WORKER_COLUMN_0,
+	WORKER_COLUMNS_OF_ROW(DIRECT_NUMBER, DIRECT_NUMBER)
 };
 
-static DirectTable worker_table = { "worker", "worker_id" };
+static const DirectColumn worker_columns[] = { WORKER_COLUMNS_OF_ROW(DIRECT_ENTRY, DIRECT_LATER) };
+
+static DirectTable worker_table =
+	DIRECT_TABLE("worker", worker_columns, .index_name = "worker_id", .index_key = { WORKER_ID });
 
 /* Where workers' rows were found last, by their names' hashes. */
 #define KNOWN_PLACES 64
@@ -168,7 +176,7 @@ static bool
 has_name(TupleTableSlot *row, const char *id, size_t length)
 {
 	bool isnull;
-	text *name = DatumGetTextPP(slot_getattr(row, WORKER_ID + 1, &isnull));
+	text *name = DatumGetTextPP(direct_datum(&worker_table, row, WORKER_ID, &isnull));
 
 	return VARSIZE_ANY_EXHDR(name) == length && memcmp(VARDATA_ANY(name), id, length) == 0;
 }
@@ -176,19 +184,21 @@ has_name(TupleTableSlot *row, const char *id, size_t length)
 static bool
 read_call(TupleTableSlot *row, WorkerCall *worker)
 {
+	Datum value;
 	bytea *digest;
 	char *state;
+	bool isnull;
 
-	slot_getallattrs(row);
-	state = TextDatumGetCString(row->tts_values[WORKER_STATE]);
+	state = TextDatumGetCString(direct_datum(&worker_table, row, WORKER_STATE, &isnull));
 	if (!fsm_worker_state_parse(state, &worker->state))
 		elog(ERROR, "gpu_orch: unknown worker state \"%s\"", state);
-	worker->no = DatumGetInt64(row->tts_values[WORKER_NO]);
-	worker->capset = direct_int8_or_0(row, WORKER_CAPSET + 1);
-	worker->busy_at = direct_int8_or_0(row, WORKER_BUSY_AT + 1);
-	if (worker->state == WS_TERMINATED || row->tts_isnull[WORKER_SESSION_DIGEST])
+	worker->no = direct_int8(&worker_table, row, WORKER_NO);
+	worker->capset = direct_int8_or_0(&worker_table, row, WORKER_CAPSET);
+	worker->busy_at = direct_int8_or_0(&worker_table, row, WORKER_BUSY_AT);
+	value = direct_datum(&worker_table, row, WORKER_SESSION_DIGEST, &isnull);
+	if (worker->state == WS_TERMINATED || isnull)
 		return false;
-	digest = DatumGetByteaPP(row->tts_values[WORKER_SESSION_DIGEST]);
+	digest = DatumGetByteaPP(value);
 	if (VARSIZE_ANY_EXHDR(digest) != PG_SHA256_DIGEST_LENGTH)
 		return false;
 	memcpy(worker->session_digest, VARDATA_ANY(digest), PG_SHA256_DIGEST_LENGTH);

@@ -1,0 +1,110 @@
+-- What others change about our tables: columns, indexes, constraints. It is honoured, or refused with what to do; never
+-- written past. Each change is undone at the end of its part.
+\set ECHO none
+\i sql/include/refusals.sql
+SET search_path = gpu_orch, pg_catalog;
+CREATE EXTENSION amcheck SCHEMA public;
+CREATE TEMP TABLE session AS SELECT token FROM register_worker('changes', capabilities => '{"services": ["changes"]}');
+-- One task through all of its life. Says how it ended, and whether each index holds the rows of its table.
+CREATE FUNCTION pg_temp.live(OUT ended bigint, OUT indexes bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    worker_token text := (SELECT token FROM session);
+    claimed gpu_orch.claimed_task;
+BEGIN
+    PERFORM gpu_orch.submit_task('changes', '{"words": ["a", "b"], "n": 1}');
+    SELECT * INTO STRICT claimed FROM gpu_orch.claim_tasks('changes', worker_token);
+    IF NOT gpu_orch.complete_task('changes', worker_token, claimed.task_id, claimed.lease, '{"done": true}') THEN
+        RAISE 'not completed';
+    END IF;
+    SELECT count(*) INTO ended FROM gpu_orch.tasks t WHERE t.task_id = claimed.task_id AND t.state = 'succeeded';
+    SELECT count(public.bt_index_check(i.indexrelid, true)) INTO indexes
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
+    WHERE i.indrelid IN ('gpu_orch.task'::regclass, 'gpu_orch.lease'::regclass, 'gpu_orch.attempt'::regclass,
+                         'gpu_orch.ready_queue'::regclass);
+END
+$$;
+SELECT ended FROM pg_temp.live();
+
+-- A column, with and without a default, and one that is computed; and after it was dropped.
+ALTER TABLE task ADD note text, ADD made int NOT NULL DEFAULT 40 + 2, ADD size int GENERATED ALWAYS AS (length(kind)) STORED;
+ALTER TABLE lease ADD n int NOT NULL DEFAULT 42;
+ALTER TABLE ready_queue ADD n int DEFAULT 43;
+ALTER TABLE attempt ADD seen boolean DEFAULT false;
+SELECT submit_task('changes') AS id \gset
+SELECT note, made, size AS computed FROM task WHERE id = :id;
+SELECT n FROM ready_queue WHERE task_id = :id;
+CREATE TEMP TABLE mine AS SELECT task_id, lease FROM session, claim_tasks('changes', token);
+SELECT n FROM lease WHERE task_id = :id;
+SELECT complete_task('changes', token, task_id, lease) FROM session, mine;
+SELECT seen FROM attempt WHERE task_id = :id;
+ALTER TABLE task DROP note, DROP made, DROP size;
+ALTER TABLE lease DROP n;
+ALTER TABLE ready_queue DROP n;
+ALTER TABLE attempt DROP seen;
+SELECT ended FROM pg_temp.live();
+
+-- A column that nobody can fill in.
+BEGIN;
+ALTER TABLE attempt ADD judge text NOT NULL DEFAULT 'x';
+ALTER TABLE attempt ALTER judge DROP DEFAULT;
+CALL pg_temp.refusals($$pg_temp.live()$$);
+ROLLBACK;
+
+-- A column of ours that has another type or another name; the table itself under another name.
+BEGIN;
+ALTER TABLE ready_queue ALTER losses TYPE bigint;
+CALL pg_temp.refusals($$submit_task('changes')$$);
+ROLLBACK;
+BEGIN;
+ALTER TABLE task RENAME payload TO body;
+CALL pg_temp.refusals($$submit_task('changes')$$);
+ROLLBACK;
+BEGIN;
+ALTER TABLE task RENAME TO work;
+CALL pg_temp.refusals($$submit_task('changes')$$);
+ROLLBACK;
+-- A column of ours that was taken away and came back, at another place.
+BEGIN;
+CREATE TEMP TABLE kept AS SELECT task_id, shape FROM ready_queue;
+ALTER TABLE ready_queue DROP losses CASCADE;
+ALTER TABLE ready_queue ADD losses int NOT NULL DEFAULT 0;
+SELECT ended FROM pg_temp.live();
+ROLLBACK;
+
+-- Indexes of every kind are maintained, also one that comes while the session knows the others.
+CREATE INDEX by_outcome ON attempt (outcome, ended_at) WHERE outcome = 'succeeded';
+CREATE UNIQUE INDEX one_order ON task ((payload ->> 'order')) WHERE payload ? 'order';
+CREATE INDEX by_words ON task USING gin (payload);
+CREATE INDEX by_time ON attempt USING brin (ended_at);
+CREATE INDEX by_worker ON lease USING hash (worker);
+SELECT ended, indexes > 8 AS all_checked FROM pg_temp.live();
+SELECT ended FROM pg_temp.live();
+SELECT submit_task('changes', '{"order": 7}') > 0 AS first;
+CALL pg_temp.refusals($$submit_task('changes', '{"order": 7}')$$);
+SET enable_seqscan = off;
+SELECT count(*) FROM task WHERE payload @> '{"words": ["b"]}' AND kind = 'changes';
+SELECT count(*) > 0 AS by_brin FROM attempt WHERE ended_at > clock() - interval '1 day';
+RESET enable_seqscan;
+DROP INDEX by_outcome, one_order, by_words, by_time, by_worker;
+SELECT ended FROM pg_temp.live();
+-- One that cannot be maintained row by row.
+BEGIN;
+ALTER TABLE task ADD CONSTRAINT late UNIQUE (id, kind) DEFERRABLE;
+CALL pg_temp.refusals($$submit_task('changes')$$);
+ROLLBACK;
+-- The index that rows are looked up by.
+BEGIN;
+ALTER TABLE lease DROP CONSTRAINT lease_pkey;
+CREATE INDEX lease_pkey ON lease (worker);
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+
+-- A constraint of somebody holds.
+ALTER TABLE task ADD CONSTRAINT small CHECK (pg_column_size(payload) < 200);
+CALL pg_temp.refusals($$submit_task('changes', jsonb_build_object('long', repeat('x', 300)))$$);
+SELECT ended FROM pg_temp.live();
+ALTER TABLE task DROP CONSTRAINT small;
+SELECT cancel_task(task_id) FROM tasks WHERE kind = 'changes' AND state NOT IN ('succeeded', 'cancelled');
+SELECT terminate_worker('changes', true);
+SELECT name FROM check_invariants() WHERE NOT holds;
+DROP EXTENSION amcheck;

@@ -1,0 +1,301 @@
+/*
+ * db/table.c
+ *	  Opens tables of ours, and learns from the catalog how each differs from its
+ *	  description.
+ *
+ * A table may have columns, indexes and constraints that an operator added, and its
+ * columns may stand elsewhere than in a fresh installation. What is learned is
+ * checked after the table's lock is held: the invalidation that tells of a change
+ * arrives with the lock. It is learned as a whole and published at once, so an error
+ * in between leaves what was known before. A table that cannot be written as its
+ * description says is refused (55000), never written otherwise.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "base/compat.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "db/direct_known.h"
+#include "db/ext_guard.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+/* Tables that this backend has opened ever. */
+static DirectTable *tables = NULL;
+
+/* The relation cache forgets a relation: what we learned of it, or by it, may be wrong. */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	for (DirectTable *table = tables; table != NULL; table = table->next)
+	{
+		bool ours = !OidIsValid(relid) || relid == table->relid;
+
+		for (int i = 0; !ours && table->known != NULL && i < table->known->n_indexes; i++)
+			ours = relid == table->known->indexes[i];
+		if (ours)
+			table->changes++;
+	}
+}
+
+/* Refuse a table that is not what its description says. */
+static void
+refuse(const DirectTable *table, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table gpu_orch.%s is not as this library of gpu_orch knows it", table->name),
+			 errdetail("%s", detail),
+			 errhint("Undo what changed the table. After an update of the library, restart the "
+					 "server and run ALTER EXTENSION gpu_orch UPDATE.")));
+}
+
+/* Find the table by its name; the result is good until the relation cache tells of a change. */
+static void
+look_up(DirectTable *table)
+{
+	Oid namespace = get_namespace_oid("gpu_orch", true);
+
+	table->relid = OidIsValid(namespace) ? get_relname_relid(table->name, namespace) : InvalidOid;
+	if (!OidIsValid(table->relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table gpu_orch.%s does not exist", table->name),
+				 errhint("Run CREATE EXTENSION gpu_orch in this database, or drop it and create "
+						 "it anew.")));
+}
+
+/* The number of the column of that name in the description; 0 if there is none. */
+static int
+number_of(const DirectTable *table, const char *name)
+{
+	for (int i = 0; i < table->n_columns; i++)
+		if (strcmp(table->columns[i].name, name) == 0)
+			return i + 1;
+	return 0;
+}
+
+/* Learn where each column of the description stands. */
+static void
+learn_columns(const DirectTable *table, Relation rel, DirectKnown *known)
+{
+	TupleDesc layout = RelationGetDescr(rel);
+
+	Assert(table->n_columns <= DIRECT_MAX_COLUMNS);
+	known->n_columns = table->n_columns;
+	for (int i = 0; i < layout->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(layout, i);
+		int number = column->attisdropped ? 0 : number_of(table, NameStr(column->attname));
+
+		if (number == 0)
+			continue;
+		if (getBaseType(column->atttypid) != table->columns[number - 1].type)
+			refuse(table,
+				   psprintf("Its column \"%s\" is of type %s instead of %s.",
+							NameStr(column->attname), format_type_be(column->atttypid),
+							format_type_be(table->columns[number - 1].type)));
+		known->places[number] = column->attnum;
+	}
+	for (int number = 1; number <= table->n_columns; number++)
+		if (known->places[number] == 0 &&
+			!(table->columns[number - 1].later && ext_is_older_schema()))
+			refuse(table, psprintf("It has no column \"%s\".", table->columns[number - 1].name));
+}
+
+/*
+ * Learn what to put into the columns that the description does not know: their
+ * default, or what they are generated from, or null.
+ */
+static void
+learn_defaults(const DirectTable *table, Relation rel, DirectKnown *known)
+{
+	TupleDesc layout = RelationGetDescr(rel);
+
+	known->default_places = palloc(layout->natts * sizeof(AttrNumber));
+	known->defaults = palloc(layout->natts * sizeof(ExprState *));
+	for (int i = 0; i < layout->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(layout, i);
+		Node *value;
+
+		if (column->attisdropped || compat_is_virtual(column) ||
+			number_of(table, NameStr(column->attname)) != 0)
+			continue;
+		value = build_column_default(rel, column->attnum);
+		if (value != NULL)
+		{
+			known->default_places[known->n_defaults] = column->attnum;
+			known->defaults[known->n_defaults++] =
+				ExecInitExpr(expression_planner((Expr *) value), NULL);
+		}
+		else if (column->attnotnull)
+			refuse(table,
+				   psprintf("Its column \"%s\" is not null, has no default, and is not known to "
+							"this library.",
+							NameStr(column->attname)));
+	}
+}
+
+/* Whether an index is the one that rows are looked up by. */
+static bool
+is_lookup_index(const DirectTable *table, const DirectKnown *known, Relation index)
+{
+	int n = 0;
+
+	if (table->index_name == NULL || strcmp(RelationGetRelationName(index), table->index_name) != 0)
+		return false;
+	while (n < DIRECT_MAX_KEYS && table->index_key[n] != 0)
+		n++;
+	if (!index->rd_index->indisvalid || IndexRelationGetNumberOfKeyAttributes(index) != n)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (index->rd_index->indkey.values[i] != known->places[table->index_key[i]])
+			return false;
+	return true;
+}
+
+/* Learn the table's indexes, and whether rows can be put into each of them. */
+static void
+learn_indexes(const DirectTable *table, Relation rel, DirectKnown *known)
+{
+	List *list = RelationGetIndexList(rel);
+	ListCell *cell;
+
+	known->indexes = palloc(list_length(list) * sizeof(Oid));
+	known->infos = palloc(list_length(list) * sizeof(IndexInfo *));
+	foreach (cell, list)
+	{
+		Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		IndexInfo *info = BuildIndexInfo(index);
+
+		if (index->rd_index->indisexclusion || !index->rd_index->indimmediate)
+			refuse(
+				table,
+				psprintf("Its index \"%s\" belongs to an exclusion constraint or to one that can "
+						 "be deferred.",
+						 RelationGetRelationName(index)));
+		if (info->ii_Predicate != NIL)
+			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, known->estate);
+		if (is_lookup_index(table, known, index))
+			known->index = RelationGetRelid(index);
+		known->indexes[known->n_indexes] = RelationGetRelid(index);
+		known->infos[known->n_indexes++] = info;
+		index_close(index, NoLock);
+	}
+	list_free(list);
+	if (table->index_name != NULL && !OidIsValid(known->index))
+		refuse(table,
+			   psprintf("Its index \"%s\" is missing, not valid, or has other columns.",
+						table->index_name));
+}
+
+/*
+ * Learn all of a table whose lock is held. Nothing is published unless all of it was
+ * learned. What was known before lives until the end of the transaction, for a
+ * caller that is still at a row of it.
+ */
+static void
+learn(DirectTable *table, Relation rel)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "gpu_orch table", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	DirectKnown *known = palloc0(sizeof(DirectKnown));
+
+	known->context = context;
+	known->changes = table->changes;
+	known->estate = CreateExecutorState();
+	learn_columns(table, rel, known);
+	learn_defaults(table, rel, known);
+	learn_indexes(table, rel, known);
+	known->sequence =
+		get_relname_relid(psprintf("%s_id_seq", table->name), RelationGetNamespace(rel));
+	known->has_checks = rel->rd_att->constr != NULL && rel->rd_att->constr->num_check > 0;
+	known->slot = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsVirtual);
+	known->row.known = known;
+	MemoryContextSwitchTo(old);
+
+	MemoryContextSetParent(context, TopMemoryContext);
+	if (table->known != NULL)
+		MemoryContextSetParent(table->known->context, TopTransactionContext);
+	table->known = known;
+}
+
+/* Whether an open relation is still the one of the table's name. */
+static bool
+has_name(const DirectTable *table, Relation rel)
+{
+	return strcmp(RelationGetRelationName(rel), table->name) == 0 &&
+		RelationGetNamespace(rel) == get_namespace_oid("gpu_orch", true);
+}
+
+/*
+ * Open a table for writing; the lock is kept until the end of the transaction. Raises
+ * 42P01 where the extension is not installed, and 55000 where the table is not as its
+ * description says.
+ */
+Relation
+direct_open(DirectTable *table)
+{
+	if (table->changes == 0)
+	{
+		if (tables == NULL)
+			CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		table->changes = 1;
+		table->next = tables;
+		tables = table;
+	}
+	for (;;)
+	{
+		Relation rel;
+
+		if (!OidIsValid(table->relid))
+			look_up(table);
+		rel = try_table_open(table->relid, RowExclusiveLock);
+		if (rel != NULL)
+		{
+			if (table->known != NULL && table->known->changes == table->changes)
+				return rel;
+			if (has_name(table, rel))
+			{
+				learn(table, rel);
+				if (table->known->changes == table->changes)
+					return rel;
+			}
+			table_close(rel, NoLock);
+		}
+		table->relid = InvalidOid;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Close a table; its lock is kept. */
+void
+direct_close(Relation rel)
+{
+	table_close(rel, NoLock);
+}
+
+/* The index that rows of an open table are looked up by. */
+Oid
+direct_index(const DirectTable *table)
+{
+	return table->known->index;
+}
+
+/* Whether an open table has a column; in the schema before this one it may lack some. */
+bool
+direct_has(const DirectTable *table, int column)
+{
+	return table->known->places[column] != 0;
+}
