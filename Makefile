@@ -19,7 +19,10 @@ MODULE_big = gpu_orch
 C_FILES := $(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c))
 H_FILES := $(sort $(wildcard src/*.h src/*/*.h src/*/*/*.h))
 OBJS := $(C_FILES:.c=.o)
-DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+# The version that the update script starts from.
+PREVIOUS = 0.1.0
+UPDATE = $(EXTENSION)--$(PREVIOUS)--$(EXTVERSION).sql
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql $(UPDATE)
 
 # No warning is accepted. The three exceptions are forced by the server's headers: inline functions
 # with parameters that only assertions use and PG_FUNCTION_ARGS; lengthof(), which is unsigned; and
@@ -72,9 +75,15 @@ endif
 
 # The folder is a prerequisite too, so that a part that was removed or renamed is noticed.
 INSTALL_PARTS = $(sort $(wildcard sql/extension/*.sql))
-$(DATA_built): $(INSTALL_PARTS) sql/extension $(EXTENSION).control Makefile
+$(EXTENSION)--$(EXTVERSION).sql: $(INSTALL_PARTS) sql/extension $(EXTENSION).control Makefile
 	(printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
 	 cat $(INSTALL_PARTS)) > $@.tmp
+	mv $@.tmp $@
+
+NEXT = sql/extension/next
+$(UPDATE): $(INSTALL_PARTS) sql/extension $(NEXT)/upgrade.sql $(NEXT)/assemble.awk Makefile
+	(printf '%s\n' '\echo Use "ALTER EXTENSION $(EXTENSION) UPDATE" to load this file. \quit'; \
+	 awk -f $(NEXT)/assemble.awk $(NEXT)/upgrade.sql $(INSTALL_PARTS)) > $@.tmp
 	mv $@.tmp $@
 
 programs:

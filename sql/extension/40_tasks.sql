@@ -4,11 +4,12 @@ CREATE FUNCTION gpu_orch.submit_task(
         kind text, payload jsonb DEFAULT '{}', requirements jsonb DEFAULT '{}', priority int DEFAULT 0,
         tenant text DEFAULT 'default', run_at timestamptz DEFAULT NULL, max_attempts int DEFAULT 3,
         timeout interval DEFAULT NULL, idempotency_key text DEFAULT NULL, depends_on bigint[] DEFAULT NULL,
-        traceparent text DEFAULT NULL)
+        traceparent text DEFAULT NULL, max_wait interval DEFAULT NULL, start_before timestamptz DEFAULT NULL,
+        limit_key text DEFAULT NULL, batch text DEFAULT NULL)
     RETURNS bigint
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_submit_task';
-COMMENT ON FUNCTION gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text) IS
+COMMENT ON FUNCTION gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text, interval, timestamptz, text, text) IS
     'Submits a task in the caller''s transaction and returns its id; the same idempotency key returns the first task''s id';
 
 CREATE FUNCTION gpu_orch.submit_tasks(tasks jsonb) RETURNS SETOF bigint

@@ -42,7 +42,7 @@ GRANT EXECUTE ON FUNCTION
     TO gpu_orch_submitter, gpu_orch_worker, gpu_orch_monitor;
 
 GRANT EXECUTE ON FUNCTION
-    gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text),
+    gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text, interval, timestamptz, text, text),
     gpu_orch.submit_tasks(jsonb),
     gpu_orch.cancel_task(bigint),
     gpu_orch.retry_task(bigint),

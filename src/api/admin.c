@@ -40,6 +40,18 @@ PG_FUNCTION_INFO_V1(gpu_orch_reconcile_now);
 PG_FUNCTION_INFO_V1(gpu_orch_explain_scaling);
 PG_FUNCTION_INFO_V1(gpu_orch_leader_status);
 PG_FUNCTION_INFO_V1(gpu_orch_worker_rules);
+PG_FUNCTION_INFO_V1(gpu_orch_acting_leader);
+
+/* SQL: acting_leader() -> bigint, for the record of who did something */
+Datum
+gpu_orch_acting_leader(PG_FUNCTION_ARGS)
+{
+	int64 epoch = store_installation_acting_epoch();
+
+	if (epoch == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(epoch);
+}
 
 static void
 set_paused(bool paused)

@@ -132,6 +132,19 @@ default_task(NewTask *task)
 	task->submitted_by = GetUserNameFromId(GetOuterUserId(), false);
 }
 
+/* Arguments of submit_task() that have a column, and no effect yet. */
+static const char *const later_arguments[] = { "max_wait", "start_before", "limit_key", "batch" };
+
+static void
+refuse_later(const char *argument)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("argument \"%s\" is not served yet", argument),
+			 errdetail("A task that was taken in with it would not be treated as it asks."),
+			 errhint("Leave it out, or pass null.")));
+}
+
 /* Begin a call that takes in tasks: its commit will be flushed and wake the leader. */
 static void
 begin_submit(void)
@@ -144,7 +157,9 @@ begin_submit(void)
 
 /*
  * SQL: submit_task(kind, payload, requirements, priority, tenant, run_at,
- * max_attempts, timeout, idempotency_key, depends_on, traceparent) -> bigint
+ * max_attempts, timeout, idempotency_key, depends_on, traceparent, max_wait,
+ * start_before, limit_key, batch) -> bigint; the schema before this one ends with
+ * traceparent
  */
 Datum
 gpu_orch_submit_task(PG_FUNCTION_ARGS)
@@ -192,6 +207,9 @@ gpu_orch_submit_task(PG_FUNCTION_ARGS)
 		set_parents(&task, parents, n);
 	}
 	task.traceparent = api_text_or_null(fcinfo, 10, "traceparent", MAX_NAME_LENGTH);
+	for (int i = 0; i < lengthof(later_arguments); i++)
+		if (11 + i < PG_NARGS() && !PG_ARGISNULL(11 + i))
+			refuse_later(later_arguments[i]);
 	check_task(&task);
 	INJECT("submit");
 	PG_RETURN_INT64(store_task_submit(&task, &memo, clock_now()));
@@ -282,6 +300,13 @@ set_member(NewTask *task, const char *key, const JsonbValue *value)
 	for (int i = 0; i < lengthof(task_keys); i++)
 		if (strcmp(task_keys[i], key) == 0)
 			found = i;
+	for (int i = 0; i < lengthof(later_arguments); i++)
+		if (strcmp(later_arguments[i], key) == 0)
+		{
+			if (value->type != jbvNull)
+				refuse_later(key);
+			return;
+		}
 	if (found < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

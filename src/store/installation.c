@@ -37,6 +37,9 @@ read_row(Installation *installation)
 	installation->taken_over_at = spi_time(0, 9);
 }
 
+/* Of this process, where it is a leader. */
+static int64 acting_epoch = 0;
+
 /* Read the row; false if it has not been made yet. */
 bool
 store_installation_read(Installation *installation)
@@ -329,13 +332,19 @@ store_installation_new_leader(void)
 		0,
 		{ 0 }
 	};
-	int64 epoch;
 
 	spi_begin();
 	spi_run_one(&query, NULL, "beginning a leader's epoch");
-	epoch = spi_int8(0, 1);
+	acting_epoch = spi_int8(0, 1);
 	spi_end();
-	return epoch;
+	return acting_epoch;
+}
+
+/* The epoch of the last reign that this process began; 0 in every other process than a leader. */
+int64
+store_installation_acting_epoch(void)
+{
+	return acting_epoch;
 }
 
 /* Stop creating pods, or go on. */

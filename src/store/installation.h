@@ -28,6 +28,7 @@ extern bool store_installation_read(Installation *installation);
 extern bool store_installation_check(Installation *installation, bool begins, TimestampTz now);
 extern void store_installation_hold(Installation *installation, const char *alert,
 									const char *reason, TimestampTz now);
+extern int64 store_installation_acting_epoch(void);
 extern void store_installation_saw_epoch(int64 epoch);
 extern void store_installation_ensure(Installation *installation, TimestampTz now);
 extern void store_installation_pin(const char *account);
