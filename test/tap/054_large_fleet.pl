@@ -15,6 +15,8 @@ my $node = GpuOrch->calling($provider, 'large',
 	'gpu_orch.reconcile_interval' => '1h', 'gpu_orch.http_timeout' => '60s',
 	'gpu_orch.heartbeat_timeout' => '1d');
 
+# Money for more than a day: else there is an alert as soon as the account is read, each minute.
+$provider->control(POST => 'balance', {balance => 1000000});
 $node->sql(q{SELECT gpu_orch.pause(); SELECT gpu_orch.reconcile_now();
 	SELECT gpu_orch.create_pool('large', 'image:1', ARRAY['NVIDIA L4'], max_workers => 10000, min_workers => 10000)});
 
