@@ -20,6 +20,7 @@
 #include "base/inject.h"
 #include "miscadmin.h"
 #include "base/shmem.h"
+#include "base/value.h"
 #include "store/fleet.h"
 #include "store/installation.h"
 #include "store/kill.h"
@@ -345,20 +346,6 @@ gpu_orch_explain_scaling(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static Datum
-time_or_null(TimestampTz time, bool *isnull)
-{
-	*isnull = time == 0;
-	return TimestampTzGetDatum(time);
-}
-
-static Datum
-text_or_null(const char *text, bool *isnull)
-{
-	*isnull = text[0] == '\0';
-	return *isnull ? (Datum) 0 : CStringGetTextDatum(text);
-}
-
 /* SQL: leader_status() -> one row, from shared memory; see its declaration. */
 Datum
 gpu_orch_leader_status(PG_FUNCTION_ARGS)
@@ -382,27 +369,27 @@ gpu_orch_leader_status(PG_FUNCTION_ARGS)
 	values[i++] = BoolGetDatum(shared != NULL);
 	nulls[i] = state.leader_pid == 0;
 	values[i++] = Int32GetDatum(state.leader_pid);
-	values[i] = text_or_null(state.leader_doing, &nulls[i]);
+	values[i] = value_text(state.leader_doing, &nulls[i]);
 	i++;
-	values[i] = time_or_null(state.leader_started, &nulls[i]);
+	values[i] = value_time(state.leader_started, &nulls[i]);
 	i++;
-	values[i] = time_or_null(state.last_tick, &nulls[i]);
+	values[i] = value_time(state.last_tick, &nulls[i]);
 	i++;
 	values[i++] = Int64GetDatum((int64) (shared ? pg_atomic_read_u64(&shared->ticks) : 0));
 	values[i++] = Int64GetDatum(state.leader_memory);
 	values[i++] = Int32GetDatum(state.failed_starts);
-	values[i] = text_or_null(state.last_error, &nulls[i]);
+	values[i] = value_text(state.last_error, &nulls[i]);
 	i++;
-	values[i] = time_or_null(state.last_error_at, &nulls[i]);
+	values[i] = value_time(state.last_error_at, &nulls[i]);
 	i++;
 	values[i++] = BoolGetDatum(state.api_ok);
-	values[i] = text_or_null(state.api_error, &nulls[i]);
+	values[i] = value_text(state.api_error, &nulls[i]);
 	i++;
-	values[i] = time_or_null(state.api_last_success, &nulls[i]);
+	values[i] = value_time(state.api_last_success, &nulls[i]);
 	i++;
-	values[i] = time_or_null(state.api_retry_at, &nulls[i]);
+	values[i] = value_time(state.api_retry_at, &nulls[i]);
 	i++;
-	values[i] = time_or_null(state.last_reconcile, &nulls[i]);
+	values[i] = value_time(state.last_reconcile, &nulls[i]);
 	i++;
 	Assert(i == lengthof(values));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));

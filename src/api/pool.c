@@ -115,7 +115,7 @@ check_count(const char *argument, int value)
 
 /* What the types of the columns do not say about an option. */
 static void
-check_option(const char *option, JsonbValue *value)
+pool_check_option(const char *option, JsonbValue *value)
 {
 	if (strcmp(option, "gpu_types") == 0 && value->type == jbvBinary &&
 		JsonContainerIsArray(value->val.binary.data))
@@ -161,7 +161,7 @@ check_option(const char *option, JsonbValue *value)
  * record: values may be nobody else's business.
  */
 static char *
-set_options(int32 pool, Jsonb *options)
+pool_set_options(int32 pool, Jsonb *options)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
@@ -189,7 +189,7 @@ set_options(int32 pool, Jsonb *options)
 			names[n] = pnstrdup(item.val.string.val, item.val.string.len);
 		else if (token == WJB_VALUE)
 		{
-			check_option(names[n], &item);
+			pool_check_option(names[n], &item);
 			appendStringInfo(&list, "%s%s", n > 0 ? ", " : "", names[n]);
 			values[n++] = item;
 		}
@@ -257,7 +257,7 @@ gpu_orch_create_pool(PG_FUNCTION_ARGS)
 				 errhint("Change it with alter_pool(), or choose another name.")));
 	store_installation_ensure(&installation, now);
 	pool = store_pool_create(name, image, PG_GETARG_DATUM(2), min_workers, max_workers, now);
-	(void) set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	(void) pool_set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
 	store_pool_make_offers(pool);
 	store_event("pool_created", name, NULL, now);
 	ForceSyncCommit();
@@ -287,7 +287,7 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 
 	shmem_require();
 	pool = lock_pool(name);
-	changed = set_options(pool, options);
+	changed = pool_set_options(pool, options);
 	store_pool_make_offers(pool);
 	store_offer_pool_altered(pool, name, clock_now());
 	INJECT("pool.altered");

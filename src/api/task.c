@@ -367,7 +367,7 @@ set_member(NewTask *task, const char *key, const JsonbValue *value)
 
 /* Read one object of submit_tasks(). */
 static void
-read_task(NewTask *task, const JsonbValue *element)
+api_read_task(NewTask *task, const JsonbValue *element)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
@@ -430,7 +430,7 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 		if (token != WJB_ELEM)
 			continue;
 		MemoryContextSwitchTo(scratch);
-		read_task(&task, &element);
+		api_read_task(&task, &element);
 		id = Int64GetDatum(store_task_submit(&task, &memo, now));
 		INJECT("submit.batch");
 		tuplestore_putvalues(result->setResult, result->setDesc, &id, &isnull);

@@ -1,6 +1,7 @@
 /*
  * base/guc.h
- *	  The settings of gpu_orch. Intervals are in milliseconds.
+ *	  The settings of gpu_orch. Intervals are in milliseconds; guc_us() is one in
+ *	  microseconds, as times are.
  */
 #ifndef GPU_ORCH_GUC_H
 #define GPU_ORCH_GUC_H
@@ -40,5 +41,12 @@ extern bool guc_test_clock;
 extern char *guc_worker_dsn;
 
 extern void guc_init(void);
+
+/* A setting that is an interval, in microseconds. */
+static inline int64
+guc_us(int milliseconds)
+{
+	return (int64) milliseconds * 1000;
+}
 
 #endif

@@ -178,7 +178,7 @@ json_read_bool(JsonbContainer *object, const char *key, bool *value)
 
 /* Three-way comparison of a numeric with an integer. */
 static int
-compare(Numeric number, int64 other)
+json_compare(Numeric number, int64 other)
 {
 	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(number),
 											 NumericGetDatum(int64_to_numeric(other))));
@@ -191,11 +191,11 @@ json_read_int64(JsonbContainer *object, const char *key, int64 *value)
 	JsonbValue *found = field(object, key, jbvNumeric);
 	int64 number;
 
-	if (found == NULL || compare(found->val.numeric, PG_INT64_MIN) < 0 ||
-		compare(found->val.numeric, PG_INT64_MAX) > 0)
+	if (found == NULL || json_compare(found->val.numeric, PG_INT64_MIN) < 0 ||
+		json_compare(found->val.numeric, PG_INT64_MAX) > 0)
 		return false;
 	number = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(found->val.numeric)));
-	if (compare(found->val.numeric, number) != 0)
+	if (json_compare(found->val.numeric, number) != 0)
 		return false;
 	*value = number;
 	return true;
@@ -211,8 +211,8 @@ json_read_micros(JsonbContainer *object, const char *key, int64 *micros)
 	JsonbValue *found = field(object, key, jbvNumeric);
 	Datum product;
 
-	if (found == NULL || compare(found->val.numeric, 0) < 0 ||
-		compare(found->val.numeric, JSON_READ_MAX_DOLLARS) > 0)
+	if (found == NULL || json_compare(found->val.numeric, 0) < 0 ||
+		json_compare(found->val.numeric, JSON_READ_MAX_DOLLARS) > 0)
 		return false;
 	product = DirectFunctionCall2(numeric_mul, NumericGetDatum(found->val.numeric),
 								  NumericGetDatum(int64_to_numeric(1000000)));
@@ -227,7 +227,7 @@ json_read_negative(JsonbContainer *object, const char *key)
 {
 	JsonbValue *found = field(object, key, jbvNumeric);
 
-	return found != NULL && compare(found->val.numeric, 0) < 0;
+	return found != NULL && json_compare(found->val.numeric, 0) < 0;
 }
 
 /* A moment as RFC 3339 writes it; without a zone it is none. */

@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "base/shmem.h"
+#include "base/value.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -18,22 +19,6 @@ PG_FUNCTION_INFO_V1(gpu_orch_api_counters);
 
 static const char *const call_names[PROVIDER_CALLS] = { "create",  "get",	  "list",	"delete",
 														"catalog", "account", "billing" };
-
-/* A time, null where it is 0. */
-static Datum
-time_or_null(TimestampTz time, bool *isnull)
-{
-	*isnull = time == 0;
-	return TimestampTzGetDatum(time);
-}
-
-/* A text, null where it is empty. */
-static Datum
-text_or_null(const char *text, bool *isnull)
-{
-	*isnull = text[0] == '\0';
-	return *isnull ? (Datum) 0 : CStringGetTextDatum(text);
-}
 
 /*
  * SQL: api_counters() -> one row for each kind of call; none where the library is not
@@ -61,14 +46,14 @@ gpu_orch_api_counters(PG_FUNCTION_ARGS)
 		values[1] = Int64GetDatum(call->calls);
 		values[2] = Int64GetDatum(call->failures);
 		values[3] = Int32GetDatum(call->in_flight);
-		values[4] = time_or_null(call->last_success, &nulls[4]);
-		values[5] = time_or_null(call->last_failure, &nulls[5]);
-		values[6] = text_or_null(call->reason, &nulls[6]);
-		values[7] = text_or_null(call->message, &nulls[7]);
+		values[4] = value_time(call->last_success, &nulls[4]);
+		values[5] = value_time(call->last_failure, &nulls[5]);
+		values[6] = value_text(call->reason, &nulls[6]);
+		values[7] = value_text(call->message, &nulls[7]);
 		values[8] = BoolGetDatum(call->shut);
-		values[9] = time_or_null(call->retry_at, &nulls[9]);
-		values[10] = text_or_null(stats.key, &nulls[10]);
-		values[11] = time_or_null(stats.key_since, &nulls[11]);
+		values[9] = value_time(call->retry_at, &nulls[9]);
+		values[10] = value_text(stats.key, &nulls[10]);
+		values[11] = value_time(stats.key_since, &nulls[11]);
 		values[12] = TimestampTzGetDatum(stats.since);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}

@@ -26,7 +26,7 @@ static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
 
 static void
-request(void)
+shmem_request(void)
 {
 	if (previous_request_hook)
 		previous_request_hook();
@@ -35,7 +35,7 @@ request(void)
 }
 
 static void
-startup(void)
+shmem_startup(void)
 {
 	bool found;
 
@@ -69,9 +69,9 @@ void
 shmem_init_hooks(void)
 {
 	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request;
+	shmem_request_hook = shmem_request;
 	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = startup;
+	shmem_startup_hook = shmem_startup;
 }
 
 /* Whether the library was preloaded. */

@@ -74,7 +74,7 @@ plan_offer_decay(double count, double seconds)
 }
 
 static int
-compare(const void *a, const void *b)
+offer_compare(const void *a, const void *b)
 {
 	double x = *(const double *) a;
 	double y = *(const double *) b;
@@ -97,7 +97,7 @@ plan_offer_quantile(const double *values, int n, double share)
 	if (n <= 0)
 		return 0;
 	memcpy(sorted, values, sizeof(double) * n);
-	qsort(sorted, n, sizeof(double), compare);
+	qsort(sorted, n, sizeof(double), offer_compare);
 	place = (int) ceil(share * n) - 1;
 	return sorted[place < 0 ? 0 : place >= n ? n - 1 : place];
 }

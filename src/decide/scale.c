@@ -380,7 +380,7 @@ useless_for(const PlanWorker *worker)
 
 /* End what is silent, what never spoke, what is of no use, and what does not finish. */
 static void
-end_failed(Plan *plan)
+scale_end_failed(Plan *plan)
 {
 	const PlanPool *pool = &plan->in->pool;
 
@@ -727,7 +727,7 @@ plan_scale(const PlanInput *input, PlanResult *result)
 	term_input(&plan);
 	if (!input->hold)
 	{
-		end_failed(&plan);
+		scale_end_failed(&plan);
 		if (!input->unreadable)
 		{
 			shed_excess(&plan);

@@ -227,7 +227,7 @@ set_connection(const HttpClient *client, HttpCall *call)
 
 /* Tell libcurl all about a request. NULL, or the option that it refuses. */
 static const char *
-set_options(const HttpClient *client, HttpCall *call)
+client_set_options(const HttpClient *client, HttpCall *call)
 {
 	const HttpRequest *request = &call->request;
 	bool tls = strncasecmp(call->url, "https:", 6) == 0;
@@ -542,7 +542,7 @@ http_client_start(HttpClient *client, const HttpRequest *request, char **error)
 		!set_headers(call, request->bearer))
 		problem = "out of memory";
 	else
-		problem = set_options(client, call);
+		problem = client_set_options(client, call);
 	call->request.ca_file = NULL;
 	if (problem == NULL)
 		problem = http_mux_add(client->mux, call->easy);

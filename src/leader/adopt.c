@@ -46,7 +46,7 @@ names_its_worker(const CloudPod *pod)
 
 /* Make the rows that a pod would have if its create had been answered just now. */
 static void
-take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
+adopt_take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 {
 	const char *nonce = pod_name_nonce(pod->name);
 	char token[TOKEN_LENGTH + 1];
@@ -69,16 +69,16 @@ take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz now)
 }
 
 /*
- * Judge a pod of ours that no row knows. True if it is no orphan: its rows were made
- * anew, or it may still turn out to be wanted. Taken back is what is younger than
- * orphan_grace, or was made before this copy took over; for as long as orphan_grace
- * after that, nothing is an orphan. Runs in a step of the leader.
+ * Judge a pod of ours that no row knows. Returns true if the pod is no orphan: its rows were made
+ * anew, or a row may still turn out to want it. A pod is taken back if it is younger than
+ * orphan_grace, or was made before this copy took over; until orphan_grace has passed since then,
+ * no pod is an orphan. Runs in a step of the leader.
  */
 bool
 leader_adopt_pod(Leader *leader, const CloudPod *pod, TimestampTz provider_now, TimestampTz now,
 				 ReconcileSummary *summary)
 {
-	int64 grace = (int64) guc_orphan_grace * 1000;
+	int64 grace = guc_us(guc_orphan_grace);
 	TimestampTz taken_over = leader->installation.taken_over_at;
 	TimestampTz made = made_at(pod, provider_now, now);
 	WorkerRow worker;
@@ -88,7 +88,7 @@ leader_adopt_pod(Leader *leader, const CloudPod *pod, TimestampTz provider_now, 
 		store_pool_find(pod->env_pool, false, &pool) &&
 		!store_worker_find(pod->env_worker, false, &worker))
 	{
-		take_back(pod, pool, Min(made, now), now);
+		adopt_take_back(pod, pool, Min(made, now), now);
 		summary->adopted++;
 		return true;
 	}
@@ -96,9 +96,9 @@ leader_adopt_pod(Leader *leader, const CloudPod *pod, TimestampTz provider_now, 
 }
 
 /*
- * Look in a complete list for pods of ours under a later epoch than ours, made since
- * we act: only another copy, which was adopted or promoted, can have made them. Then
- * go on hold. arg is the list's answer; runs as a step of the leader.
+ * Go on hold if a complete list shows a pod of ours under a later epoch than ours, made since we
+ * act: only another copy, adopted or promoted, can have made it. arg is the list's answer; runs as
+ * a step of the leader.
  */
 void
 leader_watch_owner(Leader *leader, void *arg)

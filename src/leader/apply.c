@@ -56,8 +56,8 @@ concerns_account(const CloudAnswer *answer)
 }
 
 /*
- * What our clock showed at the least when the provider's showed zero: a list was
- * answered after it was asked for, and its date leaves out less than a second.
+ * Learn the difference between the provider's clock and ours from a list: the provider dated its
+ * answer after we asked for it, and the date leaves out less than a second. Never too late.
  */
 static void
 compare_clocks(Leader *leader, const CloudAnswer *list)
@@ -67,8 +67,8 @@ compare_clocks(Leader *leader, const CloudAnswer *list)
 }
 
 /*
- * The time by our clock, never too late, of something that the provider dates; the
- * time that is known without it where it cannot be told.
+ * Bring a time of the provider to our clock, never too late. Returns `known`, the time that is
+ * known without the provider, where the clocks were not compared.
  */
 TimestampTz
 leader_when(const Leader *leader, TimestampTz provider_time, TimestampTz known)
@@ -83,7 +83,7 @@ look_soon(Leader *leader)
 	leader->next_reconcile = Min(leader->next_reconcile, clock_now() + LOOK_SOON_MS * (int64) 1000);
 }
 
-/* The op that an answer belongs to, its worker locked before it. */
+/* Lock the op that an answer belongs to, and its worker before it. */
 static bool
 lock_op(const CloudAnswer *answer, CloudOpRow *op, WorkerRow *worker)
 {
@@ -124,7 +124,7 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 		leader->actions.workers_promoted++;
 }
 
-/* The provider says reliably that it made nothing. */
+/* The provider has proved that it made no pod. */
 static void
 create_refused(const CloudAnswer *answer, const CloudOpRow *op, const WorkerRow *worker,
 			   TimestampTz now)
@@ -244,7 +244,7 @@ apply_catalog(Leader *leader, void *arg)
 	}
 }
 
-/* Note that a list was dealt with, and answer whoever waits for it. */
+/* Note that a list was dealt with, and answer the sessions that wait for it. */
 static void
 finish_list(Leader *leader, bool complete)
 {
@@ -271,7 +271,7 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 
 	INJECT("list.answered");
 	/* Before the rows are looked at, so that they may ask for an earlier look. */
-	leader->next_reconcile = clock_now() + (int64) guc_reconcile_interval * 1000;
+	leader->next_reconcile = clock_now() + guc_us(guc_reconcile_interval);
 	if (complete)
 	{
 		compare_clocks(leader, answer);
@@ -284,8 +284,8 @@ apply_list(Leader *leader, const CloudAnswer *answer)
 }
 
 /*
- * Apply one answer. Must be called outside of transactions; an error in it is
- * noted and leaves the op as it was, to be settled by looking.
+ * Apply one answer. Must be called outside of transactions. An error is noted and leaves the op as
+ * it was; looking settles the op later.
  */
 void
 leader_apply(Leader *leader, CloudAnswer *answer)

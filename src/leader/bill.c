@@ -39,7 +39,10 @@ leader_bill_send(Leader *leader, TimestampTz now)
 		leader_gate_started(leader, CLOUD_BILLING);
 }
 
-/* Store what was read, compare, and have those pods asked for that should be gone. */
+/*
+ * Store the bills that were read, compare them with what we counted, and ask for the billed pods
+ * that should be gone.
+ */
 static void
 apply(Leader *leader, void *arg)
 {
@@ -82,9 +85,12 @@ typedef struct Billed
 	const CloudPod *pod; /* NULL: it is not there */
 } Billed;
 
-/* If it is there and ours, it was paid for all the time, and is deleted. */
+/*
+ * A billed pod that is there and ours was paid for all the time: count it on, and announce its
+ * delete.
+ */
 static void
-apply_told(Leader *leader, void *arg)
+bill_apply_told(Leader *leader, void *arg)
 {
 	const Billed *billed = arg;
 	const CloudPod *pod = billed->pod;
@@ -112,5 +118,5 @@ leader_bill_told(Leader *leader, const CloudPod *pod, const char *pod_id)
 {
 	Billed billed = { .pod_id = pod_id, .pod = pod };
 
-	(void) leader_step(leader, "looking at a pod that is billed", apply_told, &billed);
+	(void) leader_step(leader, "looking at a pod that is billed", bill_apply_told, &billed);
 }

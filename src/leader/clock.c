@@ -31,7 +31,7 @@ follow(Leader *leader, void *arg)
 				clock_now());
 }
 
-/* From now on a silence counts anew, also where its last beginning is yet to come. */
+/* Let every silence count from now on, also where the time that it counted from is yet to come. */
 static void
 give_grace(int64 step)
 {
@@ -45,9 +45,9 @@ give_grace(int64 step)
 }
 
 /*
- * Look whether the server's clock was set since the last look, and make up for it. To be
- * called outside of transactions, before whatever ends things for their age. False if
- * the rows could not be moved along: the next call tries again.
+ * Find out whether the server's clock was set since the last call, and make up for it. To be
+ * called outside of transactions, before anything is ended for its age. Returns false if the rows
+ * could not be moved along: the next call tries again.
  */
 bool
 leader_watch_clock(Leader *leader)

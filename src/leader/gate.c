@@ -79,14 +79,14 @@ account_gate(CloudReason reason)
 	return -1;
 }
 
-/* When a gate lets a call through again; in the past: now. */
+/* Return the time at which a gate lets a call through again; one in the past means now. */
 static TimestampTz
 opens_at(const Gate *gate)
 {
 	return Max(gate->until, gate->asked_until);
 }
 
-/* Whether a gate is shut, or waits for the one call that opens it. */
+/* Whether a gate is shut, or open only for the one call that finds out whether calls work. */
 static bool
 is_shut(const Gate *gate, int i)
 {
@@ -128,7 +128,7 @@ publish(Leader *leader, TimestampTz now, bool success)
 		ereport(guc_log_level, (errmsg("gpu_orch: the provider can be used again")));
 }
 
-/* The provider wants no call through this gate for so long, in ms. */
+/* Shut a gate for as many milliseconds as the provider asks for. */
 static void
 ask_to_wait(Gate *gate, int64 wait_ms, const char *why, TimestampTz now)
 {
@@ -159,7 +159,7 @@ fail(Leader *leader, int i, const char *what, const char *message, TimestampTz n
 	gate->until = now + gate->wait;
 }
 
-/* Open a gate: what closed it is over, but not what the provider asked for. */
+/* Open a gate. A wait that the provider asked for goes on. */
 void
 leader_gate_lift(Leader *leader, int gate)
 {
@@ -168,8 +168,8 @@ leader_gate_lift(Leader *leader, int gate)
 }
 
 /*
- * Note what was wrong with something that no answer tells of. `what` is the way in
- * which it fails, `message` may differ between two failures of one way.
+ * Note a failure for which there is no answer. `what` is the way in which it fails; `message` may
+ * differ between two failures of one way.
  */
 void
 leader_gate_fail(Leader *leader, int gate, const char *what, const char *message)
@@ -188,7 +188,7 @@ leader_gate_started(Leader *leader, CloudCall call)
 	leader_stats_started(call);
 }
 
-/* What a success of this kind of call proves. */
+/* Open the gates that a success of this kind of call opens. */
 static void
 note_success(Leader *leader, CloudCall call, TimestampTz now)
 {
@@ -202,7 +202,7 @@ note_success(Leader *leader, CloudCall call, TimestampTz now)
 		leader_gate_lift(leader, GATE_MONEY);
 }
 
-/* What a failure says of the account and of this kind of call. */
+/* Close the gates that a failed call closes: its own kind's, and those of the account. */
 static void
 note_failure(Leader *leader, const CloudAnswer *answer, const char *what, TimestampTz now)
 {
@@ -227,7 +227,7 @@ note_failure(Leader *leader, const CloudAnswer *answer, const char *what, Timest
 		leader_gate_lift(leader, answer->call);
 }
 
-/* Whether a call did what it is for: that a pod is not there is an answer to a question for it. */
+/* Whether a call succeeded. A GET that finds no pod did: that is an answer. */
 static bool
 succeeded(const CloudAnswer *answer)
 {
@@ -235,9 +235,7 @@ succeeded(const CloudAnswer *answer)
 		(answer->call == CLOUD_GET && answer->reason == CR_NOT_FOUND);
 }
 
-/*
- * Note an answer: open and close what it opens and closes. `what` names its reason.
- */
+/* Note an answer: open and close the gates that it concerns. `what` names its reason. */
 void
 leader_gate_note(Leader *leader, const CloudAnswer *answer, const char *what)
 {
@@ -268,8 +266,8 @@ leader_gate_opens(const Leader *leader, CloudCall call)
 }
 
 /*
- * How many calls of this kind may be started now: none, one to see whether it works
- * again, or as many as one likes.
+ * Return how many calls of this kind may be started now: none, one that finds out whether calls
+ * work again, or any number.
  */
 int
 leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now)
@@ -282,8 +280,8 @@ leader_gate_room(const Leader *leader, CloudCall call, TimestampTz now)
 }
 
 /*
- * Whether the provider wants no calls of this kind now. What is only our own backoff of
- * such calls does not count: a person who asks is the one call that goes to see.
+ * Whether the provider asked for no calls of this kind now. Our own backoff does not count: a
+ * person who asks is the one call that finds out.
  */
 bool
 leader_gate_is_quiet(const Leader *leader, CloudCall call, TimestampTz now)
@@ -291,7 +289,7 @@ leader_gate_is_quiet(const Leader *leader, CloudCall call, TimestampTz now)
 	return Max(opens_at(&leader->gates[GATE_RATE]), leader->gates[call].asked_until) > now;
 }
 
-/* Whether this kind of call has one to go first, which is to show that calls work again. */
+/* Whether one call of this kind must show that calls work before others are started. */
 bool
 leader_gate_is_shut(const Leader *leader, CloudCall call)
 {
@@ -301,7 +299,7 @@ leader_gate_is_shut(const Leader *leader, CloudCall call)
 	return false;
 }
 
-/* A clock that was set back must not put anything off: no wait is longer than it was. */
+/* Shorten waits that a clock that was set back made longer than they were. */
 void
 leader_gate_clip(Leader *leader, TimestampTz now)
 {
@@ -314,7 +312,7 @@ leader_gate_clip(Leader *leader, TimestampTz now)
 	}
 }
 
-/* Another provider, perhaps: what was learned of the last one holds no longer. */
+/* Forget all failures: the provider may be another one. */
 void
 leader_gate_begin_anew(Leader *leader)
 {
@@ -326,7 +324,7 @@ leader_gate_begin_anew(Leader *leader)
 	}
 }
 
-/* What each gate's alert should be; -1: it has none. */
+/* Say for each gate whether its alert should be open; -1: the gate has no alert. */
 static int
 wants_alert(const Leader *leader, int i)
 {
@@ -351,8 +349,8 @@ tell(Leader *leader, void *arg)
 }
 
 /*
- * Raise and clear the alerts. To be called at each turn, outside of transactions; does
- * nothing where nothing has changed since it was told.
+ * Raise and clear the alerts of the gates. To be called at each turn, outside of transactions;
+ * does nothing where nothing has changed.
  */
 void
 leader_gate_tell(Leader *leader)
@@ -371,7 +369,7 @@ leader_gate_tell(Leader *leader)
 		leader->gates[i].told = 1 + wants_alert(leader, i);
 }
 
-/* Perhaps another database's alerts: whether they are raised is not known. */
+/* Forget which alerts are raised: the database may be another one. */
 void
 leader_gate_tell_anew(Leader *leader)
 {

@@ -78,7 +78,7 @@ is_open(const Leader *leader)
 	return leader->cloud != NULL && strcmp(leader->cloud_url, guc_runpod_api_url) == 0;
 }
 
-/* There can be no session. */
+/* Close the session, since there can be none, and say why. */
 static void
 no_session(Leader *leader, const char *why)
 {
@@ -138,8 +138,8 @@ open_cloud(Leader *leader, const char *key)
 }
 
 /*
- * Ask something with the key that is to replace ours, unless that was refused a moment
- * ago or the provider wants to be left alone. Deletes and all else go on with ours.
+ * Try the key that is to replace ours with a call, unless that was refused a moment ago or the
+ * provider asked for a wait. All other calls go on with our key.
  */
 static void
 try_new_key(Leader *leader)
@@ -157,8 +157,8 @@ try_new_key(Leader *leader)
 }
 
 /*
- * The answer to the call that tried a key: use it from now on if it worked. An answer
- * that says nothing of the key leaves it to be tried at the next tick.
+ * Take the answer to the call that tried a key: use the key from now on if the call worked. An
+ * answer that says nothing of the key leaves it to be tried at the next tick.
  */
 void
 leader_key_tried(Leader *leader, const CloudAnswer *answer, const char *what)

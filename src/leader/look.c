@@ -34,7 +34,7 @@
 
 StaticAssertDecl(sizeof(Absence) <= 128, "the leader's table of absences has room for one");
 
-/* What is remembered; made at the first use, as long as the process. */
+/* Return what this file remembers. Made at the first use, lives as long as the process. */
 static LeaderLook *
 look_of(Leader *leader)
 {
@@ -43,17 +43,17 @@ look_of(Leader *leader)
 	return leader->look;
 }
 
-/* How far two observations that agree must be apart, in microseconds. */
+/* Return how far apart two looks must be to confirm each other, in microseconds. */
 int64
 leader_look_gap(void)
 {
-	return Min(LONGEST_GAP, (int64) guc_reconcile_interval * 1000);
+	return Min(LONGEST_GAP, guc_us(guc_reconcile_interval));
 }
 
 /*
- * Note that a list asked for at `started` says something odd about a pod: that it is
- * there, or that it is not. True when an earlier round's did too, long enough before;
- * else an earlier list is asked for.
+ * Note that a list that was asked for at `started` shows a pod that nobody wants (`shown`), or
+ * misses one. Returns true if the list of an earlier round said the same, long enough before; else
+ * the next list is asked for early.
  */
 bool
 leader_look_confirmed(Leader *leader, const char *pod_id, bool shown, uint64 round,
@@ -94,9 +94,9 @@ leader_look_forget_others(Leader *leader, uint64 round)
 }
 
 /*
- * Whether what a list does not show may be taken for gone: a list of so many pods of
- * ours was read in our account. Without an account that was ever read, a key that made
- * or deleted a pod of ours will do.
+ * Whether a pod that a list does not show may be taken for gone: the list has `listed` pods of
+ * ours, so it is of our account, or the key is known to be of that account. Where no account was
+ * ever read, a key that made or deleted a pod of ours will do.
  */
 bool
 leader_look_has_sign(Leader *leader, int64 listed)
@@ -110,7 +110,7 @@ leader_look_has_sign(Leader *leader, int64 listed)
 	return leader->installation.account[0] == '\0' && look->key_proved;
 }
 
-/* Why nothing may be created now, whatever else allows it; NULL: it may. */
+/* Return why no create may be sent now, or NULL. */
 const char *
 leader_look_refuses(Leader *leader, TimestampTz now)
 {
@@ -126,8 +126,7 @@ leader_look_refuses(Leader *leader, TimestampTz now)
 	last = state->last_reconcile;
 	LWLockRelease(state->lock);
 	if (last != 0 &&
-		now - last > LIST_MAX_INTERVALS * (int64) guc_reconcile_interval * 1000 +
-				(int64) guc_http_timeout * 1000)
+		now - last > LIST_MAX_INTERVALS * guc_us(guc_reconcile_interval) + guc_us(guc_http_timeout))
 		return "the provider's list could not be read for long";
 	return NULL;
 }
@@ -144,7 +143,7 @@ leader_look_new_key(Leader *leader)
 	look->next_account = 0;
 }
 
-/* All calls were given up with their connection. */
+/* Forget the calls under way: they were given up with their session. */
 void
 leader_look_lost_calls(Leader *leader)
 {
@@ -156,8 +155,8 @@ leader_look_lost_calls(Leader *leader)
 }
 
 /*
- * The clock was set by so many microseconds: what was seen before it cannot be a while
- * ago for that, and calls under way were begun as long ago as they were.
+ * Make up for a clock that was set by so many microseconds: observations from before do not
+ * confirm later ones, and calls under way keep their age.
  */
 void
 leader_look_clock_set(Leader *leader, int64 step)
@@ -185,7 +184,10 @@ leader_look_list_holds(Leader *leader)
 	return look_of(leader)->list_key == look_of(leader)->key;
 }
 
-/* Have a pod asked for by its id, for the sake of a delete (0: none) too; once at a time. */
+/*
+ * Have a pod asked for by its id. op is the delete that the answer may prove, LOOK_BILLED, or 0. A
+ * pod is asked for once at a time.
+ */
 void
 leader_look_ask(Leader *leader, const char *pod_id, int64 op)
 {
@@ -263,7 +265,7 @@ watch_balance(const CloudAnswer *answer, TimestampTz now)
 	store_alert(ALERT_BALANCE_EMPTY, "account", left == 0 ? "nothing is left" : NULL, now);
 }
 
-/* The account that a key is of: pinned if it is the first one, compared with it later. */
+/* Take the account of a key: remember the first one, and compare later ones with it. */
 static void
 apply_account(Leader *leader, void *arg)
 {
@@ -305,8 +307,8 @@ typedef struct Told
 } Told;
 
 /*
- * The pod of a delete that was answered as if it had worked, asked for since: whether it
- * is there or not, in our account. Writes only what differs from before.
+ * Apply what the provider said of the pod of an answered delete. Proves nothing in another
+ * account. Writes only a change.
  */
 static void
 deleted_told(Leader *leader, const Told *told, const CloudOpRow *op, TimestampTz now)
@@ -321,11 +323,11 @@ deleted_told(Leader *leader, const Told *told, const CloudOpRow *op, TimestampTz
 }
 
 /*
- * A delete whose pod's id a worker claimed: it is ours if it bears the op's name. If
- * not there is nothing to delete under that id, and looking settles the rest.
+ * Apply what the provider said of a pod whose id only its worker named. The pod is ours if it
+ * bears the op's name; if not, nothing is deleted under that id, and looking settles the rest.
  */
 static void
-apply_told(Leader *leader, void *arg)
+look_apply_told(Leader *leader, void *arg)
 {
 	const Told *told = arg;
 	TimestampTz now = clock_now();
@@ -350,8 +352,8 @@ apply_told(Leader *leader, void *arg)
 }
 
 /*
- * Remember of a pod that it is there, or is not. One whose delete is open is remembered
- * until the next list, whether that shows it or not.
+ * Record in leader->absences what the provider said about one pod. A pod with an open
+ * delete keeps its entry until the next list.
  */
 static void
 remember_told(Leader *leader, const Told *told, TimestampTz now)
@@ -415,12 +417,12 @@ pod_told(Leader *leader, CloudAnswer *answer)
 	if (asked.key == look->key && leader_look_has_sign(leader, 0))
 		remember_told(leader, &told, now);
 	if (asked.op != 0)
-		(void) leader_step(leader, "applying a look at a pod", apply_told, &told);
+		(void) leader_step(leader, "applying a look at a pod", look_apply_told, &told);
 	else if (!told.there)
 		leader->next_reconcile = Min(leader->next_reconcile, now + LOOK_SOON_MS * (int64) 1000);
 }
 
-/* Take an answer, if it is one to a look; false: it is for somebody else. */
+/* Take an answer if it belongs to a look. Returns false if it does not. */
 bool
 leader_look_answer(Leader *leader, CloudAnswer *answer)
 {

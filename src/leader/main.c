@@ -115,7 +115,7 @@ sleep_ms(long ms)
 	}
 }
 
-/* Sleep off starts that failed, and wait until we are wanted. */
+/* Sleep after starts that failed, and until gpu_orch.enabled is on. */
 static void
 wait_for_start(void)
 {
@@ -258,7 +258,7 @@ check_interrupts(void)
 
 /* The earlier of two times, where 0 is never. */
 static TimestampTz
-sooner(TimestampTz a, TimestampTz b)
+main_sooner(TimestampTz a, TimestampTz b)
 {
 	if (a == 0 || b == 0)
 		return Max(a, b);
@@ -273,19 +273,19 @@ time_to_wait(const Leader *leader)
 	TimestampTz until = leader->next_tick;
 	long wait;
 
-	until = sooner(until, leader->decide_at);
+	until = main_sooner(until, leader->decide_at);
 	if (leader->verdict == GUARD_GO)
 	{
-		until = sooner(until, leader->next_due);
+		until = main_sooner(until, leader->next_due);
 		if ((wake_pending() & ADMIT_FLAGS) != 0)
 			until = Min(until, leader->admit_after);
 		/* Before there is an installation nothing is asked of the provider. */
 		if (leader->cloud != NULL && leader->epoch != 0)
 		{
-			until = sooner(until, leader->next_op_due);
+			until = main_sooner(until, leader->next_op_due);
 			if (leader->list_started == 0)
-				until = sooner(until,
-							   Max(leader->next_reconcile, leader_gate_opens(leader, CLOUD_LIST)));
+				until = main_sooner(
+					until, Max(leader->next_reconcile, leader_gate_opens(leader, CLOUD_LIST)));
 		}
 	}
 	wait = until <= now ? 0 : (long) ((until - now) / 1000 + 1);
@@ -346,8 +346,9 @@ drive_cloud(Leader *leader)
 }
 
 /*
- * How long to rest after work that commits asked for and that began at start, in
- * microseconds: while they come without end, the leader takes a tenth of a core.
+ * Return how long to rest, in microseconds, after work that commits asked for and that began at
+ * `start`: nine times as long as the work took, so that commits without end take a tenth of a
+ * core.
  */
 static int64
 rest_after(instr_time start)
@@ -374,16 +375,15 @@ turn(Leader *leader)
 	drive_cloud(leader);
 	now = clock_now();
 	/* A clock that was set back must not put anything off. */
-	leader->next_tick = Min(leader->next_tick, now + (int64) guc_cycle_interval * 1000);
-	leader->next_reconcile =
-		Min(leader->next_reconcile, now + (int64) guc_reconcile_interval * 1000);
+	leader->next_tick = Min(leader->next_tick, now + guc_us(guc_cycle_interval));
+	leader->next_reconcile = Min(leader->next_reconcile, now + guc_us(guc_reconcile_interval));
 	leader->decide_after = Min(leader->decide_after, now + LONGEST_REST);
 	leader->admit_after = Min(leader->admit_after, now + LONGEST_REST);
 	leader->next_catalog = Min(leader->next_catalog, now + CATALOG_INTERVAL);
 	leader->next_op_due = Min(leader->next_op_due, now + LONGEST_OP_WAIT);
 	leader_gate_clip(leader, now);
 	if (flags != 0 && leader->decide_at == 0)
-		leader->decide_at = Max(now + (int64) guc_event_debounce * 1000, leader->decide_after);
+		leader->decide_at = Max(now + guc_us(guc_event_debounce), leader->decide_after);
 	if (leader->verdict == GUARD_GO)
 	{
 		if ((flags & ADMIT_FLAGS) != 0 && leader->admit_after <= now)

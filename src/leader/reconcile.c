@@ -146,7 +146,7 @@ confirmed(Round *round, const char *pod_id, bool shown, Absence **absence)
 /* What has to be done for one pod, or for one worker or op by its index. */
 typedef void (*RoundStep)(Round *round, int index, const CloudPod *pod);
 
-/* Do it in a subtransaction; an error is noted, and undoes this alone. False then. */
+/* Call `step` in a subtransaction. An error is noted and undoes this step alone; false then. */
 static bool
 alone(Round *round, RoundStep step, int index, const CloudPod *pod)
 {
@@ -179,8 +179,8 @@ alone(Round *round, RoundStep step, int index, const CloudPod *pod)
 }
 
 /*
- * Lock a worker, or leave it for the next look if somebody else has it: one open
- * transaction must not void what a list says of all others.
+ * Lock a worker. Returns false without waiting if another transaction has it: one open transaction
+ * must not stop a whole list.
  */
 static bool
 lock_worker(int64 no, WorkerRow *worker)
@@ -188,7 +188,7 @@ lock_worker(int64 no, WorkerRow *worker)
 	return store_worker_is_free(no) && store_worker_lock(no, worker);
 }
 
-/* The provider's clock, as far as it told. */
+/* Return the provider's time, as the list was dated; ours if it was not. */
 static TimestampTz
 provider_now(const Round *round)
 {
@@ -196,8 +196,8 @@ provider_now(const Round *round)
 }
 
 /*
- * A pod of a create whose outcome was not known, or that was sent in a history that
- * these rows have lost: it is ours, and it is there.
+ * Adopt the pod of an open create: one of unknown outcome, or one that was sent in a history that
+ * these rows have lost.
  */
 static void
 adopt(Round *round, int index, const CloudPod *pod)
@@ -228,8 +228,8 @@ adopt(Round *round, int index, const CloudPod *pod)
 }
 
 /*
- * The pod that the provider shows under a create's name, where a worker had claimed
- * another id that the provider does not show: this one is the worker's.
+ * Give a worker the pod that the provider shows under its create's name, where the worker had
+ * named another id that the provider does not show.
  */
 static void
 rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
@@ -246,8 +246,8 @@ rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 }
 
 /*
- * Count what a pod costs that no worker has, from when it came to be as far as that
- * can be told; op is the create that it came from, NULL if no row knows it.
+ * Open the spend of a pod that no worker has, from its making on, as far as that is known. op is
+ * the create that the pod came from, NULL if no row knows it.
  */
 static void
 count_pod(Round *round, const CloudPod *pod, const CloudOpRow *op)
@@ -271,7 +271,7 @@ plan_delete(Round *round, const char *kind, int64 worker, int32 pool, const Clou
 
 /* Whether this list shows a pod of ours with that id. */
 static bool
-is_listed(const Round *round, const char *pod_id)
+reconcile_is_listed(const Round *round, const char *pod_id)
 {
 	for (int i = 0; i < round->n_ours; i++)
 		if (strcmp(round->ours[i]->id, pod_id) == 0)
@@ -286,7 +286,7 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	bool again = store_op_was_deleted(pod->id);
 	bool late = !again && (op->state == OP_REFUSED || op->state == OP_ABSENT);
 	bool second = op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0;
-	bool claimed = second && !op->verified && !is_listed(round, op->pod_id);
+	bool claimed = second && !op->verified && !reconcile_is_listed(round, op->pod_id);
 
 	/*
 	 * A pod whose delete was just proved may still be shown for a moment, and one that
@@ -320,14 +320,14 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 				second ? 0 : op->worker, op->pool, pod);
 }
 
-/* Whether a pod that no row knows is older than what may still be on its way. */
+/* Whether a pod that no row knows is old enough to be an orphan. */
 static bool
 is_old(const Round *round, const CloudPod *pod, const Absence *absence)
 {
 	int64 age =
 		pod->created_at != 0 ? provider_now(round) - pod->created_at : round->now - absence->since;
 
-	return age >= (int64) guc_orphan_grace * 1000;
+	return age >= guc_us(guc_orphan_grace);
 }
 
 /* A pod of ours that no row wants is deleted. */
@@ -378,7 +378,7 @@ change_price(Round *round, int index, const CloudPod *pod)
 
 /* The provider shows a pod failed before its worker spoke. */
 static void
-end_failed(Round *round, int index, const CloudPod *pod)
+reconcile_end_failed(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
@@ -399,7 +399,7 @@ end_useless(Round *round, int index, const CloudPod *pod)
 		(void) store_worker_move(worker->no, round->useless, NULL, round->now);
 }
 
-/* A pod that a worker has: is it as it should be? */
+/* Compare a listed pod with its worker: price, failure, use. */
 static void
 claimed_pod(Round *round, int index, const CloudPod *pod)
 {
@@ -412,7 +412,7 @@ claimed_pod(Round *round, int index, const CloudPod *pod)
 		(void) alone(round, change_price, index, pod);
 	if (worker->state == WS_INITIALIZING && pod->status != NULL &&
 		(strcmp(pod->status, "EXITED") == 0 || strcmp(pod->status, "ERROR") == 0))
-		(void) alone(round, end_failed, index, pod);
+		(void) alone(round, reconcile_end_failed, index, pod);
 	else if (useless != NULL)
 	{
 		round->useless = useless;
@@ -432,7 +432,7 @@ seen_again(Round *round, int index, const CloudPod *pod)
 	store_sight_shown(round->ops[index].id, false);
 }
 
-/* A pod whose delete was answered is still there: whose it is does not matter. */
+/* Deal with a listed pod that has an open delete. */
 static void
 still_there(Round *round, int index)
 {
@@ -459,9 +459,9 @@ note_absent(Round *round, int index, const CloudPod *pod)
 }
 
 /*
- * When the pod of a delete ended, as far as it is paid for: when it was first seen to be
- * gone. What the answer said may have been the beginning alone; therefore the pod is asked
- * for at once. Of lists alone no single one is believed, so it counts until now.
+ * Return the time until which the pod of a delete is billed: the first time that the
+ * provider reported it missing. An HTTP success only says that the delete was accepted,
+ * so the pod is asked for by its id. Where only lists say that it is gone, bill until now.
  */
 static TimestampTz
 ended_at(const Round *round, const CloudOpRow *op)
@@ -476,8 +476,8 @@ ended_at(const Round *round, const CloudOpRow *op)
 }
 
 /*
- * Whether what lists say of a deleted pod is enough: one whose delete worked is asked
- * for alone as well, since lists may leave out what is there.
+ * Whether lists prove that a deleted pod is gone. Where the delete was accepted, the pod must also
+ * have been missing when asked for by its id, since lists may leave out what is there.
  */
 static bool
 is_believed(const Round *round, const CloudOpRow *op)
@@ -567,8 +567,8 @@ prove_create(Round *round, int index, const CloudPod *pod)
 static void
 settle_creates(Round *round)
 {
-	int64 settle = (int64) guc_settle_time * 1000;
-	int64 timeout = (int64) guc_http_timeout * 1000;
+	int64 settle = guc_us(guc_settle_time);
+	int64 timeout = guc_us(guc_http_timeout);
 
 	for (int i = 0; i < round->n_ops; i++)
 	{
@@ -600,7 +600,7 @@ should_be_listed(const Round *round, const WorkerInfo *worker)
 		round->started - worker->state_since >= LIST_LAG;
 }
 
-/* More of n than one list may be believed about. */
+/* Whether `some` of n are more than one list is believed about. */
 static bool
 is_too_many(int some, int n)
 {
@@ -608,9 +608,8 @@ is_too_many(int some, int n)
 }
 
 /*
- * Whether the list differs from our rows by so much that nothing follows from it, in
- * missing pods or in ones that nobody wants. Raises and clears the alert, and writes
- * an event as it begins.
+ * Doubt the list if it differs from our rows by too much: in missing pods, or in pods that no row
+ * wants. Raises and clears the alert, and writes an event when the doubt begins.
  */
 static void
 doubt_list(Round *round)
@@ -642,7 +641,10 @@ doubt_list(Round *round)
 	store_alert(ALERT_LIST_NOT_BELIEVED, "installation", detail, round->now);
 }
 
-/* A pod is gone that nobody deleted; it cost money until it was first seen to be gone. */
+/*
+ * End a worker whose pod is gone, though nobody deleted it. The pod is paid for until it was first
+ * seen to be gone.
+ */
 static void
 end_gone(Round *round, int index, const CloudPod *pod)
 {
@@ -657,9 +659,10 @@ end_gone(Round *round, int index, const CloudPod *pod)
 }
 
 /*
- * Workers whose pod this list does not show. Each such pod is asked for by itself, at once,
- * since it is paid for until then; and is gone if that finds none either, once it is old
- * enough for lists and silent; twice, and few at a time, if the list is doubted.
+ * Deal with workers whose pod this list does not show. Each such pod is asked for by its id at
+ * once, since it is paid for until then. It is gone if that finds none either, and if the pod is
+ * old enough for lists and its worker silent. If the list is doubted, two questions are needed,
+ * for a few pods at a time.
  */
 static void
 missing_pods(Round *round)
@@ -680,7 +683,7 @@ missing_pods(Round *round)
 			leader_look_ask(round->leader, worker->pod_id, 0);
 		if (!should_be_listed(round, worker) ||
 			(worker->last_heartbeat != 0 &&
-			 round->now - worker->last_heartbeat < (int64) guc_heartbeat_interval * 3000))
+			 round->now - worker->last_heartbeat < 3 * guc_us(guc_heartbeat_interval)))
 		{
 			absence->since = round->now;
 			absence->denials = 0;
@@ -696,7 +699,10 @@ missing_pods(Round *round)
 	}
 }
 
-/* Whose pods the list has, and in what order they were made: the older of two stays. */
+/*
+ * For qsort(): the older pod first, one without a date last. Of two pods with one name the older
+ * one stays.
+ */
 static int
 compare_age(const void *a, const void *b)
 {
@@ -711,7 +717,7 @@ compare_age(const void *a, const void *b)
 	return strcmp(left->id, right->id);
 }
 
-/* Keep what the list shows of pods that are not ours, for whoever wonders at the bill. */
+/* Store the pods that are not ours, for people who wonder about the bill. */
 static void
 show_foreign(const Round *round)
 {
@@ -732,7 +738,10 @@ show_foreign(const Round *round)
 	store_foreign_listed(foreign, round->now);
 }
 
-/* Find our pods in the list, and note of those whose id was only claimed that they are ours. */
+/*
+ * Find our pods in the list. A pod whose id only its worker named is verified if the list shows it
+ * under our name.
+ */
 static void
 find_ours(Round *round)
 {
@@ -760,7 +769,10 @@ find_ours(Round *round)
 	round->summary.foreign = n - round->n_ours;
 }
 
-/* A pod of ours that no live worker has; one that could not be adopted must not be made again. */
+/*
+ * Deal with a pod of ours that no live worker has. If the pod of a planned create could not be
+ * adopted, nothing is created until it is.
+ */
 static void
 take_unclaimed(Round *round, const CloudPod *pod)
 {
@@ -774,7 +786,7 @@ take_unclaimed(Round *round, const CloudPod *pod)
 		round->op_seen[open] = true;
 }
 
-/* What follows from the list as a whole. */
+/* Conclude from the list as a whole. */
 static void
 conclude(Round *round)
 {
@@ -795,7 +807,8 @@ conclude(Round *round)
 }
 
 /*
- * Compare. arg is the answer of a complete list; runs as a step of the leader.
+ * Compare the provider's list with our rows. arg is the answer of a complete list; runs as a step
+ * of the leader.
  */
 void
 leader_reconcile(Leader *leader, void *arg)

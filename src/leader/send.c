@@ -98,7 +98,7 @@ typedef struct Sending
 	char *error; /* why the call could not be made */
 } Sending;
 
-/* A create that is not wanted any more: it was never sent, and there is no pod. */
+/* Call off a create that was never sent and is not wanted any more. */
 static void
 call_off(Sending *sending, const char *why, TimestampTz now)
 {
@@ -110,9 +110,9 @@ call_off(Sending *sending, const char *why, TimestampTz now)
 }
 
 /*
- * Whether a create may be sent, as of now; calls it off if it is not wanted any more. Sets
- * the pool. Keeps the installation as it is until the commit, so that no create is marked
- * as sent after a pause was committed.
+ * Whether a create may be sent now. Calls it off if it is not wanted any more. Sets the pool.
+ * Locks the installation until the commit, so that no create is marked as sent after a pause was
+ * committed.
  */
 static bool
 may_send_create(Sending *sending, const Installation *installation, TimestampTz now)
@@ -189,7 +189,7 @@ mark_sent(Leader *leader, void *arg)
  * planned again; a create asks for something that cannot be, and is refused.
  */
 static void
-take_back(Leader *leader, void *arg)
+send_take_back(Leader *leader, void *arg)
 {
 	Sending *sending = arg;
 	const CloudOpRow *op = &sending->op;
@@ -207,7 +207,7 @@ take_back(Leader *leader, void *arg)
 	store_offer_refused(op->offer, now + REFUSED_RETRY, now);
 }
 
-/* An error keeps an op from being sent, as of a row that makes no sense: others go first. */
+/* Put off an op that an error keeps from being sent, so that others go first. */
 static void
 postpone(Leader *leader, void *arg)
 {
@@ -312,7 +312,7 @@ send_op(Leader *leader, const CloudOpRow *op)
 	if (started)
 		leader_gate_started(leader, sending.op.kind == OP_CREATE ? CLOUD_CREATE : CLOUD_DELETE);
 	else
-		(void) leader_step(leader, "taking an op back", take_back, &sending);
+		(void) leader_step(leader, "taking an op back", send_take_back, &sending);
 }
 
 /* The ops that may be sent now: deletes before creates. */
@@ -327,8 +327,8 @@ typedef struct DueOps
 } DueOps;
 
 /*
- * The due ops of a kind, for which there is room. The one that shows whether calls work
- * again is the one that has failed least.
+ * Read the due ops of a kind, as many as there is room for. While one call must show whether calls
+ * work, it is the one that has failed least.
  */
 static int
 read_due_ops(CloudOpRow **ops, OpKind kind, int room, TimestampTz now)
@@ -364,8 +364,8 @@ read_due(Leader *leader, void *arg)
 }
 
 /*
- * How many calls may be started: what the gates and the window allow. Creates, which may
- * take a minute to be answered, leave a part of the window to deletes and lists.
+ * Return how many calls of a kind the gates and the window allow. Creates, which may take a minute
+ * to be answered, leave a part of the window to deletes and lists.
  */
 static void
 find_room(const Leader *leader, DueOps *due, TimestampTz now)
@@ -381,7 +381,10 @@ find_room(const Leader *leader, DueOps *due, TimestampTz now)
 		Min(guc_api_concurrency - in_flight, Max(1, guc_api_concurrency - reserved) - creating));
 }
 
-/* Look again when a gate opens that keeps ops waiting, or questions without which nothing is proved. */
+/*
+ * Set the time of the next turn to when a gate opens that keeps ops waiting, or questions without
+ * which nothing is proved.
+ */
 static void
 wait_for_gates(Leader *leader, TimestampTz now)
 {

@@ -63,8 +63,7 @@ begin(Leader *leader, void *arg)
 		INJECT("leader.reign");
 	}
 	INJECT("leader.begin");
-	store_op_unanswered(leader->epoch, now - ((int64) guc_http_timeout * 1000 + ANSWER_MARGIN),
-						now);
+	store_op_unanswered(leader->epoch, now - (guc_us(guc_http_timeout) + ANSWER_MARGIN), now);
 }
 
 /* Release what need not wait, and tell the listeners that there is work. */
@@ -104,7 +103,10 @@ end_overdue(Leader *leader, void *arg)
 	leader->next_due = store_task_next_due();
 }
 
-/* A claim locks no worker: one that raced its worker's end left a lease that nobody holds. */
+/*
+ * End leases of workers that are gone: a claim locks no worker, so it may have raced its worker's
+ * end.
+ */
 static void
 end_unheld(Leader *leader, void *arg)
 {
@@ -115,7 +117,7 @@ end_unheld(Leader *leader, void *arg)
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
 }
 
-/* Move up what has waited for long, and now and then look for rows that nobody announced. */
+/* Age tasks that have waited for long, and now and then look for rows that no commit announced. */
 static void
 keep_queue(Leader *leader, void *arg)
 {
@@ -132,14 +134,14 @@ keep_queue(Leader *leader, void *arg)
 	}
 }
 
-/* Release what is due, now; flags are those that commits have set. */
+/* Admit tasks now; flags are those that commits have set. */
 bool
 leader_admit(Leader *leader, uint32 flags)
 {
 	return leader_step(leader, "admitting tasks", admit, &flags);
 }
 
-/* Release what this tick itself made room for, so that a cycle ends with what follows from it. */
+/* Admit tasks that this tick made room for, so that a cycle ends with what follows from it. */
 static bool
 admit_next(Leader *leader)
 {
@@ -148,7 +150,7 @@ admit_next(Leader *leader)
 	return flags == 0 || leader_admit(leader, flags);
 }
 
-/* End what is overdue, release what its time has come, and find the next due time. */
+/* End attempts that are overdue, admit tasks whose time has come, and find the next due time. */
 bool
 leader_end_overdue(Leader *leader)
 {
@@ -161,8 +163,8 @@ leader_end_overdue(Leader *leader)
 }
 
 /*
- * Move one worker; a failure, as of a row that a session keeps locked, is noted and
- * leaves the others alone. NULL: not moved.
+ * Move one worker. A failure, such as a row that a session keeps locked, is noted and leaves the
+ * others alone. Returns NULL if the worker was not moved.
  */
 static const WorkerRule *
 try_move(const PlanAction *action, TimestampTz now)
@@ -227,8 +229,8 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 }
 
 /*
- * Run a step that plans the fleet, in memory that ends with it: a plan of 10,000 workers
- * takes megabytes, and a cycle makes several. What `arg` points to keeps none of it.
+ * Run a step that plans the fleet, in a memory context that ends with it: a plan of 10,000 workers
+ * takes megabytes, and a cycle makes several. `arg` must not point into it afterwards.
  */
 static bool
 plan_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
@@ -246,9 +248,9 @@ plan_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 }
 
 /*
- * Decide for the pools up to the first one for which something is to be done, all from
- * one plan and without a lock; *arg is advanced to that one. Those after it wait for what
- * is done, since a pool that is full leaves its tasks to the next.
+ * Decide for the pools up to the first one for which something is to be done, from one plan and
+ * without a lock; *arg is advanced to that pool. The pools after it wait, since a pool that is
+ * full leaves its tasks to the next one.
  */
 static void
 decide_quiet(Leader *leader, void *arg)
@@ -340,7 +342,7 @@ decide_external(Leader *leader, void *arg)
 
 /* What pods taught of their offers and images, and whom the tasks pass over. */
 static void
-learn(Leader *leader, void *arg)
+tick_learn(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
 
@@ -426,7 +428,7 @@ leader_tick(Leader *leader)
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	answering = state->cycle_asked;
 	if (state->last_tick != 0 &&
-		now - state->last_tick > ((int64) guc_cycle_interval + guc_heartbeat_timeout) * 1000)
+		now - state->last_tick > guc_us(guc_cycle_interval) + guc_us(guc_heartbeat_timeout))
 		state->grace_since = now;
 	LWLockRelease(state->lock);
 	leader->decide_at = 0;
@@ -446,7 +448,7 @@ leader_tick(Leader *leader)
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
 		good &= plan_step(leader, "deciding for external workers", decide_external, NULL);
-		good &= leader_step(leader, "learning from pods", learn, NULL);
+		good &= leader_step(leader, "learning from pods", tick_learn, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
 		{
 			PoolRow *next = pools;
@@ -465,7 +467,7 @@ leader_tick(Leader *leader)
 		leader->epoch = 0;
 
 	now = clock_now();
-	leader->next_tick = now + (int64) guc_cycle_interval * 1000;
+	leader->next_tick = now + guc_us(guc_cycle_interval);
 	summary.workers_promoted = leader->actions.workers_promoted;
 	summary.workers_failed = leader->actions.workers_failed;
 	summary.workers_spawned = leader->actions.workers_spawned;

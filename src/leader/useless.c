@@ -33,7 +33,7 @@ typedef struct PodStart
 	int without_gpu;	 /* lists in a row that showed it without one */
 } PodStart;
 
-/* What is kept of a pod; begun with this start of its container where there is nothing yet. */
+/* Return the entry of a pod, made with this start of its container where there is none. */
 static PodStart *
 find_start(Leader *leader, const char *pod_id, TimestampTz started)
 {
@@ -60,7 +60,9 @@ find_start(Leader *leader, const char *pod_id, TimestampTz started)
 	return start;
 }
 
-/* Whether the container of a pod starts for ever: its uptime falls back in list after list. */
+/*
+ * Whether the container of a pod starts again and again: its uptime falls back in list after list.
+ */
 static bool
 restarts(PodStart *start, const WorkerInfo *worker, TimestampTz started)
 {
@@ -78,8 +80,8 @@ restarts(PodStart *start, const WorkerInfo *worker, TimestampTz started)
 }
 
 /*
- * The cause for which the pod of a worker is of no use as a list shows it; NULL: none.
- * Notes whether anything runs in it: a boot that takes too long is named after that.
+ * Return the cause for which a listed pod is of no use to its worker, or NULL. Also notes whether
+ * anything runs in the pod: a boot that takes too long is named after that.
  */
 const char *
 leader_useless_pod(Leader *leader, const WorkerInfo *worker, const CloudPod *pod, TimestampTz now)

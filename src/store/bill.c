@@ -28,14 +28,14 @@ complete_day(TimestampTz now)
 	return now - now % USECS_PER_DAY - 2 * USECS_PER_DAY;
 }
 
-/* From when on bills have to be read. */
+/* Return the time from which bills have to be read. */
 TimestampTz
 store_bill_since(TimestampTz now)
 {
 	return complete_day(now);
 }
 
-/* Take over n bills of pods and hours, of those that we have counted; forget the oldest. */
+/* Store n bills of pods that we have counted, and delete the oldest bills. */
 void
 store_bill_write(char *const *pod_ids, const TimestampTz *hours, const int64 *amounts, int n,
 				 TimestampTz now)
@@ -102,8 +102,8 @@ store_bill_watch(TimestampTz now)
 }
 
 /*
- * The pods that are billed for an hour that began after we held them for gone, and that
- * nobody has looked at for it; at most so many.
+ * Read the pods that are billed for an hour that began after we held them for gone, and that were
+ * not asked for since; at most `limit`.
  */
 int
 store_bill_unexpected(char ***pod_ids, int limit, TimestampTz now)
@@ -131,7 +131,7 @@ store_bill_unexpected(char ***pod_ids, int limit, TimestampTz now)
 	return n;
 }
 
-/* A pod that is billed was asked for, and is gone: what it is billed for until now needs no other look. */
+/* Note that a billed pod was asked for and is gone: the hours billed so far need no other look. */
 void
 store_bill_looked(const char *pod_id, TimestampTz now)
 {
@@ -149,7 +149,7 @@ store_bill_looked(const char *pod_id, TimestampTz now)
 	spi_end();
 }
 
-/* What was counted last of a pod; false if nothing ever was. */
+/* Read the last spend interval of a pod; false if there is none. */
 bool
 store_bill_past(const char *pod_id, BillPast *past)
 {

@@ -37,7 +37,7 @@ read_breaker(PlanBreaker *breaker)
  * lock the row is locked until the end of the transaction.
  */
 static bool
-load(const char *image, bool lock, PlanBreaker *breaker)
+breaker_load(const char *image, bool lock, PlanBreaker *breaker)
 {
 	static SpiQuery plain = { "SELECT " BREAKER_COLUMNS
 							  " FROM gpu_orch.image_breaker b WHERE b.image = $1",
@@ -63,7 +63,7 @@ load(const char *image, bool lock, PlanBreaker *breaker)
 
 /* Write the breaker of an image; cause is what the last failure was. */
 static void
-save(const char *image, const PlanBreaker *breaker, const char *cause, TimestampTz now)
+breaker_save(const char *image, const PlanBreaker *breaker, const char *cause, TimestampTz now)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.image_breaker AS b (image, state, failures, must_work, canaries,"
@@ -98,7 +98,7 @@ store_breaker_room(const char *image, TimestampTz now)
 {
 	PlanBreaker breaker;
 
-	(void) load(image, false, &breaker);
+	(void) breaker_load(image, false, &breaker);
 	return plan_breaker_room(&breaker, now);
 }
 
@@ -112,7 +112,7 @@ store_breaker_admits(const char *image, bool *canary, TimestampTz now)
 {
 	PlanBreaker breaker;
 
-	(void) load(image, true, &breaker);
+	(void) breaker_load(image, true, &breaker);
 	*canary = breaker.state != BREAKER_CLOSED;
 	return plan_breaker_room(&breaker, now) > 0;
 }
@@ -145,10 +145,10 @@ store_breaker_failed(const char *image, const char *cause, int64 worker, int min
 {
 	PlanBreaker breaker;
 
-	(void) load(image, true, &breaker);
+	(void) breaker_load(image, true, &breaker);
 	(void) plan_breaker_failed(&breaker, plan_offer_blame(cause), worker,
 							   plan_breaker_threshold(min_workers), lived, now);
-	save(image, &breaker, cause, now);
+	breaker_save(image, &breaker, cause, now);
 	return breaker.state == BREAKER_CLOSED;
 }
 
@@ -162,7 +162,7 @@ store_breaker_worked(const char *image, bool claimed)
 	SpiArgs args = SPI_ARGS_INIT;
 	PlanBreaker breaker;
 
-	if (!load(image, true, &breaker) || !plan_breaker_worked(&breaker, claimed))
+	if (!breaker_load(image, true, &breaker) || !plan_breaker_worked(&breaker, claimed))
 		return;
 	spi_begin();
 	spi_arg_text(&args, image);

@@ -13,9 +13,9 @@
 #include "store/budget.h"
 
 /*
- * All budgets as they are now: what this transaction did is counted, and what
- * others committed. Who is about to create holds the lock of the installation, so
- * that nobody else is. Allocated in the current memory context.
+ * Read all budgets and how much of each is used now, with the changes of this transaction. A
+ * caller that is about to create holds the lock of the installation, so that nobody else creates
+ * meanwhile. Allocated in the current memory context.
  */
 int
 store_budget_list(BudgetRow **budgets)
@@ -97,8 +97,7 @@ store_budget_remove(int32 pool, const char *per, bool hard)
 }
 
 /*
- * A hard budget that counts a pool's pods and that is less than what is spent and
- * announced by now, as a phrase; NULL if there is none.
+ * Return, as a phrase, a hard budget of a pool that what is spent and announced exceeds, or NULL.
  */
 const char *
 store_budget_broken(int32 pool)

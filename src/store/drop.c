@@ -55,17 +55,18 @@ holds(TupleTableSlot *row, AttrNumber column, const char *const *values)
 }
 
 /*
- * Count the rows of a table of ours whose columns hold what is asked for: `is` one
- * of those, and `not` none of those. A table that is gone has none.
+ * Count the rows of a table of ours whose column `in` holds one of `values` and whose
+ * column `out` holds none of `excluded`; without `out` all that the first finds. A table
+ * that is gone has none.
  */
 static int64
-count_rows(Oid namespace, const char *table, const char *is_column, const char *const *is,
-		   const char *not_column, const char *const * not )
+count_rows(Oid namespace, const char *table, const char *in, const char *const *values,
+		   const char *out, const char *const *excluded)
 {
 	Oid oid = get_relname_relid(table, namespace);
 	Relation rel;
-	AttrNumber is_number;
-	AttrNumber not_number;
+	AttrNumber in_number;
+	AttrNumber out_number;
 	TableScanDesc scan;
 	TupleTableSlot *row;
 	Snapshot snapshot;
@@ -74,8 +75,8 @@ count_rows(Oid namespace, const char *table, const char *is_column, const char *
 	if (!OidIsValid(oid) || get_rel_relkind(oid) != RELKIND_RELATION)
 		return 0;
 	rel = table_open(oid, AccessShareLock);
-	is_number = get_attnum(oid, is_column);
-	not_number = not_column == NULL ? InvalidAttrNumber : get_attnum(oid, not_column);
+	in_number = get_attnum(oid, in);
+	out_number = out == NULL ? InvalidAttrNumber : get_attnum(oid, out);
 	/* What committed before we had the lock counts, whatever the isolation level. */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	row = table_slot_create(rel, NULL);
@@ -83,7 +84,7 @@ count_rows(Oid namespace, const char *table, const char *is_column, const char *
 	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (holds(row, is_number, is) && (not == NULL || !holds(row, not_number, not )))
+		if (holds(row, in_number, values) && (out == NULL || !holds(row, out_number, excluded)))
 			n++;
 	}
 	table_endscan(scan);

@@ -32,7 +32,10 @@ store_detail(const char *key, const char *value)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* Where there is a rule, the states are its; else to_state, which may be NULL, is all there is. */
+/*
+ * Write an event. With a rule, the states are the rule's; without one, to_state is the only state,
+ * and may be NULL.
+ */
 static void
 add_event(const char *kind, const char *subject, int64 worker, const WorkerRule *rule,
 		  const char *to_state, Jsonb *detail, TimestampTz now)

@@ -275,7 +275,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 		return false;
 	LWLockAcquire(shared->lock, LW_SHARED);
 	first_look_done = shared->first_look_done;
-	grace = now - shared->grace_since < GRACE_HEARTBEATS * (int64) guc_heartbeat_interval * 1000;
+	grace = now - shared->grace_since < GRACE_HEARTBEATS * guc_us(guc_heartbeat_interval);
 	LWLockRelease(shared->lock);
 	rate_room = rate_left(now);
 	n_budgets = store_budget_list(&budgets);
@@ -340,8 +340,8 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 }
 
 /*
- * What stands against a pod of this price, as the budgets are now; NULL if nothing does.
- * A price that is not known breaks each hard one.
+ * Return, as a phrase, the hard budget that forbids a pod of this price now, or NULL. A price that
+ * is not known breaks every hard budget.
  */
 static const char *
 budget_against(const PoolRow *pool, int64 price, const BudgetRow *budgets, int n_budgets)

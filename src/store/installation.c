@@ -24,7 +24,7 @@
 	" created_at, taken_over_at"
 
 static void
-read_row(Installation *installation)
+installation_read_row(Installation *installation)
 {
 	strlcpy(installation->id, spi_text(0, 1), sizeof(installation->id));
 	installation->epoch = spi_int4(0, 2);
@@ -50,7 +50,7 @@ store_installation_read(Installation *installation)
 	spi_begin();
 	found = spi_read(&query, NULL, 1) == 1;
 	if (found)
-		read_row(installation);
+		installation_read_row(installation);
 	spi_end();
 	return found;
 }
@@ -71,7 +71,7 @@ store_installation_share(Installation *installation)
 	spi_begin();
 	found = spi_run(&query, NULL) == 1;
 	if (found)
-		read_row(installation);
+		installation_read_row(installation);
 	spi_end();
 	return found;
 }
@@ -188,8 +188,8 @@ store_installation_saw_epoch(int64 epoch)
 
 /* Compare where we are with where the installation acts, and act on the difference. */
 static void
-compare(Installation *installation, const Incarnation *mine, const SiteList *others,
-		TimestampTz now)
+installation_compare(Installation *installation, const Incarnation *mine, const SiteList *others,
+					 TimestampTz now)
 {
 	Incarnation was;
 	StringInfoData difference;
@@ -239,7 +239,7 @@ store_installation_check(Installation *installation, bool begins, TimestampTz no
 		return true;
 	wrong = store_site_read(&mine, &others);
 	if (wrong == NULL)
-		compare(installation, &mine, &others, now);
+		installation_compare(installation, &mine, &others, now);
 	else if (begins)
 		ereport(
 			ERROR,
@@ -287,7 +287,7 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 		(void) store_installation_read(installation);
 	}
 	if (!installation->hold)
-		compare(installation, &mine, &nobody, now);
+		installation_compare(installation, &mine, &nobody, now);
 }
 
 /* Remember the provider's account that the pods are in. */

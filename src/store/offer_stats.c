@@ -149,7 +149,7 @@ read_lesson(int64 worker, Lesson *lesson)
  * where there is no row.
  */
 static void
-load(const Lesson *lesson, Stats *stats, TimestampTz now)
+offer_stats_load(const Lesson *lesson, Stats *stats, TimestampTz now)
 {
 	static SpiQuery query = {
 		"SELECT ready, failed, no_capacity, stats_at, boots FROM gpu_orch.offer_stats"
@@ -184,7 +184,7 @@ load(const Lesson *lesson, Stats *stats, TimestampTz now)
 
 /* Write what is known of a lesson's offer. */
 static void
-save(const Lesson *lesson, const Stats *stats, TimestampTz now)
+offer_stats_save(const Lesson *lesson, const Stats *stats, TimestampTz now)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.offer_stats (pool, gpu_type, data_center, ready, failed, no_capacity,"
@@ -321,7 +321,7 @@ learn_one(const Lesson *lesson, TimestampTz now)
 	const char *kind;
 
 	if (lesson->gpu_type != NULL)
-		load(lesson, &stats, now);
+		offer_stats_load(lesson, &stats, now);
 	else
 		memset(&stats, 0, sizeof(stats));
 	if (lesson->ready && lesson->learned < LEARNED_READY)
@@ -340,7 +340,7 @@ learn_one(const Lesson *lesson, TimestampTz now)
 	kind = lesson->cause != NULL ? refusal_kind(lesson) : NULL;
 	if (kind != NULL && strcmp(kind, "capacity") == 0)
 		stats.no_capacity += 1;
-	save(lesson, &stats, now);
+	offer_stats_save(lesson, &stats, now);
 	if (kind != NULL)
 		note_refusal(lesson, kind, now);
 }

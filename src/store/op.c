@@ -2,12 +2,12 @@
  * store/op.c
  *	  The journal of calls to the provider: access to cloud_op.
  *
- * A create is planned, sent once, and settled once; nothing here ever sends it
- * again. A delete is a debt: it stays open, with tries and a due time, until the
- * provider shows the pod gone. Rows are never removed: a settled create is the
- * tombstone by which a pod that shows up late is known. What looks show of the pods
- * of open ops is store/sight.c's, and what a clock that was set means for them
- * store/clock.c's.
+ * A create is planned, sent once, and settled once; no function here sends a create
+ * again. A delete is a debt: its op stays open, with the number of tries and the time of
+ * the next one, until the provider shows the pod gone. Rows are never removed: a settled
+ * create is a tombstone, by which a pod that shows up late is recognized. store/sight.c
+ * keeps what looks showed of the pods of open ops; store/clock.c moves their times when
+ * a clock was set.
  */
 #include "postgres.h"
 
@@ -313,14 +313,12 @@ store_op_watch_deletes(TimestampTz now)
 int
 store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
 {
-	static SpiQuery query = {
-		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
-		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = $1"
-		" AND coalesce(due_at, '-infinity') <= $3"
-		" ORDER BY NOT verified, id LIMIT $2",
-		3,
-		{ TEXTOID, INT8OID, TIMESTAMPTZOID }
-	};
+	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
+							  "WHERE state = 'planned' AND kind = $1"
+							  " AND coalesce(due_at, '-infinity') <= $3"
+							  " ORDER BY NOT verified, id LIMIT $2",
+							  3,
+							  { TEXTOID, INT8OID, TIMESTAMPTZOID } };
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
 
@@ -340,7 +338,7 @@ store_op_abandoned(CloudOpRow **ops)
 {
 	static SpiQuery query = {
 		"SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op o "
-		"WHERE state IN ('planned', 'sent', 'unknown') AND state = 'planned' AND kind = 'create'"
+		"WHERE state = 'planned' AND kind = 'create'"
 		" AND EXISTS (SELECT 1 FROM gpu_orch.worker w WHERE w.no = o.worker"
 		"             AND w.state <> 'spawning' AND w.state::text IN"
 		"             (SELECT t.to_state::text FROM gpu_orch.worker_transition t)) ORDER BY id",
@@ -540,8 +538,8 @@ store_op_send_again(int64 id, TimestampTz now)
 }
 
 /*
- * What was sent and whose answer nobody will hear, since its leader is gone or it
- * was sent before that time: creates become unknown, deletes are planned again.
+ * Give up answers that nobody will hear, to calls that an older leader sent or that were sent
+ * before `before`: creates become unknown, deletes are planned again.
  */
 void
 store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
@@ -549,7 +547,7 @@ store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = CASE kind WHEN 'create' THEN 'unknown'"
 		" ELSE 'planned' END, reason = 'unanswered', due_at = $3"
-		" WHERE state IN ('planned', 'sent', 'unknown') AND state = 'sent'"
+		" WHERE state = 'sent'"
 		" AND (epoch < $1 OR sent_at < $2) AND (kind = 'create' OR http_status IS NULL)",
 		3,
 		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
@@ -564,7 +562,7 @@ store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 	spi_end();
 }
 
-/* When the next planned op that is not due yet becomes so; 0 for never. */
+/* Return the time at which the next planned op becomes due; 0: never. */
 TimestampTz
 store_op_next_due(TimestampTz now)
 {
@@ -655,7 +653,7 @@ store_op_verify_listed(char *const *names, char *const *ids, int n)
 	spi_end();
 }
 
-/* A create's pod is another one than was believed; what is known of it is to be verified. */
+/* Give a create another pod, whose id has yet to be verified. */
 void
 store_op_rebind(int64 id, const char *pod_id)
 {

@@ -67,7 +67,7 @@ could_claim(int64 worker, const ShapeCount *shapes, int n_shapes)
 }
 
 static void
-note(int64 worker, bool passed, TimestampTz now)
+passed_note(int64 worker, bool passed, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET passed_since = $2 WHERE worker = $1",
@@ -100,6 +100,6 @@ store_passed_watch(TimestampTz now)
 		bool passed = n_shapes > 0 && could_claim(candidates[i].worker, shapes, n_shapes);
 
 		if (passed != candidates[i].noted)
-			note(candidates[i].worker, passed, now);
+			passed_note(candidates[i].worker, passed, now);
 	}
 }

@@ -141,7 +141,7 @@ fits(OptionType type, const JsonbValue *value)
 
 /* Whether an option may have a value; returns NULL, or what is wrong with it. */
 static const char *
-check_option(const char *name, const JsonbValue *value, const PoolOption **found)
+option_problem(const char *name, const JsonbValue *value, const PoolOption **found)
 {
 	*found = NULL;
 	for (int i = 0; i < lengthof(options); i++)
@@ -211,7 +211,7 @@ store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values, int 
 	for (int i = 0; i < n; i++)
 	{
 		const PoolOption *option;
-		const char *problem = check_option(names[i], &values[i], &option);
+		const char *problem = option_problem(names[i], &values[i], &option);
 
 		if (problem != NULL)
 		{

@@ -171,7 +171,7 @@ same_site(const Incarnation *was, const Incarnation *mine)
 }
 
 static bool
-is_listed(const Incarnation *was, const SiteList *others)
+site_is_listed(const Incarnation *was, const SiteList *others)
 {
 	for (int i = 0; i < others->n; i++)
 		if (same(was->site, others->digests[i]))
@@ -207,15 +207,15 @@ store_site_compare(const Incarnation *was, const Incarnation *mine, const SiteLi
 	at_home = same_site(was, mine);
 	if (at_home && was->timeline == mine->timeline)
 		return same(was->site, mine->site) && same(was->host, mine->host) ? SITE_SAME : SITE_RECORD;
-	if (was->timeline < mine->timeline && is_listed(was, others))
+	if (was->timeline < mine->timeline && site_is_listed(was, others))
 		return SITE_TAKES_OVER;
 
 	if (!at_home)
 		appendStringInfo(
 			difference, "active at another %s, which %s",
 			was->site != NULL && mine->site != NULL ? "site" : "machine or in another directory",
-			is_listed(was, others) ? "is listed, but has not been promoted here" :
-									 "is not listed in the site token file");
+			site_is_listed(was, others) ? "is listed, but has not been promoted here" :
+										  "is not listed in the site token file");
 	if (was->timeline != mine->timeline)
 		appendStringInfo(difference, "%sactive on timeline %d, and this is timeline %d",
 						 at_home ? "" : "; ", was->timeline, mine->timeline);

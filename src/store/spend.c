@@ -236,7 +236,7 @@ store_spend_watch(TimestampTz now)
 		"SELECT string_agg(DISTINCT coalesce(p.name, 'none'), ', ') FROM"
 		" (SELECT pool FROM gpu_orch.spend WHERE ended_at IS NULL AND price_from = 'assumed'"
 		"  UNION ALL SELECT pool FROM gpu_orch.cloud_op WHERE kind = 'create' AND price_assumed"
-		"  AND state = 'planned' AND state IN ('planned', 'sent', 'unknown')) s"
+		"  AND state = 'planned') s"
 		" LEFT JOIN gpu_orch.pool p ON p.id = s.pool",
 		0,
 		{ 0 }

@@ -126,7 +126,7 @@ read_origin(uint64 row, int column)
 	" busy_at, session_digest"
 
 static void
-read_row(WorkerRow *worker)
+worker_read_row(WorkerRow *worker)
 {
 	worker->no = spi_int8(0, 1);
 	worker->id = spi_text(0, 2);
@@ -260,7 +260,7 @@ store_worker_find(const char *id, bool lock, WorkerRow *worker)
 	spi_arg_text(&args, id);
 	found = spi_run(lock ? &locking : &plain, &args) == 1;
 	if (found)
-		read_row(worker);
+		worker_read_row(worker);
 	spi_end();
 	return found;
 }
@@ -280,7 +280,7 @@ store_worker_lock(int64 no, WorkerRow *worker)
 	spi_arg_int8(&args, no);
 	found = spi_run(&query, &args) == 1;
 	if (found)
-		read_row(worker);
+		worker_read_row(worker);
 	spi_end();
 	return found;
 }

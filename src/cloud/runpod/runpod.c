@@ -512,7 +512,7 @@ tells_no_capacity(const char *text)
  * current context; what is kept goes to the call's.
  */
 static void
-judge(RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
+runpod_judge(RunpodCall *call, const HttpResult *result, CloudAnswer *answer)
 {
 	bool success = result->status >= 200 && result->status <= 299;
 	const char *text = result->error;
@@ -599,7 +599,7 @@ take_result(CloudSession *session, const HttpResult *result, CloudAnswer *answer
 	answer->retry_after_ms = result->phase == HTTP_COMPLETE ?
 		http_retry_wait_ms(result->status, result->retry_after, result->rate_limit, result->date) :
 		-1;
-	judge(call, result, answer);
+	runpod_judge(call, result, answer);
 	if (answer->verdict == CLOUD_OK && call->cursor != NULL && ask_next_page(session, call, answer))
 		return false;
 
