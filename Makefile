@@ -3,8 +3,10 @@
 #   make, make install            the extension; needs the server's headers and libcurl
 #   make INJECT=1                 the same, with points at which a test can stop a process
 #   make programs                 gpu-orch-worker, runpod-sim and the other programs beside it
-#   make test, make demo          install what is missing (as root, on Debian), build, run
+#   make install-programs         into $(prefix)/bin, /usr/local/bin by default; uninstall-programs
+#   make test, make demo          install the packages that are missing (as root, on Debian), build, run
 #   make check                    the lint checks alone
+#   make dates                    the tests of SQL at awkward dates and in awkward time zones
 #   make bench, make chaos        where there are benchmarks and chaos tests
 #   make format, format-check     the layout of the C sources, by clang-format
 #
@@ -30,13 +32,13 @@ DATA_built = $(EXTENSION)--$(EXTVERSION).sql $(UPDATE)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wdeclaration-after-statement \
 	-Wshadow=compatible-local -Wimplicit-fallthrough \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-PG_CPPFLAGS = -I$(CURDIR)/src $(shell pkg-config --cflags libcurl) -DGPU_ORCH_VERSION='"$(EXTVERSION)"'
+PG_CPPFLAGS = -I$(CURDIR)/src $(LIBCURL_CFLAGS) -DGPU_ORCH_VERSION='"$(EXTVERSION)"'
 # Points for tests to stop a process at; never in a release.
 ifdef INJECT
 PG_CPPFLAGS += -DGPU_ORCH_INJECT
 endif
 # What the server looks up by name is visible, nothing else.
-SHLIB_LINK = $(shell pkg-config --libs libcurl) -Wl,--version-script=gpu_orch.map
+SHLIB_LINK = $(LIBCURL) -lm -Wl,--version-script=gpu_orch.map
 
 REGRESS_FILES := $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS := $(filter install,$(REGRESS_FILES)) $(filter-out install,$(REGRESS_FILES))
@@ -49,14 +51,20 @@ CLANG_FORMAT ?= clang-format-14
 C_SOURCES = $(C_FILES) $(H_FILES) $(sort $(wildcard test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
 
 .DEFAULT_GOAL := all
-WITHOUT_SERVER = programs install-programs clean-programs test check demo bench chaos \
-	format format-check
+WITHOUT_SERVER = programs install-programs uninstall-programs clean-programs test check demo dates \
+	bench chaos format format-check
 
 ifneq ($(filter-out $(WITHOUT_SERVER),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs))
-ifeq ($(PGXS),)
-$(error no server headers found by $(PG_CONFIG): install postgresql-server-dev-NN and \
-	libcurl4-openssl-dev, or run "make test" as root)
+SERVER_HEADER := $(wildcard $(shell $(PG_CONFIG) --includedir-server)/postgres.h)
+ifeq ($(and $(PGXS),$(SERVER_HEADER)),)
+$(error $(PG_CONFIG) knows of no server headers: install postgresql-server-dev-NN, \
+	or set PG_CONFIG to the pg_config of the server)
+endif
+LIBCURL := $(shell pkg-config --libs libcurl)
+LIBCURL_CFLAGS := $(shell pkg-config --cflags libcurl)
+ifeq ($(LIBCURL),)
+$(error pkg-config finds no libcurl: install pkg-config and libcurl4-openssl-dev)
 endif
 # The bitcode for JIT inlining needs the compiler that the server was built with.
 ifeq ($(shell command -v $$(sed -n 's/^CLANG *= *//p' $(dir $(PGXS))../Makefile.global)),)
@@ -64,9 +72,24 @@ override with_llvm = no
 endif
 include $(PGXS)
 
-$(OBJS) $(OBJS:.o=.bc): $(H_FILES) Makefile
+# What was built with other flags, or for another server, is built again. Where things lie does not
+# count: a copy of this tree builds nothing that came with it.
+FLAGS := $(CC) $(filter-out -I%,$(CPPFLAGS)) $(CFLAGS) $(filter-out -L%,$(SHLIB_LINK)) \
+	$(VERSION) $(configure_args)
+ifneq ($(file <.flags),$(FLAGS))
+$(file >.flags,$(FLAGS))
+endif
+
+$(OBJS) $(OBJS:.o=.bc): $(H_FILES) Makefile .flags
 $(shlib): gpu_orch.map
 
+# A library with a symbol that nobody defines keeps a server from starting.
+all install-lib-shared: .linked
+.linked: $(shlib) test/symbols
+	test/symbols $(shlib) "$(shell $(PG_CONFIG) --bindir)/postgres"
+	@touch $@
+
+EXTRA_CLEAN = .flags .linked
 clean: clean-programs
 else
 check:
@@ -92,6 +115,9 @@ programs:
 install-programs:
 	+@set -e; for dir in $(PROGRAM_DIRS); do $(MAKE) -C $$dir install; done
 
+uninstall-programs:
+	+@set -e; for dir in $(PROGRAM_DIRS); do $(MAKE) -C $$dir uninstall; done
+
 clean-programs:
 	+@set -e; for dir in $(PROGRAM_DIRS) $(patsubst %/Makefile,%,$(wildcard test/unit/Makefile)); \
 		do $(MAKE) -C $$dir clean; done
@@ -101,6 +127,9 @@ test:
 
 demo:
 	@test/demo
+
+dates:
+	@test/run dates
 
 ifneq ($(wildcard bench/run),)
 .PHONY: bench
@@ -120,4 +149,4 @@ format:
 format-check:
 	$(CLANG_FORMAT) --dry-run --Werror $(C_SOURCES)
 
-.PHONY: programs install-programs clean-programs test check demo format format-check
+.PHONY: programs install-programs uninstall-programs clean-programs test check demo dates format format-check
