@@ -7,6 +7,8 @@
 #   make test, make demo          install the packages that are missing (as root, on Debian), build, run
 #   make check                    the lint checks alone
 #   make dates                    the tests of SQL at awkward dates and in awkward time zones
+#   make load                     the tests with short timeouts on a busy machine
+#   make roots                    what the README says, typed into bare Debian systems
 #   make bench, make chaos        where there are benchmarks and chaos tests
 #   make format, format-check     the layout of the C sources, by clang-format
 #
@@ -51,7 +53,7 @@ CLANG_FORMAT ?= clang-format-14
 C_SOURCES = $(C_FILES) $(H_FILES) $(sort $(wildcard test/unit/*.[ch] worker/*.[ch] sim/*.[ch] cli/*.[ch]))
 
 .DEFAULT_GOAL := all
-WITHOUT_SERVER = programs install-programs uninstall-programs clean-programs test check demo dates \
+WITHOUT_SERVER = programs install-programs uninstall-programs clean-programs test check demo dates load roots \
 	bench chaos format format-check
 
 ifneq ($(filter-out $(WITHOUT_SERVER),$(or $(MAKECMDGOALS),all)),)
@@ -74,14 +76,17 @@ include $(PGXS)
 
 # What was built with other flags, or for another server, is built again. Where things lie does not
 # count: a copy of this tree builds nothing that came with it.
-FLAGS := $(CC) $(filter-out -I%,$(CPPFLAGS)) $(CFLAGS) $(filter-out -L%,$(SHLIB_LINK)) \
-	$(VERSION) $(configure_args)
+FLAGS := $(CC) $(filter-out -I%,$(CPPFLAGS)) $(CFLAGS) $(VERSION) $(configure_args)
+LINK_FLAGS := $(filter-out -L%,$(SHLIB_LINK))
 ifneq ($(file <.flags),$(FLAGS))
 $(file >.flags,$(FLAGS))
 endif
+ifneq ($(file <.link_flags),$(LINK_FLAGS))
+$(file >.link_flags,$(LINK_FLAGS))
+endif
 
 $(OBJS) $(OBJS:.o=.bc): $(H_FILES) Makefile .flags
-$(shlib): gpu_orch.map
+$(shlib): gpu_orch.map .link_flags
 
 # A library with a symbol that nobody defines keeps a server from starting.
 all install-lib-shared: .linked
@@ -89,7 +94,7 @@ all install-lib-shared: .linked
 	test/symbols $(shlib) "$(shell $(PG_CONFIG) --bindir)/postgres"
 	@touch $@
 
-EXTRA_CLEAN = .flags .linked
+EXTRA_CLEAN = .flags .link_flags .linked
 clean: clean-programs
 else
 check:
@@ -131,6 +136,12 @@ demo:
 dates:
 	@test/run dates
 
+load:
+	@test/load
+
+roots:
+	@test/roots
+
 ifneq ($(wildcard bench/run),)
 .PHONY: bench
 bench:
@@ -149,4 +160,4 @@ format:
 format-check:
 	$(CLANG_FORMAT) --dry-run --Werror $(C_SOURCES)
 
-.PHONY: programs install-programs uninstall-programs clean-programs test check demo dates format format-check
+.PHONY: programs install-programs uninstall-programs clean-programs test check demo dates load roots format format-check
