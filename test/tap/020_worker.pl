@@ -20,7 +20,8 @@ plan skip_all => "$program is not built" unless -x $program;
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $node = GpuOrch->running('worker',
-	'gpu_orch.heartbeat_interval' => '300ms', 'gpu_orch.retry_delay' => '50ms',
+	'gpu_orch.heartbeat_interval' => '300ms', 'gpu_orch.heartbeat_timeout' => '1h',
+	'gpu_orch.test_clock' => 'on', 'gpu_orch.retry_delay' => '50ms',
 	log_statement => 'all', log_parameter_max_length => 0);
 my %running;
 
@@ -305,7 +306,6 @@ like(slurp_file("$dir/stranger.log"), qr/registration of worker "stranger" was r
 
 # A worker that dies loses no task.
 
-$node->set('gpu_orch.heartbeat_timeout' => '1s');
 start_worker('victim');
 $id = submit('wait');
 $pid = handler_pid($id);
@@ -313,6 +313,7 @@ unlink "$dir/pid.$id";
 signal_worker('victim', 'KILL');
 is(wait_worker('victim'), 9, 'the worker is killed');
 is_gone($pid, 'its handler does not outlive it');
+$node->advance('2 hours');
 start_worker('heir');
 handler_pid($id);
 append_to_file("$dir/go.$id", '');

@@ -18,6 +18,8 @@ my $sessions = 4;
 my $node = GpuOrch->running('durability',
 	'fsync' => 'on',
 	'wal_writer_delay' => '10s',
+	'gpu_orch.test_clock' => 'on',
+	'gpu_orch.heartbeat_timeout' => '1h',
 	'autovacuum' => 'off');
 $node->safe_psql('postgres', 'ALTER DATABASE app SET synchronous_commit = off');
 $node->wait_for_leader;
@@ -177,10 +179,7 @@ is(missing("(id) WHERE (SELECT state FROM gpu_orch.tasks t WHERE t.task_id = x.i
 # Workers that are gone without a word: their tasks go back, are claimable and are done by others;
 # none is lost, none is done twice, and none has used up an attempt of its own.
 
-$node->set(
-	'gpu_orch.heartbeat_interval' => '300ms',
-	'gpu_orch.heartbeat_timeout' => '1s',
-	'gpu_orch.cycle_interval' => '200ms');
+$node->set('gpu_orch.cycle_interval' => '200ms');
 my $ids = $node->sql(q{
 	SELECT count(gpu_orch.submit_task('lost', max_attempts => 1)) FROM generate_series(1, 30);
 	SELECT token FROM gpu_orch.register_worker('gone', capabilities => '{"services": ["lost"]}') \gset
@@ -189,6 +188,7 @@ my $ids = $node->sql(q{
 	SELECT count(*) FROM gpu_orch.claim_tasks('gone too', :'token', 10);
 	SELECT task_id || ' ' || lease || ' ' || :'token' FROM gpu_orch.claim_tasks('gone too', :'token', 1)});
 my ($late_task, $late_lease, $late_token) = (split /\n/, $ids)[-1] =~ /^(\d+) (\S+) (\w+)$/;
+$node->advance('2 hours');
 $node->until('workers that fall silent are taken for lost',
 	q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE worker_id LIKE 'gone%' AND state = 'terminated'});
 is( $node->sql(q{SELECT state, count(*) FROM gpu_orch.tasks WHERE kind = 'lost' GROUP BY 1}),

@@ -45,7 +45,7 @@ my %hostile = (
 	work_mem => '64kB',
 	synchronous_commit => 'off');
 my $node = GpuOrch->running('hostile', allows_streaming => 1, 'gpu_orch.test_clock' => 'on',
-	'gpu_orch.heartbeat_interval' => '200ms');
+	'gpu_orch.heartbeat_interval' => '200ms', 'gpu_orch.heartbeat_timeout' => '3h');
 my $pid = $node->wait_for_leader;
 
 # Functions of the same names as those that the leader's statements call, where a search_path could find
@@ -77,10 +77,11 @@ sub works
 	my ($due, $overdue) = $answer =~ /tasks (\d+) (\d+)/;
 
 	$node->until("$name: a scheduled task is admitted", "SELECT state = 'ready' FROM gpu_orch.task($due)");
+	$node->until("$name: an overdue attempt is ended",
+		"SELECT state || ' ' || error = 'failed the task''s timeout passed' FROM gpu_orch.task($overdue)");
+	$node->advance('2 hours');
 	$node->until("$name: a silent worker is ended",
 		"SELECT state = 'terminated' FROM gpu_orch.workers WHERE worker_id = 'w $name'");
-	is( $node->sql("SELECT state || ' ' || error FROM gpu_orch.task($overdue)"),
-		"failed the task's timeout passed", "$name: an overdue attempt is ended");
 	$node->until("$name: a decision is made",
 		"SELECT count(*) > 0 FROM gpu_orch.decisions WHERE pool = '$name'");
 	is($node->leader, $pid, "$name: by the same leader");

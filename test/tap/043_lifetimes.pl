@@ -21,7 +21,7 @@ exec $worker --kind wait --poll 0.2 --handler 'cat > /dev/null; while ! [ -e $di
 EOT
 chmod 0755, "$dir/boot";
 my $provider = Provider->start('--boot-seconds', '0', '--launch', "$dir/boot");
-my $node = GpuOrch->calling($provider, 'lifetimes', 'gpu_orch.heartbeat_timeout' => '3s');
+my $node = GpuOrch->calling($provider, 'lifetimes', 'gpu_orch.heartbeat_timeout' => '1h');
 
 sub worker_pid
 {
@@ -56,6 +56,7 @@ is(scalar($provider->pods(1)), 1, 'in the same pod');
 my $silent = $node->sql(q{SELECT worker_id FROM gpu_orch.workers WHERE state = 'active'});
 my $stopped = worker_pid();
 kill 'STOP', $stopped;
+$node->advance('2 hours');
 $node->until('a silent worker is lost',
 	"SELECT state = 'terminated' AND ended_because = 'heartbeat_lost' FROM gpu_orch.workers WHERE worker_id = '$silent'");
 $node->until('another worker has its task',
