@@ -21,7 +21,7 @@ relation AS (SELECT c.* FROM pg_class c JOIN member m ON m.classid = 'pg_class':
 SELECT line FROM (
 	SELECT format('object %s', pg_describe_object(classid, objid, 0)) AS line FROM member
 	UNION ALL SELECT format('relation %s %s %s %s %s %s', relname, relkind, reloptions, relreplident,
-			ARRAY(SELECT unnest(relacl)::text ORDER BY 1), obj_description(oid, 'pg_class')) FROM relation
+			ARRAY(SELECT unnest(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)))::text ORDER BY 1), obj_description(oid, 'pg_class')) FROM relation
 	UNION ALL SELECT format('column %s %s %s %s null:%s %s %s %s %s', r.relname,
 			row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum), a.attname, format_type(a.atttypid, a.atttypmod),
 			NOT a.attnotnull, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid), col_description(r.oid, a.attnum))
@@ -33,15 +33,15 @@ SELECT line FROM (
 			ON t.oid = c.contypid WHERE r.oid IS NOT NULL OR t.oid IS NOT NULL
 	UNION ALL SELECT format('index %s ready:%s identity:%s', pg_get_indexdef(i.indexrelid), i.indisready AND i.indisvalid, i.indisreplident)
 		FROM pg_index i JOIN relation r ON r.oid = i.indrelid
-	UNION ALL SELECT format('function %s %s %s', pg_get_functiondef(p.oid), ARRAY(SELECT unnest(p.proacl)::text ORDER BY 1),
+	UNION ALL SELECT format('function %s %s %s', pg_get_functiondef(p.oid), ARRAY(SELECT unnest(coalesce(p.proacl, acldefault('f', p.proowner)))::text ORDER BY 1),
 			obj_description(p.oid, 'pg_proc'))
 		FROM pg_proc p JOIN member m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
 	UNION ALL SELECT format('view %s %s', relname, pg_get_viewdef(oid)) FROM relation WHERE relkind = 'v'
-	UNION ALL SELECT format('type %s %s %s', t.typname, ARRAY(SELECT unnest(t.typacl)::text ORDER BY 1), obj_description(t.oid, 'pg_type'))
+	UNION ALL SELECT format('type %s %s %s', t.typname, ARRAY(SELECT unnest(coalesce(t.typacl, acldefault('T', t.typowner)))::text ORDER BY 1), obj_description(t.oid, 'pg_type'))
 		FROM pg_type t JOIN member m ON m.classid = 'pg_type'::regclass AND m.objid = t.oid
 	UNION ALL SELECT format('dumped %s %s', c.oid::regclass, c.condition)
 		FROM pg_extension e, unnest(e.extconfig, e.extcondition) AS c(oid, condition) WHERE e.extname = 'gpu_orch'
-	UNION ALL SELECT format('schema %s', ARRAY(SELECT unnest(nspacl)::text ORDER BY 1)) FROM pg_namespace WHERE nspname = 'gpu_orch'
+	UNION ALL SELECT format('schema %s', ARRAY(SELECT unnest(coalesce(nspacl, acldefault('n', nspowner)))::text ORDER BY 1)) FROM pg_namespace WHERE nspname = 'gpu_orch'
 	UNION ALL SELECT format('version %s', extversion) FROM pg_extension WHERE extname = 'gpu_orch'
 	UNION ALL SELECT format('alert %s', a::text) FROM gpu_orch.alert_rule a
 	UNION ALL SELECT format('move %s', w::text) FROM gpu_orch.worker_transition w) x
@@ -167,7 +167,7 @@ is(join("\n", grep { !$in_fresh{$_} } sort keys %in_updated), '', 'nothing is th
 is(join("\n", grep { !$in_updated{$_} } sort keys %in_fresh), '', 'nothing is missing that a fresh installation has');
 
 # A schema of another version: refused by every session, those included that worked with it before.
-my $session = $node->session;
+my $session = $node->background_psql('app', on_error_stop => 0);
 $session->query_safe(q{SELECT gpu_orch.submit_task('k')});
 my ($now) = $node->sql(q{SELECT extversion FROM pg_extension WHERE extname = 'gpu_orch'});
 for my $version ('0.0.9', '99.0')

@@ -66,6 +66,11 @@ GRANT EXECUTE ON FUNCTION
     TO gpu_orch_submitter;
 DROP TABLE pg_temp.gpu_orch_before;
 
+-- Types and domains were left to everybody.
+REVOKE ALL ON DOMAIN gpu_orch.attempt_outcome, gpu_orch.failure_class, gpu_orch.final_state, gpu_orch.op_state, gpu_orch.task_state,
+    gpu_orch.waiting_state, gpu_orch.worker_state FROM PUBLIC;
+REVOKE ALL ON TYPE gpu_orch.claimed_task, gpu_orch.worker_session FROM PUBLIC;
+
 -- Rows that come with the extension.
 DELETE FROM gpu_orch.alert_rule;
 @rows gpu_orch.alert_rule
