@@ -90,8 +90,8 @@ $(shlib): gpu_orch.map .link_flags
 
 # A library with a symbol that nobody defines keeps a server from starting.
 all install-lib-shared: .linked
-.linked: $(shlib) test/symbols
-	test/symbols $(shlib) "$(shell $(PG_CONFIG) --bindir)/postgres"
+.linked: $(shlib) src/undefined_symbols
+	src/undefined_symbols $(shlib) "$(shell $(PG_CONFIG) --bindir)/postgres"
 	@touch $@
 
 EXTRA_CLEAN = .flags .link_flags .linked
