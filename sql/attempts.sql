@@ -267,6 +267,13 @@ SELECT * FROM pg_temp.claim('attempts-a', :'a');
 SELECT cancelled FROM heartbeat('attempts-a', :'a');
 SELECT complete_task('attempts-a', :'a', task_id, lease) FROM claimed WHERE task = 'r releases' AND attempt > 1;
 SELECT task, state, attempts FROM pg_temp.now WHERE task = 'r releases';
+-- Tried again before its time, a task waits for it as before.
+SELECT task_id AS id FROM tasks WHERE payload ->> 'n' = 'c scheduled' \gset
+SELECT retry_task(:id), retry_task(:id) AS again;
+SELECT state, run_at > clock() + interval '23 hours' AS tomorrow, run_at = (SELECT run_at FROM gpu_orch.task WHERE id = :id) AS same
+FROM task(:id);
+SELECT admit();
+SELECT cancel_task(:id);
 
 -- A worker that was ended may not go on, nor one that was never there.
 SELECT terminate_worker('attempts-a');

@@ -53,6 +53,9 @@ CALL pg_temp.refusals(
     $$submit_task('')$$,
     $$submit_task(repeat('k', 201))$$,
     $$submit_task(E'line\nfeed')$$,
+    $$submit_task(' ')$$,
+    $$submit_task(' x')$$,
+    $$submit_task('x ')$$,
     $$submit_task('x', jsonb_build_object('blob', repeat('x', 1100000)))$$,
     $$submit_task('x', (repeat('[', 64) || repeat(']', 64))::jsonb)$$,
     $$submit_task('x', (repeat('[', 65) || repeat(']', 65))::jsonb)$$,
@@ -79,6 +82,13 @@ CALL pg_temp.refusals(
     $$submit_task('x', traceparent => repeat('t', 201))$$);
 -- One of them was fit to be stored: 64 levels.
 SELECT count(*) - :before AS stored FROM tasks;
+
+-- A timeout is an absolute length, whatever the clocks of the session's time zone do: a day has 24
+-- hours, and a month 30 days.
+SELECT submit_task('submit-timeout', timeout => '1 day') AS day \gset
+SELECT submit_tasks('[{"kind": "submit-timeout", "timeout": "1 mon -1 day 00:00:01.5"}]') AS month \gset
+SELECT timeout FROM tasks WHERE task_id IN (:day, :month) ORDER BY 1;
+SELECT cancel_task(:day), cancel_task(:month);
 
 -- The same key is the same task, whatever became of it; another body is an error.
 SELECT submit_task('submit-key', '{"a": 1}', '{"hardware": {"vram": 8}}', 3, max_attempts => 2, timeout => '1 min',

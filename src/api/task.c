@@ -60,13 +60,15 @@ resolve_tenant(const char *name)
 	return tenant;
 }
 
-/* Refuse anything about a task that cannot be. */
+/* Refuse anything about a task that cannot be, and give its timeout an absolute length. */
 static void
-check_task(const NewTask *task)
+check_task(NewTask *task)
 {
 	int64 missing;
 
 	api_check_text("kind", task->kind, MAX_NAME_LENGTH);
+	if (task->kind[0] == ' ' || task->kind[strlen(task->kind) - 1] == ' ')
+		api_refuse("kind", "It begins or ends with a blank.", "Leave the blank out.");
 	api_check_json("payload", task->payload, guc_max_payload_bytes);
 	match_require_requirements(task->requirements, "requirements");
 	if (task->priority < -MAX_PRIORITY || task->priority > MAX_PRIORITY)
@@ -87,6 +89,13 @@ check_task(const NewTask *task)
 										  IntervalPGetDatum(&(Interval){ .month = 12 }))) > 0)
 		api_refuse("timeout", "It is longer than a year.",
 				   "Use a shorter interval, or null for no limit.");
+	if (task->timeout != NULL)
+	{
+		Interval *absolute = palloc0(sizeof(Interval));
+
+		absolute->time = interval_length(task->timeout);
+		task->timeout = absolute;
+	}
 	if (task->idempotency_key != NULL)
 		api_check_text("idempotency_key", task->idempotency_key, MAX_NAME_LENGTH);
 	if (task->traceparent != NULL)
@@ -441,11 +450,17 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Lock a task that the caller may touch; one of another tenant does not exist for it. */
+/*
+ * Lock a task that the caller may touch; one of another tenant does not exist for the
+ * caller, who therefore does not wait for a session that has it locked either.
+ */
 static void
 lock_task(int64 task_id, TaskRow *task)
 {
-	if (!store_task_lock(task_id, task) || !store_tenant_allows(task->tenant, GetOuterUserId()))
+	int32 tenant;
+
+	if (!store_task_tenant(task_id, &tenant) || !store_tenant_allows(tenant, GetOuterUserId()) ||
+		!store_task_lock(task_id, task))
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
 				 errmsg("task " INT64_FORMAT " does not exist", task_id),
@@ -486,7 +501,8 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 
 /*
  * SQL: retry_task(task_id) -> boolean. Admits a failed or cancelled task again
- * with a new budget of attempts; false when it is not in one of these states.
+ * with a new budget of attempts, not before its time; false when it is not in one of
+ * these states.
  */
 Datum
 gpu_orch_retry_task(PG_FUNCTION_ARGS)
@@ -511,7 +527,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	slot.attempt = attempt + 1;
 	begin_submit();
 	INJECT("retry");
-	store_task_place(&slot, 0, now);
+	store_task_place(&slot, task.run_at, now);
 	PG_RETURN_BOOL(true);
 }
 

@@ -175,11 +175,8 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	values[LEASE_LOSSES] = Int32GetDatum(slot->losses);
 	values[LEASE_TAG] = Int64GetDatum(slot->tag);
 	values[LEASE_CLAIMED_AT] = TimestampTzGetDatum(now);
-	values[LEASE_DEADLINE] = body.timeout == NULL ?
-		(Datum) 0 :
-		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
-							IntervalPGetDatum(body.timeout));
-	nulls[LEASE_DEADLINE] = body.timeout == NULL;
+	values[LEASE_DEADLINE] = TimestampTzGetDatum(now + body.timeout);
+	nulls[LEASE_DEADLINE] = body.timeout == 0;
 	values[LEASE_CLAIMED_AFTER] = UUIDPGetDatum(claimed_after);
 	nulls[LEASE_CLAIMED_AFTER] = claimed_after == NULL;
 	values[LEASE_CANCEL_REQUESTED] = BoolGetDatum(false);
@@ -516,16 +513,25 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		1,
 		{ TIMESTAMPTZOID }
 	};
+	/* One step for each worker that holds a lease, however many have ended. */
 	static SpiQuery of_ended = {
+		"WITH RECURSIVE holder AS ("
+		" (SELECT worker FROM gpu_orch.lease ORDER BY worker LIMIT 1)"
+		" UNION ALL"
+		" SELECT (SELECT l.worker FROM gpu_orch.lease l WHERE l.worker > h.worker"
+		"         ORDER BY l.worker LIMIT 1)"
+		" FROM holder h WHERE h.worker IS NOT NULL),"
+		" ended AS MATERIALIZED (SELECT h.worker FROM holder h WHERE h.worker IS NOT NULL"
+		"  AND (SELECT w.state FROM gpu_orch.worker w WHERE w.no = h.worker) IS DISTINCT FROM 'active'"
+		"  AND (SELECT w.state FROM gpu_orch.worker w WHERE w.no = h.worker)"
+		"      IS DISTINCT FROM 'draining') "
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
-		" (SELECT l.task_id FROM gpu_orch.worker w, LATERAL"
-		"   (SELECT x.task_id FROM gpu_orch.lease x WHERE x.worker = w.no LIMIT 1000"
-		"    FOR UPDATE SKIP LOCKED) l"
-		"  WHERE w.state NOT IN ('active', 'draining') AND w.state_since > $1 - interval '1 hour'"
-		"  LIMIT 1000) "
+		" (SELECT l.task_id FROM ended e, LATERAL"
+		"   (SELECT x.task_id FROM gpu_orch.lease x WHERE x.worker = e.worker LIMIT 1000"
+		"    FOR UPDATE SKIP LOCKED) l LIMIT 1000) "
 		"RETURNING " ENDED_COLUMNS,
-		1,
-		{ TIMESTAMPTZOID }
+		0,
+		{ 0 }
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
@@ -548,8 +554,7 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 			spi_run(&past_deadline, &args);
 			break;
 		case LEASES_OF_ENDED:
-			spi_arg_time(&args, now);
-			spi_run(&of_ended, &args);
+			spi_run(&of_ended, NULL);
 			break;
 	}
 	n = settle_deleted(end, now);

@@ -411,12 +411,7 @@ store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body)
 	body->requirements = copy_column(row, TASK_REQUIREMENTS);
 	body->traceparent = copy_column(row, TASK_TRACEPARENT);
 	timeout = direct_datum(&task_table, row, TASK_TIMEOUT, &isnull);
-	body->timeout = NULL;
-	if (!isnull)
-	{
-		body->timeout = palloc(sizeof(Interval));
-		*body->timeout = *DatumGetIntervalP(timeout);
-	}
+	body->timeout = isnull ? 0 : interval_length(DatumGetIntervalP(timeout));
 	ExecDropSingleTupleTableSlot(row);
 	return true;
 }
@@ -437,6 +432,22 @@ store_task_max_attempts(int64 task_id)
 	return max_attempts;
 }
 
+/* The tenant of a task, read without a lock; false if there is no such task. */
+bool
+store_task_tenant(int64 task_id, int32 *tenant)
+{
+	Snapshot snapshot = direct_snapshot();
+	TupleTableSlot *row = read_task(task_id, snapshot);
+
+	if (row != NULL)
+	{
+		*tenant = DatumGetInt32(row->tts_values[TASK_TENANT]);
+		ExecDropSingleTupleTableSlot(row);
+	}
+	direct_release(snapshot);
+	return row != NULL;
+}
+
 /*
  * Read what is fixed about a task and lock it against a concurrent cancel or
  * retry until the end of the transaction. False if there is no such task.
@@ -445,7 +456,7 @@ bool
 store_task_lock(int64 task_id, TaskRow *task)
 {
 	static SpiQuery query = {
-		"SELECT id, shape, tenant, priority, max_attempts FROM gpu_orch.task WHERE id = $1 "
+		"SELECT id, shape, tenant, priority, max_attempts, run_at FROM gpu_orch.task WHERE id = $1 "
 		"FOR NO KEY UPDATE",
 		1,
 		{ INT8OID }
@@ -463,6 +474,7 @@ store_task_lock(int64 task_id, TaskRow *task)
 		task->tenant = spi_int4(0, 3);
 		task->priority = spi_int4(0, 4);
 		task->max_attempts = spi_int4(0, 5);
+		task->run_at = spi_time(0, 6);
 	}
 	spi_end();
 	return found;

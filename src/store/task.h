@@ -5,6 +5,7 @@
 #ifndef GPU_ORCH_STORE_TASK_H
 #define GPU_ORCH_STORE_TASK_H
 
+#include "datatype/timestamp.h"
 #include "queue/ready.h"
 
 /* What a caller submits; checked before it comes here. */
@@ -33,6 +34,7 @@ typedef struct TaskRow
 	int32 tenant;
 	int32 priority;
 	int32 max_attempts;
+	TimestampTz run_at; /* 0: at once */
 } TaskRow;
 
 /* What a claim hands out of a task; the Datums are of the columns' types, 0 for null. */
@@ -42,8 +44,19 @@ typedef struct TaskBody
 	Datum payload;
 	Datum requirements;
 	Datum traceparent;
-	Interval *timeout; /* NULL: none */
+	int64 timeout; /* in microseconds; 0: none */
 } TaskBody;
+
+/*
+ * How long an interval is, in microseconds. A day has 24 hours and a month 30 days, so
+ * that no time zone has a say. The interval is finite and not longer than a year.
+ */
+static inline int64
+interval_length(const Interval *interval)
+{
+	return interval->time +
+		(interval->day + interval->month * (int64) DAYS_PER_MONTH) * USECS_PER_DAY;
+}
 
 /* The shape of the task submitted last, for the next one of the same call. */
 typedef struct ShapeMemo
@@ -55,6 +68,7 @@ typedef struct ShapeMemo
 extern int64 store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now);
 extern bool store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body);
 extern int32 store_task_max_attempts(int64 task_id);
+extern bool store_task_tenant(int64 task_id, int32 *tenant);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
 extern bool store_task_stands(int64 task_id);
 extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing);

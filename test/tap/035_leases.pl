@@ -10,7 +10,11 @@ use Test::More;
 
 my $node = GpuOrch->running('leases',
 	'gpu_orch.heartbeat_interval' => '200ms',
+<<<<<<< HEAD
 	'gpu_orch.heartbeat_timeout' => '1h',
+=======
+	'gpu_orch.heartbeat_timeout' => '6s',
+>>>>>>> c213d88 (Look at rights before locking a task, and give timeouts an absolute length)
 	'gpu_orch.retry_delay' => '0',
 	'gpu_orch.test_clock' => 'on');
 $node->wait_for_leader;
@@ -51,6 +55,25 @@ $claimer->quit;
 $node->until('the task of a worker that was ended meanwhile is ready again',
 	"SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $race");
 is($node->sql("SELECT outcome FROM gpu_orch.attempts WHERE task_id = $race"), 'lost', 'at the cost of a lost attempt');
+
+# The same where no leader acted for longer than an hour after that end.
+my $late = sql(q{SELECT gpu_orch.submit_task('k', priority => 5)});
+my $slept = register('slept');
+my $sleeper = $node->background_psql('app', on_error_stop => 1);
+$sleeper->query_safe('BEGIN');
+like($sleeper->query_safe("SELECT task_id FROM gpu_orch.claim_tasks('slept', '$slept')"), qr/\b$late\b/,
+	'a claim is made and not yet committed');
+sql(q{SELECT gpu_orch.terminate_worker('slept', true)});
+set_and_reload($node, 'gpu_orch.enabled' => 'off');
+wait_until('no leader acts', sub { leader_pid($node) eq '' });
+$sleeper->query_safe('COMMIT');
+$sleeper->quit;
+sql(q{SELECT gpu_orch.advance_clock('2 hours')});
+is(sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $late"), 'running', 'nobody ends the lease meanwhile');
+set_and_reload($node, 'gpu_orch.enabled' => 'on');
+ok(until_true("SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $late"),
+	'the task of a worker that ended hours ago is ready again');
+sql("SELECT gpu_orch.cancel_task($late)");
 
 # The answer to a claim was lost: the worker lives and does not name the lease.
 my $deaf = register('deaf');
