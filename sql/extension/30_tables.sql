@@ -114,7 +114,6 @@ CREATE TABLE gpu_orch.lease (
     claimed_at       timestamptz NOT NULL,
     deadline         timestamptz,
     claimed_after    uuid,
-    cancel_requested boolean NOT NULL DEFAULT false,
     progress         real,
     stage            text,
     progress_at      timestamptz
@@ -124,6 +123,13 @@ CREATE INDEX lease_tenant ON gpu_orch.lease (tenant) WHERE tenant <> 0;
 CREATE INDEX lease_deadline ON gpu_orch.lease (deadline) WHERE deadline IS NOT NULL;
 COMMENT ON TABLE gpu_orch.lease IS
     'One row for each running attempt; the random id is the fencing token, claimed_after the lease whose completion took this one';
+
+CREATE TABLE gpu_orch.cancel_request (
+    task_id      bigint PRIMARY KEY,
+    requested_at timestamptz NOT NULL
+);
+COMMENT ON TABLE gpu_orch.cancel_request IS
+    'Running tasks that somebody asked to cancel, until they do not run any more';
 
 CREATE TABLE gpu_orch.attempt (
     task_id     bigint NOT NULL,
@@ -540,7 +546,7 @@ DECLARE
     relation text;
 BEGIN
     FOREACH relation IN ARRAY ARRAY['tenant', 'tenant_grant', 'shape', 'task', 'task_dependency', 'waiting',
-                                    'ready_queue', 'lease', 'attempt', 'pool', 'offer', 'offer_stats', 'image_breaker', 'worker',
+                                    'ready_queue', 'lease', 'cancel_request', 'attempt', 'pool', 'offer', 'offer_stats', 'image_breaker', 'worker',
                                     'worker_profile', 'cloud_op', 'spend', 'bill', 'budget', 'event', 'decision', 'alert', 'installation',
                                     'installation_secret',
                                     'tenant_id_seq', 'task_id_seq', 'pool_id_seq', 'offer_id_seq', 'worker_no_seq',

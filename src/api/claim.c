@@ -20,6 +20,7 @@
 #include "base/guc.h"
 #include "base/inject.h"
 #include "queue/match.h"
+#include "store/attempt.h"
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
@@ -198,7 +199,11 @@ typedef struct AttemptCall
 	ClaimMeter meter;
 } AttemptCall;
 
-/* Tell a worker's row that it is busy, now and then. */
+/*
+ * Tell a worker's row that it is busy, now and then. The last thing that a call does: it
+ * locks the row, and a call that has it locked and waits for somebody else would keep
+ * others from it.
+ */
 static void
 touch_busy(const WorkerCall *worker, TimestampTz now)
 {
@@ -217,7 +222,6 @@ begin_attempt_call(FunctionCallInfo fcinfo, AttemptCall *call)
 	call->task_id = PG_GETARG_INT64(2);
 	call->lease = PG_GETARG_UUID_P(3);
 	call->now = clock_now();
-	touch_busy(&call->worker, call->now);
 }
 
 /* End an attempt; true also for the repetition of an end that took place. */
@@ -229,10 +233,20 @@ end_attempt(AttemptCall *call, const LeaseEnd *end)
 	ForceSyncCommit();
 	if (store_lease_end(call->worker.no, call->task_id, call->lease, end, call->now))
 		answer = END_ENDED;
-	else if (store_lease_was_ended(call->worker.no, call->task_id, call->lease, end))
+	else if (store_attempt_was_ended(call->worker.no, call->task_id, call->lease, end))
 		answer = END_REPEATED;
 	claim_stats_count(&call->meter, answer, CLAIMED_NOT_ASKED);
 	return answer != END_FENCED;
+}
+
+/* End the only attempt of a call. */
+static bool
+end_one_attempt(AttemptCall *call, const LeaseEnd *end)
+{
+	bool ended = end_attempt(call, end);
+
+	touch_busy(&call->worker, call->now);
+	return ended;
 }
 
 static Jsonb *
@@ -281,7 +295,7 @@ gpu_orch_complete_task(PG_FUNCTION_ARGS)
 	claim_stats_begin(&call.meter, CALL_COMPLETE);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
-	ended = end_attempt(&call, &end);
+	ended = end_one_attempt(&call, &end);
 	INJECT("complete.ended");
 	spi_unpin();
 	PG_RETURN_BOOL(ended);
@@ -329,7 +343,6 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 		api_refuse("task_ids", psprintf("It has %d elements.", counts[0]),
 				   psprintf("Complete at most %d tasks in one call.", MAX_CLAIM));
 	call.now = clock_now();
-	touch_busy(&call.worker, call.now);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	for (int i = 0; i < counts[0]; i++)
 	{
@@ -351,6 +364,7 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 		if (end_attempt(&call, &end))
 			tuplestore_putvalues(returned->setResult, returned->setDesc, &values[0][i], &isnull);
 	}
+	touch_busy(&call.worker, call.now);
 	spi_unpin();
 	return (Datum) 0;
 }
@@ -381,7 +395,7 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 		INJECT("fused.claimed");
 		claim_stats_count(&call.meter, END_ENDED, tasks_claimed(result, n));
 	}
-	else if (store_lease_was_ended(call.worker.no, call.task_id, call.lease, &end))
+	else if (store_attempt_was_ended(call.worker.no, call.task_id, call.lease, &end))
 	{
 		ClaimedTask *made;
 		int count = store_lease_made_after(call.worker.no, call.lease, &made);
@@ -401,6 +415,7 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 			 errdetail("The lease ended by a deadline, a lost heartbeat or a new registration."),
 			 errhint("Discard the result and claim again.")));
 	}
+	touch_busy(&call.worker, call.now);
 	spi_unpin();
 	return (Datum) 0;
 }
@@ -433,7 +448,7 @@ gpu_orch_fail_task(PG_FUNCTION_ARGS)
 	}
 	begin_attempt_call(fcinfo, &call);
 	INJECT("fail");
-	PG_RETURN_BOOL(end_attempt(&call, &end));
+	PG_RETURN_BOOL(end_one_attempt(&call, &end));
 }
 
 /* SQL: release_task(worker_id, token, task_id, lease) -> boolean */
@@ -446,7 +461,7 @@ gpu_orch_release_task(PG_FUNCTION_ARGS)
 	claim_stats_begin(&call.meter, CALL_RELEASE);
 	begin_attempt_call(fcinfo, &call);
 	INJECT("release");
-	PG_RETURN_BOOL(end_attempt(&call, &end));
+	PG_RETURN_BOOL(end_one_attempt(&call, &end));
 }
 
 /* SQL: progress_task(worker_id, token, task_id, lease, fraction, stage) -> boolean */
@@ -456,6 +471,7 @@ gpu_orch_progress_task(PG_FUNCTION_ARGS)
 	AttemptCall call;
 	float4 fraction = 0;
 	char *stage;
+	bool held;
 
 	if (!PG_ARGISNULL(4))
 	{
@@ -466,6 +482,8 @@ gpu_orch_progress_task(PG_FUNCTION_ARGS)
 	stage = api_text_or_null(fcinfo, 5, "stage", MAX_NAME_LENGTH);
 	begin_attempt_call(fcinfo, &call);
 	INJECT("progress");
-	PG_RETURN_BOOL(store_lease_progress(call.worker.no, call.task_id, call.lease,
-										PG_ARGISNULL(4) ? NULL : &fraction, stage, call.now));
+	held = store_lease_progress(call.worker.no, call.task_id, call.lease,
+								PG_ARGISNULL(4) ? NULL : &fraction, stage, call.now);
+	touch_busy(&call.worker, call.now);
+	PG_RETURN_BOOL(held);
 }

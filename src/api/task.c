@@ -21,6 +21,8 @@
 #include "queue/match.h"
 #include "miscadmin.h"
 #include "base/shmem.h"
+#include "store/attempt.h"
+#include "store/cancel.h"
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
@@ -476,6 +478,7 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 {
 	int64 task_id = PG_GETARG_INT64(0);
 	TimestampTz now = clock_now();
+	LeaseEnd unheld = { .outcome = OUTCOME_LOST, .error = "the worker had been ended" };
 	TaskRow task;
 	TaskSlot slot;
 
@@ -484,14 +487,18 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (store_task_unwait(task_id, true, &slot) || store_queue_remove(task_id, &slot))
+		if (store_task_unwait(task_id, true, &slot) || store_queue_remove(task_id, true, &slot))
 		{
 			INJECT("cancel");
 			store_lease_end_without(&slot, "cancelled by request", now);
 			PG_RETURN_BOOL(true);
 		}
-		if (store_lease_request_cancel(task_id))
+		if (store_cancel_request(task_id, now))
+		{
+			/* Of a worker that is gone nobody would hear of it. */
+			(void) store_lease_end_unheld(task_id, &unheld, now);
 			PG_RETURN_BOOL(true);
+		}
 
 		/* It moved between our looks, or it has ended. */
 		if (!store_task_stands(task_id))
@@ -527,6 +534,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	slot.attempt = attempt + 1;
 	begin_submit();
 	INJECT("retry");
+	store_cancel_forget(task_id);
 	store_task_place(&slot, task.run_at, now);
 	PG_RETURN_BOOL(true);
 }

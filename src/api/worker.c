@@ -21,6 +21,7 @@
 #include "base/guc.h"
 #include "base/inject.h"
 #include "queue/match.h"
+#include "store/cancel.h"
 #include "store/event.h"
 #include "store/lease.h"
 #include "store/op.h"
@@ -242,7 +243,7 @@ gpu_orch_heartbeat(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "gpu_orch: heartbeat must return a row");
 	values[0] = CStringGetTextDatum(directive);
-	values[1] = store_lease_cancelled(worker.no);
+	values[1] = store_cancel_of_worker(worker.no);
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));

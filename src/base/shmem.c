@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/heard.h"
 #include "miscadmin.h"
 #include "base/shmem.h"
 #include "storage/ipc.h"
@@ -20,6 +21,14 @@
 #include "storage/shmem.h"
 
 #define SHMEM_NAME "gpu_orch"
+
+/* The locks of the tranche. */
+enum
+{
+	LOCK_STATE,
+	LOCK_HEARD,
+	N_LOCKS
+};
 
 static ShmemState *state = NULL;
 static shmem_request_hook_type previous_request_hook = NULL;
@@ -31,7 +40,8 @@ shmem_request(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(ShmemState)));
-	RequestNamedLWLockTranche(SHMEM_NAME, 1);
+	RequestAddinShmemSpace(heard_size());
+	RequestNamedLWLockTranche(SHMEM_NAME, N_LOCKS);
 }
 
 static void
@@ -47,7 +57,7 @@ shmem_startup(void)
 	if (!found)
 	{
 		memset(state, 0, sizeof(ShmemState));
-		state->lock = &GetNamedLWLockTranche(SHMEM_NAME)->lock;
+		state->lock = &GetNamedLWLockTranche(SHMEM_NAME)[LOCK_STATE].lock;
 		ConditionVariableInit(&state->answered);
 		pg_atomic_init_u64(&state->wakes, 0);
 		pg_atomic_init_u32(&state->wake_flags, 0);
@@ -58,6 +68,7 @@ shmem_startup(void)
 		claim_stats_init(&state->claims);
 		state->provider.since = clock_now();
 	}
+	heard_startup(&GetNamedLWLockTranche(SHMEM_NAME)[LOCK_HEARD].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -484,16 +484,22 @@ store_queue_put(const TaskSlot *slot, double weight)
 	return room;
 }
 
+#define REMOVED_COLUMNS "shape, task_id, ~rank, tenant, attempt, faults, losses, tag"
+
 /*
- * Take one task out by its id, waiting for a claimer that is at it. False when
- * it is not there.
+ * Take one task out by its id. False when it is not there; without wait also when
+ * somebody else has it locked, such as a claimer that is at it.
  */
 bool
-store_queue_remove(int64 task_id, TaskSlot *slot)
+store_queue_remove(int64 task_id, bool wait, TaskSlot *slot)
 {
-	static SpiQuery query = {
-		"DELETE FROM gpu_orch.ready_queue WHERE task_id = $1 "
-		"RETURNING shape, task_id, ~rank, tenant, attempt, faults, losses, tag",
+	static SpiQuery waiting = { "DELETE FROM gpu_orch.ready_queue WHERE task_id = $1 "
+								"RETURNING " REMOVED_COLUMNS,
+								1,
+								{ INT8OID } };
+	static SpiQuery passing = {
+		"DELETE FROM gpu_orch.ready_queue WHERE task_id = (SELECT task_id FROM gpu_orch.ready_queue"
+		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " REMOVED_COLUMNS,
 		1,
 		{ INT8OID }
 	};
@@ -502,7 +508,7 @@ store_queue_remove(int64 task_id, TaskSlot *slot)
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
-	found = spi_run(&query, &args) == 1;
+	found = spi_run(wait ? &waiting : &passing, &args) == 1;
 	if (found)
 		store_queue_slot_read(slot, 0);
 	spi_end();

@@ -45,7 +45,7 @@ extern void store_queue_close(QueueScan *scan);
 
 extern void store_queue_tag(TaskSlot *slot, double weight);
 extern bool store_queue_put(const TaskSlot *slot, double weight);
-extern bool store_queue_remove(int64 task_id, TaskSlot *slot);
+extern bool store_queue_remove(int64 task_id, bool wait, TaskSlot *slot);
 extern void store_queue_served(int32 tenant, int64 microseconds);
 extern int store_queue_count(ShapeCount **counts, int64 limit);
 extern bool store_queue_has_room(int64 shape);

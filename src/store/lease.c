@@ -1,6 +1,6 @@
 /*
  * store/lease.c
- *	  Running attempts, and how they ended: all access to lease and attempt.
+ *	  Running attempts, and how they end: all access to lease.
  *
  * A lease ends by being deleted under the guard (task, lease, worker); whoever
  * deletes the row decides what becomes of the task, so nothing is ended twice.
@@ -16,6 +16,8 @@
 #include "base/guc.h"
 #include "base/inject.h"
 #include "base/shmem.h"
+#include "store/attempt.h"
+#include "store/cancel.h"
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
@@ -45,23 +47,9 @@
 	COLUMN(LEASE_CLAIMED_AT, claimed_at, TIMESTAMPTZOID) \
 	COLUMN(LEASE_DEADLINE, deadline, TIMESTAMPTZOID) \
 	COLUMN(LEASE_CLAIMED_AFTER, claimed_after, UUIDOID) \
-	COLUMN(LEASE_CANCEL_REQUESTED, cancel_requested, BOOLOID) \
 	COLUMN(LEASE_PROGRESS, progress, FLOAT4OID) \
 	COLUMN(LEASE_STAGE, stage, TEXTOID) \
 	COLUMN(LEASE_PROGRESS_AT, progress_at, TIMESTAMPTZOID)
-
-#define ATTEMPT_COLUMNS(COLUMN, LATER) \
-	COLUMN(ATTEMPT_TASK_ID, task_id, INT8OID) \
-	COLUMN(ATTEMPT_NUMBER, attempt, INT4OID) \
-	COLUMN(ATTEMPT_WORKER, worker, INT8OID) \
-	COLUMN(ATTEMPT_LEASE, lease, UUIDOID) \
-	COLUMN(ATTEMPT_CLAIMED_AT, claimed_at, TIMESTAMPTZOID) \
-	COLUMN(ATTEMPT_ENDED_AT, ended_at, TIMESTAMPTZOID) \
-	COLUMN(ATTEMPT_OUTCOME, outcome, TEXTOID) \
-	COLUMN(ATTEMPT_FAILURE, failure, TEXTOID) \
-	COLUMN(ATTEMPT_FINAL_STATE, final_state, TEXTOID) \
-	COLUMN(ATTEMPT_ERROR, error, TEXTOID) \
-	COLUMN(ATTEMPT_RESULT, result, JSONBOID)
 /* clang-format on */
 
 enum
@@ -69,18 +57,11 @@ enum
 	LEASE_COLUMN_0,
 	LEASE_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
 };
-enum
-{
-	ATTEMPT_COLUMN_0,
-	ATTEMPT_COLUMNS(DIRECT_NUMBER, DIRECT_NUMBER)
-};
 
 static const DirectColumn lease_columns[] = { LEASE_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
-static const DirectColumn attempt_columns[] = { ATTEMPT_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
 
 static DirectTable lease_table = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_pkey",
 											  .index_key = { LEASE_TASK_ID });
-static DirectTable attempt_table = DIRECT_TABLE("attempt", attempt_columns);
 
 /* Copy the current result row into a claimed task that outlives spi_end(). */
 static void
@@ -179,7 +160,6 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	nulls[LEASE_DEADLINE] = body.timeout == 0;
 	values[LEASE_CLAIMED_AFTER] = UUIDPGetDatum(claimed_after);
 	nulls[LEASE_CLAIMED_AFTER] = claimed_after == NULL;
-	values[LEASE_CANCEL_REQUESTED] = BoolGetDatum(false);
 	nulls[LEASE_PROGRESS] = nulls[LEASE_STAGE] = nulls[LEASE_PROGRESS_AT] = true;
 
 	memset(claimed, 0, sizeof(ClaimedTask));
@@ -226,63 +206,22 @@ store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after, ClaimedTask
 	return n;
 }
 
-static void
-set_text(Datum *values, bool *nulls, int column, const char *value)
-{
-	nulls[column] = value == NULL;
-	values[column] = value ? CStringGetTextDatum(value) : (Datum) 0;
-}
-
-/*
- * Write down the end of an attempt; final_state NULL where the task goes on, lease
- * NULL and worker 0 where it never ran.
- */
-static void
-record(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
-	   const char *outcome, const char *failure, const char *final_state, const char *error,
-	   Jsonb *result, TimestampTz now)
-{
-	Relation rel = direct_open(&attempt_table);
-	DirectRow *row = direct_new_row(&attempt_table);
-	Datum *values = row->values;
-	bool *nulls = row->nulls;
-
-	values[ATTEMPT_TASK_ID] = Int64GetDatum(slot->task_id);
-	values[ATTEMPT_NUMBER] = Int32GetDatum(slot->attempt);
-	values[ATTEMPT_WORKER] = Int64GetDatum(worker);
-	nulls[ATTEMPT_WORKER] = worker == 0;
-	values[ATTEMPT_LEASE] = UUIDPGetDatum(lease);
-	nulls[ATTEMPT_LEASE] = lease == NULL;
-	values[ATTEMPT_CLAIMED_AT] = TimestampTzGetDatum(claimed_at);
-	nulls[ATTEMPT_CLAIMED_AT] = claimed_at == 0;
-	values[ATTEMPT_ENDED_AT] = TimestampTzGetDatum(now);
-	set_text(values, nulls, ATTEMPT_OUTCOME, outcome);
-	set_text(values, nulls, ATTEMPT_FAILURE, failure);
-	set_text(values, nulls, ATTEMPT_FINAL_STATE, final_state);
-	set_text(values, nulls, ATTEMPT_ERROR, error);
-	values[ATTEMPT_RESULT] = JsonbPGetDatum(result);
-	nulls[ATTEMPT_RESULT] = result == NULL;
-	direct_insert(row, rel);
-	direct_close(rel);
-}
-
 /*
  * Write the attempt of a lease that was just deleted, and send the task where it
  * goes next.
  */
 static void
 settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz claimed_at,
-	   bool cancelled, const LeaseEnd *end, TimestampTz now)
+	   const LeaseEnd *end, TimestampTz now)
 {
+	bool succeeded = end->outcome == OUTCOME_SUCCEEDED;
 	AttemptEnd attempt = { .outcome = end->outcome,
 						   .failure = end->failure,
 						   .retry = end->retry,
-						   .cancel_requested = cancelled,
+						   .cancel_requested = !succeeded && store_cancel_requested(slot->task_id),
 						   .faults = slot->faults,
 						   .losses = slot->losses,
-						   .max_attempts = end->outcome == OUTCOME_SUCCEEDED ?
-							   0 :
-							   store_task_max_attempts(slot->task_id),
+						   .max_attempts = succeeded ? 0 : store_task_max_attempts(slot->task_id),
 						   .max_losses = guc_max_losses };
 	TaskVerdict verdict = fsm_task_after(&attempt);
 	TaskSlot next = *slot;
@@ -315,8 +254,8 @@ settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 						 end->error ? ": " : "", end->error ? end->error : "");
 
 	INJECT("lease.settled");
-	record(slot, worker, lease, claimed_at, fsm_task_outcome_name(end->outcome),
-		   fsm_task_failure_name(end->failure), final_state, error, end->result, now);
+	store_attempt_record(slot, worker, lease, claimed_at, fsm_task_outcome_name(end->outcome),
+						 fsm_task_failure_name(end->failure), final_state, error, end->result, now);
 	store_queue_served(slot->tenant, Max(now - claimed_at, 0));
 	ForceSyncCommit();
 
@@ -338,9 +277,9 @@ settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 	}
 }
 
-#define ENDED_COLUMNS SLOT_COLUMNS ", worker, id, claimed_at, cancel_requested"
+#define ENDED_COLUMNS SLOT_COLUMNS ", worker, id, claimed_at"
 
-#define ENDED_COLUMN_COUNT 12
+#define ENDED_COLUMN_COUNT 11
 
 /*
  * Settle each of the leases that the last statement deleted, returning their
@@ -368,7 +307,7 @@ settle_deleted(const LeaseEnd *end, TimestampTz now)
 		slot.losses = DatumGetInt32(values[6]);
 		slot.tag = DatumGetInt64(values[7]);
 		settle(&slot, DatumGetInt64(values[8]), DatumGetUUIDP(values[9]),
-			   DatumGetTimestampTz(values[10]), DatumGetBool(values[11]), end, now);
+			   DatumGetTimestampTz(values[10]), end, now);
 	}
 	return (int64) n;
 }
@@ -449,43 +388,13 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 						  .faults = direct_int4(&lease_table, row, LEASE_FAULTS),
 						  .losses = direct_int4(&lease_table, row, LEASE_LOSSES),
 						  .tag = direct_int8(&lease_table, row, LEASE_TAG) };
-		bool isnull;
 
-		settle(&slot, worker, lease, direct_int8(&lease_table, row, LEASE_CLAIMED_AT),
-			   DatumGetBool(direct_datum(&lease_table, row, LEASE_CANCEL_REQUESTED, &isnull)), end,
-			   now);
+		settle(&slot, worker, lease, direct_int8(&lease_table, row, LEASE_CLAIMED_AT), end, now);
 		CommandCounterIncrement();
 	}
 	ExecDropSingleTupleTableSlot(row);
 	direct_close(rel);
 	return found == LEASE_DELETED;
-}
-
-/*
- * Whether this worker ended this attempt before with the same answer: then the
- * call repeats one whose answer was lost, and is true again.
- */
-bool
-store_lease_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease, const LeaseEnd *end)
-{
-	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.attempt WHERE task_id = $1 AND lease = $2 AND worker = $3"
-		" AND outcome = $4 AND failure IS NOT DISTINCT FROM $5",
-		5,
-		{ INT8OID, UUIDOID, INT8OID, TEXTOID, TEXTOID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	bool found;
-
-	spi_begin();
-	spi_arg_int8(&args, task_id);
-	spi_arg(&args, UUIDPGetDatum(lease), false);
-	spi_arg_int8(&args, worker);
-	spi_arg_text(&args, fsm_task_outcome_name(end->outcome));
-	spi_arg_text(&args, fsm_task_failure_name(end->failure));
-	found = spi_read(&query, &args, 1) == 1;
-	spi_end();
-	return found;
 }
 
 /*
@@ -499,8 +408,11 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 	static SpiQuery of_worker = {
 		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS, 1, { INT8OID }
 	};
+	/* For a heartbeat, which waits for nobody: a lease that somebody is at is for the next one. */
 	static SpiQuery not_named = {
-		"DELETE FROM gpu_orch.lease WHERE worker = $1 AND claimed_at < $2 AND id <> ALL ($3) "
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT task_id FROM gpu_orch.lease WHERE worker = $1 AND claimed_at < $2"
+		"  AND id <> ALL ($3) FOR UPDATE SKIP LOCKED) "
 		"RETURNING " ENDED_COLUMNS,
 		3,
 		{ INT8OID, TIMESTAMPTZOID, UUIDARRAYOID }
@@ -564,11 +476,35 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 	return n;
 }
 
+/*
+ * End a running attempt whose worker was ended: nobody holds it. False where there is
+ * none, or its worker lives.
+ */
+bool
+store_lease_end_unheld(int64 task_id, const LeaseEnd *end, TimestampTz now)
+{
+	static SpiQuery query = { "DELETE FROM gpu_orch.lease l WHERE l.task_id = $1 AND NOT EXISTS"
+							  " (SELECT 1 FROM gpu_orch.worker w WHERE w.no = l.worker"
+							  "  AND w.state IN ('active', 'draining')) "
+							  "RETURNING " ENDED_COLUMNS,
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_run(&query, &args);
+	n = settle_deleted(end, now);
+	spi_end();
+	return n > 0;
+}
+
 /* End a task that waits or is ready: cancelled, with the reason. */
 void
 store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now)
 {
-	record(slot, 0, NULL, 0, "cancelled", NULL, "cancelled", why, NULL, now);
+	store_attempt_record(slot, 0, NULL, 0, "cancelled", NULL, "cancelled", why, NULL, now);
 	CommandCounterIncrement();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE | WAKE_ADMIT);
@@ -597,25 +533,6 @@ store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const 
 	spi_arg_time(&args, now);
 	held = spi_run(&query, &args) == 1;
 	spi_end();
-	return held;
-}
-
-/* Ask the holder of a running task to stop. False when nobody holds it. */
-bool
-store_lease_request_cancel(int64 task_id)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.lease SET cancel_requested = true WHERE task_id = $1", 1, { INT8OID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	bool held;
-
-	spi_begin();
-	spi_arg_int8(&args, task_id);
-	held = spi_run(&query, &args) == 1;
-	spi_end();
-	if (held)
-		ForceSyncCommit();
 	return held;
 }
 
@@ -653,52 +570,4 @@ store_lease_count_tenant(int32 tenant)
 	n = spi_int8(0, 1);
 	spi_end();
 	return n;
-}
-
-/* The tasks of a worker that somebody asked to cancel, as a bigint[]. */
-Datum
-store_lease_cancelled(int64 worker)
-{
-	static SpiQuery query = {
-		"SELECT coalesce(pg_catalog.array_agg(task_id ORDER BY task_id), '{}')"
-		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested",
-		1,
-		{ INT8OID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	bool isnull;
-	Datum tasks;
-
-	spi_begin();
-	spi_arg_int8(&args, worker);
-	spi_read(&query, &args, 1);
-	tasks = SPI_datumTransfer(spi_datum(0, 1, &isnull), false, -1);
-	spi_end();
-	return tasks;
-}
-
-/* The last ended attempt of a task; false if none has ended. */
-bool
-store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded)
-{
-	static SpiQuery query = {
-		"SELECT attempt, final_state IS NOT NULL, coalesce(final_state = 'succeeded', false)"
-		" FROM gpu_orch.attempt WHERE task_id = $1 ORDER BY attempt DESC LIMIT 1",
-		1,
-		{ INT8OID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	bool found;
-
-	spi_begin();
-	spi_arg_int8(&args, task_id);
-	found = spi_read(&query, &args, 1) == 1;
-	if (found)
-	{
-		*attempt = spi_int4(0, 1);
-		*final = spi_bool(0, 2);
-		*succeeded = spi_bool(0, 3);
-	}
-	spi_end();
-	return found;
 }

@@ -1,6 +1,6 @@
 /*
  * store/lease.h
- *	  Running attempts, and how they ended.
+ *	  Running attempts, and how they end.
  */
 #ifndef GPU_ORCH_STORE_LEASE_H
 #define GPU_ORCH_STORE_LEASE_H
@@ -42,17 +42,13 @@ extern int store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after,
 								  ClaimedTask **claimed);
 extern bool store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease,
 							const LeaseEnd *end, TimestampTz now);
-extern bool store_lease_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease,
-								  const LeaseEnd *end);
 extern int64 store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 								 const LeaseEnd *end, TimestampTz now);
+extern bool store_lease_end_unheld(int64 task_id, const LeaseEnd *end, TimestampTz now);
 extern void store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now);
 extern bool store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease,
 								 const float4 *fraction, const char *stage, TimestampTz now);
-extern bool store_lease_request_cancel(int64 task_id);
 extern int64 store_lease_count_worker(int64 worker);
 extern int64 store_lease_count_tenant(int32 tenant);
-extern Datum store_lease_cancelled(int64 worker);
-extern bool store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded);
 
 #endif

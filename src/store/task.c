@@ -18,6 +18,7 @@
 #include "base/inject.h"
 #include "queue/match.h"
 #include "storage/bufmgr.h"
+#include "store/cancel.h"
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
@@ -880,7 +881,7 @@ admit_held(TimestampTz now)
 int64
 store_task_admit(TimestampTz now, bool *made_ready)
 {
-	int64 moved = admit_due(now) + admit_blocked(now);
+	int64 moved = store_cancel_admit(now) + admit_due(now) + admit_blocked(now);
 	int64 ready = admit_held(now);
 
 	*made_ready = ready > 0;

@@ -12,6 +12,7 @@
 #include "common/cryptohash.h"
 #include "common/hashfn.h"
 #include "db/direct.h"
+#include "base/heard.h"
 #include "base/inject.h"
 #include "store/event.h"
 #include "store/lease.h"
@@ -391,14 +392,22 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	spi_end();
 }
 
-/* Note that a worker is alive; stats may be NULL. */
+/*
+ * Note that a worker is alive; stats may be NULL. Waits for nobody: a row that somebody
+ * else has locked is passed over, and the time is kept in base/heard.c.
+ */
 void
 store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
 {
-	static SpiQuery beat = { "UPDATE gpu_orch.worker SET last_heartbeat = $2 WHERE no = $1",
-							 2,
-							 { INT8OID, TIMESTAMPTZOID } };
-	static SpiQuery tell = { "UPDATE gpu_orch.worker_profile SET stats = $2 WHERE worker = $1",
+	static SpiQuery beat = {
+		"UPDATE gpu_orch.worker SET last_heartbeat = $2 WHERE no ="
+		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+		2,
+		{ INT8OID, TIMESTAMPTZOID }
+	};
+	static SpiQuery tell = { "UPDATE gpu_orch.worker_profile SET stats = $2 WHERE worker ="
+							 " (SELECT worker FROM gpu_orch.worker_profile WHERE worker = $1"
+							 "  FOR NO KEY UPDATE SKIP LOCKED)",
 							 2,
 							 { INT8OID, JSONBOID } };
 	SpiArgs args = SPI_ARGS_INIT;
@@ -407,12 +416,12 @@ store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
 	spi_begin();
 	spi_arg_int8(&args, no);
 	spi_arg_time(&args, now);
-	spi_run_one(&beat, &args, "noting a heartbeat");
+	heard_note(no, spi_run(&beat, &args) == 0, now);
 	if (stats != NULL)
 	{
 		spi_arg_int8(&stats_args, no);
 		spi_arg_jsonb(&stats_args, stats);
-		spi_run_one(&tell, &stats_args, "storing a worker's stats");
+		spi_run(&tell, &stats_args);
 	}
 	spi_end();
 }
@@ -656,7 +665,7 @@ store_worker_list(WorkerInfo **workers)
 		read_state_if_any(worker, i, 5);
 		worker->state_since = spi_time(i, 6);
 		worker->created_at = spi_time(i, 7);
-		worker->last_heartbeat = spi_time(i, 8);
+		worker->last_heartbeat = Max(spi_time(i, 8), heard_at(worker->no));
 		worker->busy_at = spi_time(i, 9);
 		worker->held = spi_int8(i, 10);
 		worker->create_open = spi_bool(i, 11);

@@ -53,7 +53,8 @@ sub connect_sessions
 					WHEN l.task_id IS NOT NULL THEN 'running' ELSE a.final_state END,
 				coalesce(w.attempt, r.attempt, l.attempt, a.attempt), coalesce(w.faults, r.faults, l.faults),
 				coalesce(w.losses, r.losses, l.losses), $due, $tag, l.worker, l.id, l.claimed_after, $claimed_at,
-				$deadline, l.cancel_requested
+				$deadline, CASE WHEN l.task_id IS NOT NULL
+					THEN EXISTS (SELECT FROM gpu_orch.cancel_request c WHERE c.task_id = t.id) END
 			FROM gpu_orch.task t
 			LEFT JOIN gpu_orch.waiting w ON w.task_id = t.id
 			LEFT JOIN gpu_orch.ready_queue r ON r.task_id = t.id
