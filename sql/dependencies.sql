@@ -75,8 +75,18 @@ SELECT state FROM task(:v);
 SELECT advance_clock('1 minute') IS NOT NULL AS a_minute_later;
 SELECT admit() > 0 AS moved;
 SELECT task, state FROM pg_temp.now WHERE task IN ('u', 'v') ORDER BY task;
--- Children come back with a retry of their own, behind their parents.
-SELECT retry_task(:s), retry_task(:r), retry_task(:p);
+-- Children come back with a retry of their own, behind their parents and not before them.
+CREATE FUNCTION pg_temp.refusal(task bigint, OUT code text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM gpu_orch.retry_task(task);
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+END
+$$;
+SELECT code, detail = format('It depends on task %s, which did not succeed.', :r) AS detail,
+       hint = format('Call retry_task(%s) first.', :r) AS hint FROM pg_temp.refusal(:s);
+SELECT state FROM task(:s);
+SELECT retry_task(:p), retry_task(:r), retry_task(:s);
 SELECT admit();
 SELECT task, state FROM pg_temp.now WHERE task BETWEEN 'p' AND 't' ORDER BY task;
 SELECT pg_temp.work(:'token', true), pg_temp.work(:'token', true);
@@ -103,6 +113,48 @@ SELECT count(*) FROM submit_tasks((SELECT jsonb_agg(jsonb_build_object('kind', '
 SELECT cancel_task(:y);
 SELECT admit() > 0 AS moved;
 SELECT state, count(*) FROM pg_temp.now WHERE task = 'z' GROUP BY state;
+
+-- A parent that somebody deleted does not keep its children waiting; until then it is said so.
+SELECT submit_task('deps', '{"n": "lost"}') AS lost \gset
+SELECT submit_task('deps', '{"n": "left"}', depends_on => ARRAY[:lost]) AS "left" \gset
+SELECT admit();
+DELETE FROM gpu_orch.ready_queue WHERE task_id = :lost;
+DELETE FROM gpu_orch.task WHERE id = :lost;
+SELECT reason, subject = :'lost' AS subject, detail = format('It waits for task %s, which does not exist any more.', :lost) AS detail,
+       hint FROM why_waiting(:left);
+SELECT admit() > 0 AS moved;
+SELECT state, error = format('task %s, which it depends on, does not exist any more', :lost) AS error FROM task(:left);
+SELECT code, detail = format('It depends on task %s, which does not exist any more.', :lost) AS detail, hint
+FROM pg_temp.refusal(:left);
+
+-- What is released costs what it is, however many tasks are blocked beside it.
+SELECT submit_task('deps', '{"n": "gate"}', run_at => clock() + interval '1 hour') AS gate \gset
+SELECT count(*) FROM submit_tasks((SELECT jsonb_agg(jsonb_build_object('kind', 'deps', 'payload', '{"n": "many"}'::jsonb,
+    'depends_on', jsonb_build_array(:gate))) FROM generate_series(1, 2000)));
+SELECT submit_task('deps', '{"n": "quick"}', priority => 1) AS quick \gset
+SELECT submit_task('deps', '{"n": "due"}', priority => 1, depends_on => ARRAY[:quick], run_at => clock() + interval '1 minute') AS due \gset
+SELECT submit_task('deps', '{"n": "bad"}') AS bad \gset
+SELECT submit_task('deps', '{"n": "doomed"}', depends_on => ARRAY[:bad]) AS doomed \gset
+SELECT admit();
+SELECT pg_temp.work(:'token', true);
+SELECT advance_clock('1 minute') IS NOT NULL AS a_minute_later;
+SELECT pg_stat_force_next_flush();
+BEGIN;
+SELECT cancel_task(:bad);
+SELECT admit() > 0 AS moved;
+SELECT sum(seq_tup_read + idx_tup_fetch) < 1000 AS few_rows_read,
+       sum(n_tup_ins + n_tup_upd + n_tup_del) < 20 AS few_rows_written
+FROM pg_stat_xact_all_tables WHERE schemaname = 'gpu_orch';
+COMMIT;
+SELECT task, state FROM pg_temp.now WHERE task IN ('due', 'doomed') ORDER BY 1;
+SELECT pg_temp.work(:'token', true);
+SELECT cancel_task(:gate);
+SELECT admit() > 0 AS moved;
+SELECT state, count(*) FROM pg_temp.now WHERE task = 'many' GROUP BY state;
+CREATE TEMP TABLE many AS SELECT id FROM gpu_orch.task WHERE payload ->> 'n' IN ('many', 'z');
+DELETE FROM gpu_orch.attempt WHERE task_id IN (SELECT id FROM many);
+DELETE FROM gpu_orch.task_dependency WHERE task_id IN (SELECT id FROM many);
+DELETE FROM gpu_orch.task WHERE id IN (SELECT id FROM many);
 
 SELECT terminate_worker('deps');
 SELECT state, count(*) FROM tasks WHERE state NOT IN ('succeeded', 'failed', 'cancelled') GROUP BY state;

@@ -40,7 +40,7 @@ CREATE FUNCTION gpu_orch.admit() RETURNS bigint
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_admit';
 COMMENT ON FUNCTION gpu_orch.admit() IS
-    'Releases the tasks that need not wait any longer, as the leader does at each tick; returns how many rows moved';
+    'Releases the tasks that need not wait any longer, as the leader does at each tick; returns how many went on or were cancelled';
 
 -- For workers.
 

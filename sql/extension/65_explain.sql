@@ -19,13 +19,15 @@ CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subjec
             JOIN gpu_orch.tasks v ON v.task_id = k.id
             LEFT JOIN gpu_orch.waiting w ON w.task_id = k.id
             WHERE k.id = why_waiting.task_id AND gpu_orch.may_use_tenant(k.tenant)),
-        -- The tasks that must succeed first. How one does that the caller may not see stays unsaid.
+        -- The tasks that must succeed first. How one does that the caller may not see stays unsaid. One that was deleted
+        -- counts as cancelled.
         parent AS MATERIALIZED (
-            SELECT p.id, CASE WHEN gpu_orch.may_use_tenant(p.tenant) THEN p.state END AS state
-            FROM (SELECT k.id, k.tenant, (SELECT v.state FROM gpu_orch.tasks v WHERE v.task_id = k.id) AS state
+            SELECT p.id, CASE WHEN p.state = 'gone' OR gpu_orch.may_use_tenant(p.tenant) THEN p.state END AS state
+            FROM (SELECT d.parent AS id, k.tenant,
+                         coalesce((SELECT v.state FROM gpu_orch.tasks v WHERE v.task_id = k.id), 'gone') AS state
                   FROM t
                   JOIN gpu_orch.task_dependency d ON d.task_id = t.id
-                  JOIN gpu_orch.task k ON k.id = d.parent
+                  LEFT JOIN gpu_orch.task k ON k.id = d.parent
                   WHERE t.state IN ('scheduled', 'blocked')) p
             WHERE p.state <> 'succeeded'),
         -- What its tenant may run. Of one shape no more tasks are made ready than there is room.
@@ -45,13 +47,15 @@ CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subjec
                    NULL::text
             FROM t WHERE t.due_at > gpu_orch.clock()
             UNION ALL
-            SELECT 2, p.id, CASE WHEN p.state IN ('failed', 'cancelled') THEN 'parent_failed' ELSE 'blocked' END,
+            SELECT 2, p.id, CASE WHEN p.state IN ('failed', 'cancelled', 'gone') THEN 'parent_failed' ELSE 'blocked' END,
                    p.id::text, NULL,
                    CASE WHEN p.state IS NULL THEN format('It waits for task %s of another tenant.', p.id)
                         WHEN p.state = 'failed' THEN format('It waits for task %s, which failed.', p.id)
                         WHEN p.state = 'cancelled' THEN format('It waits for task %s, which was cancelled.', p.id)
+                        WHEN p.state = 'gone' THEN format('It waits for task %s, which does not exist any more.', p.id)
                         ELSE format('It waits for task %s, which is %s.', p.id, p.state) END,
                    CASE WHEN p.state IS NULL THEN NULL
+                        WHEN p.state = 'gone' THEN 'The leader cancels this task.'
                         WHEN p.state IN ('failed', 'cancelled')
                         THEN format('Unless retry_task(%s) is called first, the leader cancels this task.', p.id)
                         ELSE format('why_waiting(%s) says how that task does.', p.id) END

@@ -24,6 +24,7 @@
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
+#include "store/waiting.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -130,12 +131,12 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 		if (room == TENANT_BUSY)
 		{
 			if (!store_queue_put(&slot, 1))
-				store_task_hold(&slot, now);
+				store_waiting_hold(&slot, now);
 			break;
 		}
 		if (room == TENANT_FULL)
 		{
-			store_task_hold(&slot, now);
+			store_waiting_hold(&slot, now);
 			wake_at_commit(WAKE_DECIDE);
 			continue;
 		}

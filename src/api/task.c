@@ -23,9 +23,11 @@
 #include "base/shmem.h"
 #include "store/attempt.h"
 #include "store/cancel.h"
+#include "store/dependency.h"
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
+#include "store/waiting.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -487,7 +489,7 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (store_task_unwait(task_id, true, &slot) || store_queue_remove(task_id, true, &slot))
+		if (store_waiting_take(task_id, true, &slot) || store_queue_remove(task_id, true, &slot))
 		{
 			INJECT("cancel");
 			store_lease_end_without(&slot, "cancelled by request", now);
@@ -504,6 +506,28 @@ gpu_orch_cancel_task(PG_FUNCTION_ARGS)
 		if (!store_task_stands(task_id))
 			PG_RETURN_BOOL(false);
 	}
+}
+
+/* Refuse to try a task again that would only be cancelled again, for the sake of its parent. */
+static void
+refuse_failed_parent(int64 task_id)
+{
+	int64 parent;
+	ParentsVerdict verdict = store_dependency_judge(task_id, &parent);
+
+	if (verdict == PARENTS_FAILED)
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("task " INT64_FORMAT " cannot be tried again yet", task_id),
+				 errdetail("It depends on task " INT64_FORMAT ", which did not succeed.", parent),
+				 errhint("Call retry_task(" INT64_FORMAT ") first.", parent)));
+	if (verdict == PARENTS_GONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
+				 errdetail("It depends on task " INT64_FORMAT ", which does not exist any more.",
+						   parent),
+				 errhint("Submit it anew, without that dependency.")));
 }
 
 /*
@@ -527,6 +551,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	if (!store_attempt_last(task_id, &attempt, &final, &succeeded) || !final || succeeded ||
 		store_task_stands(task_id))
 		PG_RETURN_BOOL(false);
+	refuse_failed_parent(task_id);
 	slot.task_id = task_id;
 	slot.shape = task.shape;
 	slot.tenant = task.tenant;
@@ -535,7 +560,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	begin_submit();
 	INJECT("retry");
 	store_cancel_forget(task_id);
-	store_task_place(&slot, task.run_at, now);
+	store_waiting_place(&slot, task.run_at, true, now);
 	PG_RETURN_BOOL(true);
 }
 
@@ -555,24 +580,24 @@ gpu_orch_shape_has_room(PG_FUNCTION_ARGS)
 
 /*
  * SQL: admit() -> bigint. What the leader does at each tick: release the tasks
- * that need not wait any longer. Returns how many rows moved.
+ * that need not wait any longer. Returns how many went on or were cancelled.
  */
 Datum
 gpu_orch_admit(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
-	int64 total = 0;
-	int64 moved;
+	int64 total;
 	bool made_ready;
+	bool more;
 
 	shmem_require();
+	total = store_dependency_repair(now);
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		moved = store_task_admit(now, &made_ready);
-		total += moved;
+		total += store_waiting_admit(now, &made_ready, &more);
 		if (made_ready)
 			wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
-	} while (moved > 0);
+	} while (more);
 	PG_RETURN_INT64(total);
 }

@@ -19,13 +19,14 @@
 #include "leader/leader.h"
 #include "miscadmin.h"
 #include "store/breaker.h"
+#include "store/dependency.h"
 #include "store/event.h"
 #include "store/fleet.h"
 #include "store/lease.h"
 #include "store/offer_stats.h"
 #include "store/op.h"
 #include "store/passed.h"
-#include "store/task.h"
+#include "store/waiting.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -73,15 +74,15 @@ admit(Leader *leader, void *arg)
 	uint32 flags = *(uint32 *) arg;
 	TimestampTz now = clock_now();
 	bool notify = (flags & WAKE_NOTIFY) != 0;
+	bool more = true;
 
 	INJECT("leader.admit");
-	for (int pass = 0; pass < MAX_ADMIT_PASSES; pass++)
+	for (int pass = 0; more && pass < MAX_ADMIT_PASSES; pass++)
 	{
 		bool made_ready;
 
 		CHECK_FOR_INTERRUPTS();
-		if (store_task_admit(now, &made_ready) == 0)
-			break;
+		(void) store_waiting_admit(now, &made_ready, &more);
 		notify = notify || made_ready;
 	}
 	if (notify)
@@ -100,7 +101,7 @@ end_overdue(Leader *leader, void *arg)
 
 	INJECT("leader.overdue");
 	store_lease_end_all(LEASES_PAST_DEADLINE, 0, now, (Datum) 0, &end, now);
-	leader->next_due = store_task_next_due();
+	leader->next_due = store_waiting_next_due();
 }
 
 /*
@@ -117,13 +118,15 @@ end_unheld(Leader *leader, void *arg)
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
 }
 
-/* Age tasks that have waited for long, and now and then look for rows that no commit announced. */
+/* Move up what has waited for long, and look for changes and rows that nobody announced. */
 static void
 keep_queue(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
 
 	INJECT("leader.queue");
+	if (store_dependency_repair(now) > 0)
+		wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
 	if (store_queue_age(now) > 0)
 		wake_at_commit(WAKE_DECIDE);
 	leader->next_recheck = Min(leader->next_recheck, now + RECHECK_INTERVAL);

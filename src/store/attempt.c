@@ -8,9 +8,12 @@
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "db/direct.h"
 #include "store/attempt.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 
 /* clang-format off */
 #define ATTEMPT_COLUMNS(COLUMN, LATER) \
@@ -35,7 +38,9 @@ enum
 
 static const DirectColumn attempt_columns[] = { ATTEMPT_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
 
-static DirectTable attempt_table = DIRECT_TABLE("attempt", attempt_columns);
+static DirectTable attempt_table =
+	DIRECT_TABLE("attempt", attempt_columns, .index_name = "attempt_pkey",
+				 .index_key = { ATTEMPT_TASK_ID, ATTEMPT_NUMBER });
 
 static void
 set_text(Datum *values, bool *nulls, int column, const char *value)
@@ -127,5 +132,27 @@ store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded)
 		*succeeded = spi_bool(0, 3);
 	}
 	spi_end();
+	return found;
+}
+
+/*
+ * Whether the end of an attempt is written, be it by a transaction that has not committed
+ * yet and may still fail.
+ */
+bool
+store_attempt_exists(int64 task_id, int32 attempt)
+{
+	Relation rel = direct_open(&attempt_table);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	SnapshotData snapshot;
+	ScanKeyData keys[2];
+	bool found;
+
+	InitDirtySnapshot(snapshot);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(attempt));
+	found = direct_find(&attempt_table, rel, &snapshot, keys, 2, row, NULL);
+	ExecDropSingleTupleTableSlot(row);
+	direct_close(rel);
 	return found;
 }

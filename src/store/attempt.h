@@ -14,5 +14,6 @@ extern void store_attempt_record(const TaskSlot *slot, int64 worker, const pg_uu
 extern bool store_attempt_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease,
 									const LeaseEnd *end);
 extern bool store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded);
+extern bool store_attempt_exists(int64 task_id, int32 attempt);
 
 #endif

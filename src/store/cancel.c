@@ -14,7 +14,7 @@
 #include "base/inject.h"
 #include "store/cancel.h"
 #include "store/lease.h"
-#include "store/task.h"
+#include "store/waiting.h"
 
 /* How many requests one pass of the leader looks at. */
 #define CANCEL_BATCH 1000
@@ -112,10 +112,10 @@ store_cancel_of_worker(int64 worker)
  * Settle the requests whose tasks do not run any more: those that wait or are ready again
  * are cancelled, and the requests of ended ones are dropped. One bounded pass of the
  * leader, which waits for nobody; the task of a claim that is not committed keeps its
- * request. Returns how many requests were settled.
+ * request. Returns how many tasks were cancelled; *more is set where the pass was cut short.
  */
 int64
-store_cancel_admit(TimestampTz now)
+store_cancel_admit(TimestampTz now, bool *more)
 {
 	static SpiQuery idle = {
 		"SELECT c.task_id, EXISTS (SELECT 1 FROM gpu_orch.waiting w WHERE w.task_id = c.task_id)"
@@ -129,7 +129,8 @@ store_cancel_admit(TimestampTz now)
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 *tasks;
 	bool *stands;
-	int64 settled = 0;
+	int64 cancelled = 0;
+	bool settled = false;
 	int n;
 
 	spi_begin();
@@ -148,15 +149,17 @@ store_cancel_admit(TimestampTz now)
 
 		if (stands[i])
 		{
-			if (!store_task_unwait(tasks[i], false, &slot) &&
+			if (!store_waiting_take(tasks[i], false, &slot) &&
 				!store_queue_remove(tasks[i], false, &slot))
 				continue;
 			INJECT("cancel.settled");
 			store_lease_end_without(&slot, BY_REQUEST, now);
+			cancelled++;
 		}
 		store_cancel_forget(tasks[i]);
-		settled++;
+		settled = true;
 	}
 	spi_end();
-	return settled;
+	*more |= settled && n == CANCEL_BATCH;
+	return cancelled;
 }

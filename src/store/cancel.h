@@ -11,6 +11,6 @@ extern bool store_cancel_request(int64 task_id, TimestampTz now);
 extern bool store_cancel_requested(int64 task_id);
 extern void store_cancel_forget(int64 task_id);
 extern Datum store_cancel_of_worker(int64 worker);
-extern int64 store_cancel_admit(TimestampTz now);
+extern int64 store_cancel_admit(TimestampTz now, bool *more);
 
 #endif

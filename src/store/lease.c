@@ -18,9 +18,11 @@
 #include "base/shmem.h"
 #include "store/attempt.h"
 #include "store/cancel.h"
+#include "store/dependency.h"
 #include "store/lease.h"
 #include "store/task.h"
 #include "store/tenant.h"
+#include "store/waiting.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -29,8 +31,6 @@
 
 /* The longest delay between two attempts, in milliseconds. */
 #define RETRY_CAP_MS (60 * 60 * 1000)
-
-#define SLOT_COLUMNS "shape, task_id, priority, tenant, attempt, faults, losses, tag"
 
 /* clang-format off */
 #define LEASE_COLUMNS(COLUMN, LATER) \
@@ -264,13 +264,12 @@ settle(const TaskSlot *slot, int64 worker, const pg_uuid_t *lease, TimestampTz c
 		next.attempt++;
 		next.faults = verdict.faults;
 		next.losses = verdict.losses;
-		store_task_place(&next, due_at, now);
+		store_waiting_place(&next, due_at, true, now);
 		wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
 	}
 	else
 	{
-		bool alone =
-			verdict.next == NEXT_SUCCEEDED && !store_task_release_dependents(slot->task_id, now);
+		bool alone = !store_dependency_ended(slot->task_id);
 
 		wake_at_commit(alone && slot->tenant == DEFAULT_TENANT ? WAKE_DECIDE :
 																 WAKE_DECIDE | WAKE_ADMIT);
@@ -506,6 +505,7 @@ store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now)
 {
 	store_attempt_record(slot, 0, NULL, 0, "cancelled", NULL, "cancelled", why, NULL, now);
 	CommandCounterIncrement();
+	(void) store_dependency_ended(slot->task_id);
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE | WAKE_ADMIT);
 }

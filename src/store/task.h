@@ -1,12 +1,18 @@
 /*
  * store/task.h
- *	  Tasks, their shapes and dependencies, and the tasks that wait.
+ *	  Tasks and their shapes.
  */
 #ifndef GPU_ORCH_STORE_TASK_H
 #define GPU_ORCH_STORE_TASK_H
 
 #include "datatype/timestamp.h"
 #include "queue/ready.h"
+
+/* SQL: whether a task has not ended: it waits, is ready or runs. */
+#define TASK_STANDS(task) \
+	"(EXISTS (SELECT 1 FROM gpu_orch.waiting x WHERE x.task_id = " task ")" \
+	" OR EXISTS (SELECT 1 FROM gpu_orch.ready_queue x WHERE x.task_id = " task ")" \
+	" OR EXISTS (SELECT 1 FROM gpu_orch.lease x WHERE x.task_id = " task "))"
 
 /* What a caller submits; checked before it comes here. */
 typedef struct NewTask
@@ -72,14 +78,6 @@ extern bool store_task_tenant(int64 task_id, int32 *tenant);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
 extern bool store_task_stands(int64 task_id);
 extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing);
-
-extern void store_task_place(const TaskSlot *slot, TimestampTz due_at, TimestampTz now);
-extern bool store_task_unwait(int64 task_id, bool wait, TaskSlot *slot);
-extern void store_task_hold(const TaskSlot *slot, TimestampTz now);
-
-extern bool store_task_release_dependents(int64 task_id, TimestampTz now);
-extern int64 store_task_admit(TimestampTz now, bool *made_ready);
-extern TimestampTz store_task_next_due(void);
 
 extern bool store_shape_load(int64 shape, char **kind, Jsonb **requirements);
 
