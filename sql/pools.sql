@@ -240,6 +240,13 @@ CALL pg_temp.refusals(
     $$w, register_worker(id, 'pod token', pod_id => 'pod1')$$);
 SELECT cancel_task(:task);
 
+-- One that has ended is not unknown.
+SELECT worker_id, pool FROM register_worker('pools-ended');
+SELECT terminate_worker('pools-ended');
+CALL pg_temp.refusals(
+    $$drain_worker('pools-ended')$$,
+    $$terminate_worker('pools-ended', true)$$);
+
 -- A dropped pool is gone from the views, and its name is free; the row stays for its workers.
 SELECT drop_pool('pools-a');
 SELECT count(*) FROM pools WHERE pool = 'pools-a';

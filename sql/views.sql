@@ -55,7 +55,7 @@ SELECT worker_id, health FROM active_workers_health WHERE worker_id LIKE 'views-
 
 -- Everything at a glance agrees with the parts.
 SELECT s.waiting = (SELECT count(*) FROM tasks WHERE state IN ('scheduled', 'blocked', 'held')) AS waiting,
-       s.queued = (SELECT count(*) FROM tasks WHERE state = 'ready') AS queued,
+       s.ready = (SELECT count(*) FROM tasks WHERE state = 'ready') AND s.queued = s.ready AS ready,
        s.running = (SELECT count(*) FROM tasks WHERE state = 'running') AS running,
        s.active = (SELECT count(*) FROM workers WHERE state = 'active') AS active,
        s.external = (SELECT count(*) FROM workers WHERE state <> 'terminated' AND origin = 'external') AS external,
@@ -74,6 +74,9 @@ SELECT no, 'p-' || id, 720000, 'pod_gone' FROM gpu_orch.worker WHERE id LIKE 'vi
 INSERT INTO gpu_orch.spend (worker, pool, pod_id, price_micros, started_at, ended_at)
 SELECT no, pool, 'p-' || id, 720000, '2026-01-01 10:00+00', '2026-01-01 11:30+00' FROM gpu_orch.worker WHERE id LIKE 'views-pod_';
 SELECT worker_id, pool, pod_id, price_per_hour, seconds, cost FROM cost_estimate WHERE pool = 'views-pool' ORDER BY 1;
+-- An interval without a pod is a create that was never answered with one; a pod whose price changes has two.
+INSERT INTO gpu_orch.spend (worker, pool, price_micros, started_at, ended_at)
+SELECT no, pool, 720000, '2026-01-01 10:00+00', '2026-01-01 10:00+00' FROM gpu_orch.worker WHERE id = 'views-pod1';
 SELECT pool, pods, seconds, cost, price_per_hour FROM spend_by_pool WHERE pool = 'views-pool';
 UPDATE gpu_orch.attempt SET worker = (SELECT no FROM gpu_orch.worker WHERE id = 'views-pod1'), ended_at = claimed_at + interval '50 seconds'
 WHERE task_id = (SELECT task_id FROM tasks WHERE kind = 'views' AND payload = '1');

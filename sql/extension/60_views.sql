@@ -142,7 +142,8 @@ SELECT (SELECT count(*) FROM gpu_orch.waiting) AS waiting,
        (SELECT round(coalesce(sum(s.price_micros), 0) / 1000000.0, 6) FROM gpu_orch.spend s WHERE s.ended_at IS NULL) AS spend_per_hour,
        (SELECT pid IS NOT NULL FROM gpu_orch.leader_status()) AS leader_runs,
        (SELECT api_ok FROM gpu_orch.leader_status()) AS provider_ok,
-       gpu_orch.clock() AS as_of
+       gpu_orch.clock() AS as_of,
+       (SELECT count(*) FROM gpu_orch.ready_queue) AS ready
 FROM gpu_orch.worker w WHERE w.state <> 'terminated';
 COMMENT ON VIEW gpu_orch.orchestrator_status IS 'The installation in one row';
 
@@ -244,10 +245,10 @@ COMMENT ON VIEW gpu_orch.foreign_pods IS
     'Pods in the provider''s account that are not of this installation, as the last list showed them; they are never touched';
 
 CREATE VIEW gpu_orch.spend_by_pool AS
-SELECT c.pool, count(*) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
+SELECT c.pool, count(DISTINCT c.pod_id) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
        sum(c.price_per_hour) FILTER (WHERE c.ended_at IS NULL) AS price_per_hour
 FROM gpu_orch.cost_estimate c GROUP BY c.pool;
-COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, and what it costs per hour at present';
+COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, how many pods that were, and what it costs per hour at present';
 
 CREATE VIEW gpu_orch.spend_by_tenant AS
 WITH clock AS (SELECT gpu_orch.clock() AS now),
@@ -301,14 +302,14 @@ COMMENT ON VIEW gpu_orch.budget_state IS
 
 CREATE VIEW gpu_orch.budgets AS
 SELECT p.name AS pool, b.per, b.hard, b.amount, b.spent, b.committed, b.amount - b.spent - b.committed AS left,
-       b.price_per_hour, b.starts_at, b.ends_at
+       b.price_per_hour, b.starts_at, b.ends_at, b.amount - b.spent - b.committed AS remaining
 FROM (SELECT s.pool, s.per, s.hard, round(s.amount_micros / 1000000.0, 6) AS amount, round(s.spent_micros / 1000000.0, 6) AS spent,
              round(s.rate_micros * extract(epoch FROM s.ends_at - s.at) / 3600 / 1000000, 6) AS committed,
              round(s.rate_micros / 1000000.0, 6) AS price_per_hour, s.starts_at, s.ends_at
       FROM gpu_orch.budget_state s) b
 LEFT JOIN gpu_orch.pool p ON p.id = b.pool;
 COMMENT ON VIEW gpu_orch.budgets IS
-    'The budgets of pools and, without a pool, of the installation: spent in the window, committed until its end by what runs, and left';
+    'The budgets of pools and, without a pool, of the installation: spent in the window, committed until its end by what runs, and what remains (left is the same)';
 
 CREATE VIEW gpu_orch.tenant_usage AS
 SELECT n.name AS tenant, n.max_running,

@@ -69,7 +69,7 @@ GRANT SELECT ON
     gpu_orch.task_queue_analysis, gpu_orch.orchestrator_status, gpu_orch.active_workers_health,
     gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
     gpu_orch.events, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.cost_estimate, gpu_orch.billing, gpu_orch.foreign_pods, gpu_orch.spend_by_pool,
-    gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.tenant_usage, gpu_orch.config,
+    gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.budget_state, gpu_orch.tenant_usage, gpu_orch.config,
     gpu_orch.mismatches, gpu_orch.claim_stats, gpu_orch.api_stats, gpu_orch.tenant_service, gpu_orch.fairness, gpu_orch.worker_transition
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION

@@ -406,6 +406,24 @@ move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
 	wake_at_commit(WAKE_DECIDE);
 }
 
+/* Lock the live worker of that name: GO004 for one that has ended, GO002 for an unknown one. */
+static void
+lock_worker(const char *id, WorkerRow *worker)
+{
+	TimestampTz ended;
+	char *cause;
+
+	if (store_worker_find(id, true, worker))
+		return;
+	if (!store_worker_ended(id, &ended, &cause))
+		unknown("worker", id, "workers");
+	ereport(ERROR,
+			(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE), errmsg("worker \"%s\" has ended", id),
+			 errdetail("It ended at %s: %s.", timestamptz_to_str(ended), cause ? cause : "unknown"),
+			 errhint("Nothing is to be done for it. The view gpu_orch.workers lists those that "
+					 "have not ended.")));
+}
+
 /* SQL: drain_worker(worker_id) -> void */
 Datum
 gpu_orch_drain_worker(PG_FUNCTION_ARGS)
@@ -414,8 +432,7 @@ gpu_orch_drain_worker(PG_FUNCTION_ARGS)
 	WorkerRow worker;
 
 	api_begin_change();
-	if (!store_worker_find(id, true, &worker))
-		unknown("worker", id, "workers");
+	lock_worker(id, &worker);
 	move_worker(&worker, "drain", clock_now());
 	PG_RETURN_VOID();
 }
@@ -432,8 +449,7 @@ gpu_orch_terminate_worker(PG_FUNCTION_ARGS)
 	WorkerRow worker;
 
 	api_begin_change();
-	if (!store_worker_find(id, true, &worker))
-		unknown("worker", id, "workers");
+	lock_worker(id, &worker);
 	if (!force && store_lease_count_worker(worker.no) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),

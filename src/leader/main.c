@@ -128,7 +128,11 @@ wait_for_start(void)
 	LWLockRelease(state->lock);
 	until = GetCurrentTimestamp();
 	if (failed > 0)
+	{
+		leader_note_error("starting",
+						  "the last start ended before its first turn; the server's log says why");
 		until += 1000 * backoff_ms(failed, START_BASE_MS, START_CAP_MS, (uint64) MyProcPid);
+	}
 	while (GetCurrentTimestamp() < until)
 		sleep_ms((long) ((until - GetCurrentTimestamp()) / 1000 + 1));
 	while (!guc_enabled)

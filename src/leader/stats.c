@@ -30,7 +30,11 @@ leader_stats_started(CloudCall call)
 	LWLockRelease(state->lock);
 }
 
-/* A call was answered, or ended without an answer; `what` names the reason of a failure. */
+/*
+ * A call was answered, or ended without an answer; `what` names the reason of a failure. A
+ * pod that is asked for by its id is mostly one that was deleted: "not found" is the answer
+ * that was wanted.
+ */
 void
 leader_stats_note(const CloudAnswer *answer, const char *what)
 {
@@ -39,7 +43,8 @@ leader_stats_note(const CloudAnswer *answer, const char *what)
 	TimestampTz now = clock_now();
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	if (answer->verdict == CLOUD_OK)
+	if (answer->verdict == CLOUD_OK ||
+		(answer->call == CLOUD_GET && answer->reason == CR_NOT_FOUND))
 		call->last_success = now;
 	else
 	{

@@ -266,6 +266,35 @@ store_worker_find(const char *id, bool lock, WorkerRow *worker)
 	return found;
 }
 
+/*
+ * When and for which cause the last worker of that name ended; false if none did. Reads
+ * the table: for the text of an error only.
+ */
+bool
+store_worker_ended(const char *id, TimestampTz *ended_at, char **cause)
+{
+	static SpiQuery query = {
+		"SELECT w.state_since, p.ended_because FROM gpu_orch.worker w"
+		" JOIN gpu_orch.worker_profile p ON p.worker = w.no"
+		" WHERE w.id = $1 AND w.state = 'terminated' ORDER BY w.no DESC LIMIT 1",
+		1,
+		{ TEXTOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_text(&args, id);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+	{
+		*ended_at = spi_time(0, 1);
+		*cause = spi_text(0, 2);
+	}
+	spi_end();
+	return found;
+}
+
 /* Lock a worker by its number and read it afterwards; false if there is none. */
 bool
 store_worker_lock(int64 no, WorkerRow *worker)

@@ -82,6 +82,7 @@ extern bool worker_token_equal(const char *token, const uint8 digest[PG_SHA256_D
 
 extern bool store_worker_call(const char *id, WorkerCall *worker);
 extern bool store_worker_find(const char *id, bool lock, WorkerRow *worker);
+extern bool store_worker_ended(const char *id, TimestampTz *ended_at, char **cause);
 extern bool store_worker_lock(int64 no, WorkerRow *worker);
 extern bool store_worker_is_free(int64 no);
 extern void store_worker_profile(int64 no, WorkerProfile *profile);

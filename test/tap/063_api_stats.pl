@@ -54,6 +54,8 @@ subtest 'failures' => sub {
 	$node->all_end('all end');
 	$node->until('deletes are counted',
 		q{SELECT calls > 0 AND failures = 0 FROM gpu_orch.api_stats WHERE call = 'delete'});
+	$node->until('and a pod that is asked for and gone is what was wanted to know',
+		q{SELECT calls > 0 AND failures = 0 AND last_success IS NOT NULL FROM gpu_orch.api_stats WHERE call = 'get'});
 	$node->sql(q{SELECT gpu_orch.alter_pool('p', '{"max_workers": 10}')});
 };
 
