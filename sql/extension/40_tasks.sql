@@ -68,12 +68,18 @@ COMMENT ON TYPE gpu_orch.worker_session IS 'What a worker is told when it regist
 
 CREATE FUNCTION gpu_orch.register_worker(
         worker_id text, token text DEFAULT NULL, capabilities jsonb DEFAULT '{}', pool text DEFAULT NULL,
-        pod_id text DEFAULT NULL)
+        pod_id text DEFAULT NULL, slots int DEFAULT 1)
     RETURNS gpu_orch.worker_session
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_register_worker';
-COMMENT ON FUNCTION gpu_orch.register_worker(text, text, jsonb, text, text) IS
-    'Begins a session of a worker: revokes the last one, releases its leases, and returns the token for all other calls';
+COMMENT ON FUNCTION gpu_orch.register_worker(text, text, jsonb, text, text, int) IS
+    'Begins a session of a worker that takes so many tasks at once: revokes the last one, releases its leases, and returns the token for all other calls';
+
+CREATE FUNCTION gpu_orch.goodbye(worker_id text, token text, broken text DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'gpu_orch_goodbye';
+COMMENT ON FUNCTION gpu_orch.goodbye(text, text, text) IS
+    'Ends a worker by its own wish: what it still holds goes back at no cost, and its pod is deleted; broken says why it cannot work where it is';
 
 CREATE FUNCTION gpu_orch.heartbeat(
         worker_id text, token text, stats jsonb DEFAULT NULL, holding uuid[] DEFAULT NULL,
@@ -125,11 +131,11 @@ COMMENT ON FUNCTION gpu_orch.release_task(text, text, bigint, uuid) IS
     'Gives a task back to its place, at no cost to its attempts';
 
 CREATE FUNCTION gpu_orch.progress_task(worker_id text, token text, task_id bigint, lease uuid,
-                                       fraction real DEFAULT NULL, stage text DEFAULT NULL)
+                                       fraction double precision DEFAULT NULL, stage text DEFAULT NULL)
     RETURNS boolean
     LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'gpu_orch_progress_task';
-COMMENT ON FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, real, text) IS
+COMMENT ON FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, double precision, text) IS
     'Notes how far a running attempt is; false when the lease is no longer this worker''s';
 
 CREATE FUNCTION gpu_orch.complete_and_claim(worker_id text, token text, task_id bigint, lease uuid,

@@ -61,7 +61,7 @@ CREATE VIEW gpu_orch.workers AS
 SELECT w.id AS worker_id, w.origin, p.name AS pool, w.state::text AS state, w.state_since,
        coalesce(l.held, 0) AS running, w.last_heartbeat, w.busy_at, w.epoch, w.created_at,
        f.registered_at, f.pod_id, f.gpu_type, f.data_center, round(f.price_micros / 1000000.0, 6) AS price_per_hour,
-       f.capabilities, f.stats, f.draining_for, f.ended_because
+       f.capabilities, f.stats, f.draining_for, f.ended_because, f.slots
 FROM gpu_orch.worker w
 JOIN gpu_orch.worker_profile f ON f.worker = w.no
 LEFT JOIN gpu_orch.pool p ON p.id = w.pool

@@ -53,14 +53,15 @@ GRANT EXECUTE ON FUNCTION
     TO gpu_orch_submitter;
 
 GRANT EXECUTE ON FUNCTION
-    gpu_orch.register_worker(text, text, jsonb, text, text),
+    gpu_orch.register_worker(text, text, jsonb, text, text, int),
+    gpu_orch.goodbye(text, text, text),
     gpu_orch.heartbeat(text, text, jsonb, uuid[], bigint),
     gpu_orch.claim_tasks(text, text, int),
     gpu_orch.complete_task(text, text, bigint, uuid, jsonb),
     gpu_orch.complete_tasks(text, text, bigint[], uuid[], jsonb[]),
     gpu_orch.fail_task(text, text, bigint, uuid, text, text, boolean),
     gpu_orch.release_task(text, text, bigint, uuid),
-    gpu_orch.progress_task(text, text, bigint, uuid, real, text),
+    gpu_orch.progress_task(text, text, bigint, uuid, double precision, text),
     gpu_orch.complete_and_claim(text, text, bigint, uuid, jsonb, int)
     TO gpu_orch_worker, gpu_orch_operator;
 

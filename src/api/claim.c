@@ -33,6 +33,13 @@
 
 #define MAX_CLAIM 1000
 
+/*
+ * How many leases a worker may hold for each task that it takes at once, since those of a
+ * lost answer still count until its next heartbeat; and how many in any case.
+ */
+#define LEASES_PER_SLOT 2
+#define LEAST_LEASES 200
+
 /* A worker's row is told that it is busy at most this often, in microseconds. */
 #define BUSY_RESOLUTION USECS_PER_SEC
 
@@ -102,10 +109,41 @@ worker_serves(int64 shape, void *arg, uint32 *model)
 	return match_satisfies(capabilities, requirements, kind, NULL) ? VERDICT_YES : VERDICT_NO;
 }
 
+/* How many more leases a worker may take before they are counted again. */
+typedef struct LeaseRoom
+{
+	int64 worker;
+	int32 room;
+} LeaseRoom;
+
+#define LEASE_ROOMS 1024
+
+/*
+ * The room of a worker, counted anew where this session knows of less than n. What it claims
+ * is taken off and what ends is not put back, so that most claims count nothing. Sessions
+ * count apart: together they may pass the limit by what each of them still has.
+ */
+static LeaseRoom *
+lease_room(const WorkerCall *worker, int n)
+{
+	static LeaseRoom rooms[LEASE_ROOMS];
+	LeaseRoom *room = &rooms[(uint64) worker->no % LEASE_ROOMS];
+
+	if (room->worker != worker->no || room->room < n)
+	{
+		int64 most = Max(LEASES_PER_SLOT * store_worker_slots(worker->no), LEAST_LEASES);
+
+		room->worker = worker->no;
+		room->room = (int32) Max(most - store_lease_count_worker(worker->no), 0);
+	}
+	return room;
+}
+
 /*
  * Claim up to n tasks for a worker and put them into the result. A task that does
  * not fit its tenant's limit goes back to the held ones; one whose tenant another
- * claim is at ends the batch. Returns how many were claimed.
+ * claim is at ends the batch, and so does the limit of leases of a worker. Returns how
+ * many were claimed.
  */
 static int
 claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed_after,
@@ -115,10 +153,21 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 	TaskSlot slot;
 	Snapshot snapshot;
 	Claimant claimant = { worker, CurrentMemoryContext };
+	LeaseRoom *room;
 	int claimed_count = 0;
 	bool holds_tenant = false;
 
 	if (worker->state != WS_ACTIVE || n == 0)
+		return 0;
+	room = lease_room(worker, n);
+	n = Min(n, room->room);
+	if (n == 0 && claimed_after == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_LIMIT),
+				 errmsg("worker \"%s\" holds as many leases as it may", worker->id),
+				 errhint("End or release some of its tasks. A worker that takes many at once says "
+						 "so with \"slots\" when it registers.")));
+	if (n == 0)
 		return 0;
 	queue = store_queue_open(worker->capset, worker->no, n, worker_serves, &claimant);
 	while (claimed_count < n && store_queue_take(queue, &slot, &snapshot))
@@ -146,6 +195,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 		claimed_count++;
 	}
 	store_queue_close(queue);
+	room->room -= claimed_count;
 	return claimed_count;
 }
 
@@ -476,8 +526,10 @@ gpu_orch_progress_task(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(4))
 	{
-		fraction = PG_GETARG_FLOAT4(4);
-		if (!(fraction >= 0 && fraction <= 1))
+		float8 share = PG_GETARG_FLOAT8(4);
+
+		fraction = (float4) share;
+		if (!(share >= 0 && share <= 1))
 			api_refuse("fraction", "It is not between 0 and 1.", "Pass the share that is done.");
 	}
 	stage = api_text_or_null(fcinfo, 5, "stage", MAX_NAME_LENGTH);

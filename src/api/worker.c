@@ -1,6 +1,6 @@
 /*
  * api/worker.c
- *	  For workers: register, and say that one is alive.
+ *	  For workers: register, say that one is alive, and take leave.
  *
  * A cloud worker registers with the token that its pod was given; the token works
  * until the worker is terminated, but only for the pod id bound at its first use,
@@ -20,7 +20,9 @@
 #include "funcapi.h"
 #include "base/guc.h"
 #include "base/inject.h"
+#include "base/rivals.h"
 #include "queue/match.h"
+#include "store/alert.h"
 #include "store/cancel.h"
 #include "store/event.h"
 #include "store/lease.h"
@@ -34,9 +36,12 @@
 
 #define MAX_STATS_BYTES 16384
 #define MAX_HOLDING 10000
+#define MAX_SLOTS 1000
+#define MAX_BROKEN_BYTES 1000
 
 PG_FUNCTION_INFO_V1(gpu_orch_register_worker);
 PG_FUNCTION_INFO_V1(gpu_orch_heartbeat);
+PG_FUNCTION_INFO_V1(gpu_orch_goodbye);
 
 static void
 refuse_registration(const char *worker_id)
@@ -122,8 +127,55 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 	}
 }
 
+/* Whether a worker's session is alive, as far as its last heartbeat tells. */
+static bool
+is_alive(const WorkerRow *worker, TimestampTz now)
+{
+	int64 silence = Min(2 * (int64) guc_heartbeat_interval, (int64) guc_heartbeat_timeout) * 1000;
+
+	return worker->has_session && worker->last_heartbeat <= now &&
+		now - worker->last_heartbeat < silence;
+}
+
 /*
- * SQL: register_worker(worker_id, token, capabilities, pool, pod_id) ->
+ * End the session that a worker has, and release its leases. Those count as lost, as the
+ * process that held them is most likely gone, and a task that keeps killing its workers must
+ * not go on for ever. Where two processes end each other's sessions they cost nothing, and
+ * the one that comes later is refused in the end.
+ */
+static void
+end_session(const WorkerRow *worker, const char *token, TimestampTz now)
+{
+	LeaseEnd end = { .outcome = OUTCOME_LOST, .error = "the worker registered again" };
+
+	if (is_alive(worker, now) &&
+		(token == NULL || !worker_token_equal(token, worker->session_digest)))
+	{
+		switch (rivals_take_over(worker->no, worker->created_at, worker->id, now))
+		{
+			case RIVAL_FIRST:
+				break;
+			case RIVAL_AGAIN:
+				end.outcome = OUTCOME_RELEASED;
+				break;
+			case RIVAL_REFUSED:
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_GPU_ORCH_WORKER_IN_USE),
+					 errmsg("another process works as worker \"%s\"", worker->id),
+					 errdetail("Its last heartbeat came at %s, and its session was taken over "
+							   "several times within a minute.",
+							   timestamptz_to_str(worker->last_heartbeat)),
+					 errhint("Give each process an id of its own with GPU_ORCH_WORKER_ID. If the "
+							 "other one is gone, this succeeds when it has been silent for long "
+							 "enough.")));
+		}
+	}
+	store_lease_end_all(LEASES_OF_WORKER, worker->no, 0, (Datum) 0, &end, now);
+}
+
+/*
+ * SQL: register_worker(worker_id, token, capabilities, pool, pod_id, slots) ->
  * (worker_id, token, heartbeat_interval, pool)
  */
 Datum
@@ -138,8 +190,8 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	Installation installation;
 	WorkerRow worker;
 	int32 pool = 0;
+	int32 slots = PG_ARGISNULL(5) ? 1 : PG_GETARG_INT32(5);
 	char session[TOKEN_LENGTH + 1];
-	LeaseEnd lost = { .outcome = OUTCOME_LOST, .error = "the worker registered again" };
 	Interval interval = { 0 };
 	TupleDesc row_type;
 	Datum values[4];
@@ -149,6 +201,9 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 	api_begin_change();
 	check_pod_id(pod_id);
 	match_require_capabilities(capabilities, "capabilities");
+	if (slots < 1 || slots > MAX_SLOTS)
+		api_refuse("slots", psprintf("%d is out of range.", slots),
+				   psprintf("Pass how many tasks the worker takes at once, 1 to %d.", MAX_SLOTS));
 	if (pool_name != NULL && !store_pool_find(pool_name, false, &pool))
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
@@ -166,13 +221,14 @@ gpu_orch_register_worker(PG_FUNCTION_ARGS)
 		admit_external_worker(worker_id, token, exists, pool, &worker, now);
 
 	INJECT("register.begin");
-	store_lease_end_all(LEASES_OF_WORKER, worker.no, 0, (Datum) 0, &lost, now);
+	if (exists)
+		end_session(&worker, token, now);
 	if (store_worker_move(worker.no, "registered", NULL, now) == NULL)
 		refuse_registration(worker_id);
 	worker_token_make(session);
 	store_worker_register(&worker, capabilities,
 						  match_shape_id(match_capabilities_canonical(capabilities)), pool, pod_id,
-						  session, now);
+						  slots, session, now);
 	INJECT("register.bound");
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
@@ -247,4 +303,37 @@ gpu_orch_heartbeat(PG_FUNCTION_ARGS)
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	values[2] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));
+}
+
+/*
+ * SQL: goodbye(worker_id, token, broken) -> void. What the worker still holds goes back at
+ * no cost before it is ended: it has not been lost.
+ */
+Datum
+gpu_orch_goodbye(PG_FUNCTION_ARGS)
+{
+	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
+	char *token = api_text(fcinfo, 1, "token", MAX_NAME_LENGTH);
+	char *broken = api_text_or_null(fcinfo, 2, "broken", MAX_BROKEN_BYTES);
+	TimestampTz now = clock_now();
+	LeaseEnd end = { .outcome = OUTCOME_RELEASED, .error = "the worker took leave" };
+	WorkerRow worker;
+	const char *cause;
+
+	api_begin_change();
+	if (!store_worker_find(id, true, &worker) || !worker.has_session ||
+		!worker_token_equal(token, worker.session_digest))
+		api_refuse_token(id);
+	store_lease_end_all(LEASES_OF_WORKER, worker.no, 0, (Datum) 0, &end, now);
+	INJECT("goodbye");
+	if (broken != NULL)
+		cause = "broken";
+	else
+		cause = worker.state == WS_DRAINING ? "drained" : "goodbye";
+	/* one that is being ended already goes on its way */
+	if (store_worker_move(worker.no, cause, broken, now) != NULL && broken != NULL)
+		store_alert(ALERT_WORKER_BROKEN, id, broken, now);
+	ForceSyncCommit();
+	wake_at_commit(WAKE_DECIDE);
+	PG_RETURN_VOID();
 }

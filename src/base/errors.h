@@ -24,5 +24,7 @@
 #define ERRCODE_GPU_ORCH_NO_LEADER MAKE_SQLSTATE('G', 'O', '0', '0', '5')
 /* A limit set by an operator (tenant, pool, budget) refuses it. */
 #define ERRCODE_GPU_ORCH_LIMIT MAKE_SQLSTATE('G', 'O', '0', '0', '6')
+/* Another process works under this worker's id. */
+#define ERRCODE_GPU_ORCH_WORKER_IN_USE MAKE_SQLSTATE('G', 'O', '0', '0', '7')
 
 #endif

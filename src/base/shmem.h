@@ -9,6 +9,7 @@
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "base/provider_stats.h"
+#include "base/rivals.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
@@ -79,6 +80,8 @@ typedef struct ShmemState
 
 	CycleSummary cycle;
 	ReconcileSummary reconcile;
+
+	Rival rivals[RIVALS];
 
 	/* requests of run_cycle() and reconcile_now(): asked for, and answered up to */
 	uint64 cycle_asked;

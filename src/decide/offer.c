@@ -47,11 +47,11 @@ static const struct
 	const char *cause;
 	PlanBlame blame;
 } blames[] = {
-	{ "spawn_timeout", BLAME_BOOT },   { "no_runtime", BLAME_BOOT },
-	{ "pod_failed", BLAME_BOOT },	   { "image", BLAME_BOOT },
-	{ "restart_loop", BLAME_WORK },	   { "never_claimed", BLAME_WORK },
-	{ "no_gpu", BLAME_OFFER },		   { "pod_gone", BLAME_OFFER },
-	{ "heartbeat_lost", BLAME_OFFER },
+	{ "spawn_timeout", BLAME_BOOT }, { "no_runtime", BLAME_BOOT },
+	{ "pod_failed", BLAME_BOOT },	 { "image", BLAME_BOOT },
+	{ "restart_loop", BLAME_WORK },	 { "never_claimed", BLAME_WORK },
+	{ "broken", BLAME_WORK },		 { "no_gpu", BLAME_OFFER },
+	{ "pod_gone", BLAME_OFFER },	 { "heartbeat_lost", BLAME_OFFER },
 };
 
 static const char *const state_names[] = { "closed", "open", "half_open" };

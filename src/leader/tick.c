@@ -343,6 +343,23 @@ decide_external(Leader *leader, void *arg)
 		(void) act(leader, &fleet.external_plan, now);
 }
 
+/* Processes that share a worker's id, and workers that found themselves broken. */
+static void
+watch_workers(TimestampTz now)
+{
+	Rival *rivals;
+	int n = rivals_refused(now - 2 * USECS_PER_MINUTE, &rivals);
+	AlertCase cases[RIVALS];
+
+	for (int i = 0; i < n; i++)
+	{
+		cases[i].subject = rivals[i].name;
+		cases[i].detail = "another process asks to register as this worker, which is alive";
+	}
+	store_alert_all(ALERT_WORKER_ID_SHARED, cases, n, now);
+	store_alert_expire(ALERT_WORKER_BROKEN, now - USECS_PER_HOUR, now);
+}
+
 /* What pods taught of their offers and images, and whom the tasks pass over. */
 static void
 tick_learn(Leader *leader, void *arg)
@@ -354,6 +371,7 @@ tick_learn(Leader *leader, void *arg)
 	store_offer_watch(now);
 	store_breaker_watch(now);
 	store_passed_watch(now);
+	watch_workers(now);
 }
 
 /* Creates that were never sent, of workers that were ended meanwhile: there is no pod. */

@@ -107,3 +107,21 @@ store_alert_all(const char *name, const AlertCase *cases, int n, TimestampTz now
 			store_alert(name, subjects[i], NULL, now);
 	}
 }
+
+/* Clear the alerts of this name that were raised before a time: they told of a moment. */
+void
+store_alert_expire(const char *name, TimestampTz before, TimestampTz now)
+{
+	static SpiQuery query = { "UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
+							  " WHERE name = $1 AND raised_at < $2 AND cleared_at IS NULL",
+							  3,
+							  { TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID } };
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_text(&args, name);
+	spi_arg_time(&args, before);
+	spi_arg_time(&args, now);
+	spi_run(&query, &args);
+	spi_end();
+}

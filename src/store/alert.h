@@ -27,6 +27,8 @@
 #define ALERT_PRICE_UNKNOWN "price_unknown"
 #define ALERT_POISONED_ROW "poisoned_row"
 #define ALERT_BILLING_MISMATCH "billing_mismatch"
+#define ALERT_WORKER_BROKEN "worker_broken"
+#define ALERT_WORKER_ID_SHARED "worker_id_shared"
 
 /* One alert of a name among others. */
 typedef struct AlertCase
@@ -37,5 +39,6 @@ typedef struct AlertCase
 
 extern void store_alert(const char *name, const char *subject, const char *detail, TimestampTz now);
 extern void store_alert_all(const char *name, const AlertCase *cases, int n, TimestampTz now);
+extern void store_alert_expire(const char *name, TimestampTz before, TimestampTz now);
 
 #endif

@@ -381,12 +381,13 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 
 /*
  * Begin a new session of a worker: its epoch goes up, the token replaces the
- * last one, and what it says about itself is stored. The pod id, where given, is
- * bound at first use and never changed.
+ * last one, and what it says about itself is stored: its capabilities, and how
+ * many tasks it takes at once. The pod id, where given, is bound at first use and
+ * never changed.
  */
 void
 store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset, int32 pool,
-					  const char *pod_id, const char *token, TimestampTz now)
+					  const char *pod_id, int32 slots, const char *token, TimestampTz now)
 {
 	static SpiQuery hot = {
 		"UPDATE gpu_orch.worker SET epoch = epoch + 1, session_digest = $2, capset = $3, pool = $4,"
@@ -396,10 +397,10 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	};
 	static SpiQuery wide = {
 		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
-		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4)"
+		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4), slots = $5"
 		" WHERE worker = $1",
-		4,
-		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
+		5,
+		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID, INT4OID }
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs wide_args = SPI_ARGS_INIT;
@@ -417,6 +418,7 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	spi_arg_jsonb(&wide_args, capabilities);
 	spi_arg_time(&wide_args, now);
 	spi_arg_text(&wide_args, pod_id);
+	spi_arg_int4(&wide_args, slots);
 	spi_run_one(&wide, &wide_args, "storing a worker's capabilities");
 	spi_end();
 }
@@ -498,6 +500,24 @@ store_worker_capabilities(int64 no)
 	memcpy(copy, value, VARSIZE(value));
 	spi_end();
 	return copy;
+}
+
+/* How many tasks a worker said that it takes at once. */
+int32
+store_worker_slots(int64 no)
+{
+	static SpiQuery query = { "SELECT slots FROM gpu_orch.worker_profile WHERE worker = $1",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int32 slots;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_run_one(&query, &args, "reading a worker's slots");
+	slots = spi_int4(0, 1);
+	spi_end();
+	return slots;
 }
 
 /* Set the digest of the token that a pod is about to be given. */

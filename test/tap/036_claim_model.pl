@@ -513,6 +513,7 @@ sub register
 	{
 		note_step("s$me $worker->{id} terminated");
 		ask($me, "SELECT gpu_orch.terminate_worker('$worker->{id}', true)");
+		delete $worker->{token};
 	}
 	$model->end_attempt($me, $_, 'lost') for @running;
 	register_as($me, $worker, int rand @capsets);
@@ -524,9 +525,11 @@ sub register_as
 	my ($me, $worker, $capset) = @_;
 
 	note_step("s$me $worker->{id} register: capset $capset");
+	my $own = $worker->{token} ? "token => '$worker->{token}', " : '';
+
 	$worker->{capset} = $capset;
 	$worker->{token} = ask_one($me,
-		"SELECT token FROM gpu_orch.register_worker('$worker->{id}', capabilities => '$capsets[$capset]')");
+		"SELECT token FROM gpu_orch.register_worker('$worker->{id}', ${own}capabilities => '$capsets[$capset]')");
 	$worker->{no} = ask_one($me, "SELECT no FROM gpu_orch.worker WHERE id = '$worker->{id}' AND state = 'active'");
 	return;
 }

@@ -124,12 +124,14 @@ sub release
 	my $until = time + $pause;
 	my $other = Wire->new($node, 'app');
 
-	my ($token) = query($other, q{SELECT token FROM gpu_orch.register_worker('other',
+	my $worker = "other $tasks";
+	my ($token) = query($other, qq{SELECT token FROM gpu_orch.register_worker('$worker',
 		capabilities => '{"services": ["other"]}')});
 	query($other, q{SELECT gpu_orch.submit_task('other')});
-	my ($task, $lease) = query($other, "SELECT task_id, lease FROM gpu_orch.claim_tasks('other', '$token')");
+	my ($task, $lease) = query($other, "SELECT task_id, lease FROM gpu_orch.claim_tasks('$worker', '$token')");
 	die "nobody is served while a process pauses\n" unless defined $lease;
-	query($other, "SELECT gpu_orch.complete_task('other', '$token', $task, '$lease')");
+	query($other, "SELECT gpu_orch.complete_task('$worker', '$token', $task, '$lease')");
+	query($other, "SELECT gpu_orch.goodbye('$worker', '$token')");
 	$tasks++;
 	sleep 0.01 while time < $until;
 	unlink paused_file();
@@ -214,6 +216,7 @@ sub work_by_hand
 			{
 				query($own, "SELECT gpu_orch.complete_task($me, $held)");
 			}
+			query($own, "SELECT gpu_orch.goodbye($me)");
 			query($own, $left) eq 't';
 		};
 		last if $done;
