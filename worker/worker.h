@@ -36,6 +36,7 @@
 #define EXIT_BAD_USAGE 64
 #define EXIT_NOT_HEARD 69
 #define EXIT_INTERNAL 70
+#define EXIT_BROKEN 71
 #define EXIT_REFUSED 77
 #define EXIT_BAD_CONFIG 78
 
@@ -46,12 +47,15 @@
 #define BACKOFF_CAP 10.0
 #define KILL_GRACE 5.0		   /* between SIGTERM and SIGKILL */
 #define FORCED_STOP_LIMIT 10.0 /* for releasing leases before leaving */
+#define GOODBYE_LIMIT 5.0	   /* for taking leave */
 #define PROGRESS_PERIOD 1.0
 #define LISTEN_RETRY 60.0
-#define SHORT_SESSION 60.0 /* a session lost sooner makes us wait */
-#define STDERR_TAIL 4096   /* bytes of standard error kept */
-#define PROGRESS_LINE 4096 /* bytes of a progress line, at most */
+#define SHORT_SESSION 60.0	/* a session lost sooner makes us wait */
+#define STDERR_TAIL 4096	/* bytes of standard error kept */
+#define STDERR_LOGGED 65536 /* bytes of an attempt's standard error that are logged */
+#define PROGRESS_LINE 4096	/* bytes of a progress line, at most */
 #define STAGE_BYTES 200
+#define MAX_NAME 200		 /* bytes of a kind or a pool */
 #define MAX_CONCURRENCY 1000 /* what one claim may ask for */
 
 typedef enum SlotState
@@ -78,12 +82,22 @@ typedef enum OutcomeKind
 	OUTCOME_RELEASED
 } OutcomeKind;
 
+/* How a handler that was not stopped ended. */
+typedef enum HandlerEnd
+{
+	HANDLER_WORKED,
+	HANDLER_FAILED,	   /* by the task's fault, as far as it says */
+	HANDLER_PREVENTED, /* not by the task's fault */
+	HANDLER_MISSING	   /* there was nothing to run */
+} HandlerEnd;
+
 /* A claimed task; strings are malloc'd text as the server sent them. */
 typedef struct Task
 {
 	char *task_id;
 	char *lease;
 	char *attempt;
+	char *kind;
 	char *traceparent; /* NULL when there is none */
 	char *json;		   /* the whole row, for the handler */
 	double deadline;   /* on clock_now()'s scale, 0 when there is none */
@@ -160,7 +174,12 @@ typedef struct Worker
 	bool claim_open;	 /* a call that claims has no answer yet */
 	bool heartbeat_open; /* a heartbeat has no answer yet */
 	bool once_claimed;
-	double heard; /* when the database last answered, or the start */
+	char *broken;		/* why this worker cannot work here; NULL: it can */
+	bool doubted;		/* the handler has failed much: one task at a time */
+	double claim_after; /* no claim before, on clock_now()'s scale */
+	bool leaving;		/* all is done: say goodbye */
+	bool left;			/* the goodbye was answered */
+	double heard;		/* when the database last answered, or the start */
 
 	int main_wake; /* eventfd of each thread, written by others */
 	int queue_wake;
@@ -217,6 +236,7 @@ typedef struct DbConn
 {
 	PGconn *pg; /* NULL while not connected */
 	const char *purpose;
+	char *error; /* malloc'd: what the server said of the last call that it refused */
 } DbConn;
 
 typedef enum DbStatus
@@ -225,6 +245,7 @@ typedef enum DbStatus
 	DB_NO_ANSWER, /* nothing known: the same call may be repeated */
 	DB_FENCED,	  /* lease_lost */
 	DB_REFUSED,	  /* 42501: the session, or the role, has no right */
+	DB_IN_USE,	  /* another process works under this worker's id */
 	DB_INVALID	  /* the arguments will never be accepted */
 } DbStatus;
 
@@ -246,10 +267,9 @@ extern void task_step(bool kill_now);
 extern int task_poll_fds(struct pollfd *fds);
 extern double task_next_due(void);
 
-/* worker_guard.c */
-extern void guard_start(void);
-extern void guard_stop(void);
-extern void guard_tell(pid_t message);
+/* worker_health.c */
+extern char *health_handler_problem(void);
+extern bool health_note(const Task *task, HandlerEnd end, const char *what);
 
 /* worker_dead_man.c */
 extern const char *dead_man_init(void);

@@ -77,33 +77,6 @@ handler_environment_free(const Task *task, char **environment)
 }
 
 /*
- * In the child: become the handler.  Between fork and exec only functions that
- * are safe there; does not return.
- */
-static void
-handler_exec(int theirs[HANDLER_PIPES], char *const *environment)
-{
-	char *const argv[] = { "sh", "-c", (char *) worker.opt.handler, NULL };
-	sigset_t none;
-	int number;
-
-	setpgid(0, 0);
-	guard_tell(getpid());
-
-	/* none of theirs is below 4, see state_init(), so no dup2 hits another */
-	for (number = 0; number < HANDLER_PIPES; number++)
-		if (dup2(theirs[number], number) < 0)
-			_exit(EXIT_INTERNAL);
-	close_range(HANDLER_PIPES, ~0U, 0);
-
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execve("/bin/sh", argv, environment);
-	_exit(127);
-}
-
-/*
  * Start the handler of a claimed slot; handler is overwritten.  False, with
  * errno set and nothing to clear, where the system has no more processes or
  * descriptors.
@@ -112,6 +85,7 @@ bool
 handler_start(Handler *handler, const Slot *slot)
 {
 	int theirs[HANDLER_PIPES];
+	int control[2] = { -1, -1 };
 	char **environment = handler_environment(&slot->task, slot->number);
 	int error = 0;
 	int number;
@@ -130,16 +104,20 @@ handler_start(Handler *handler, const Slot *slot)
 		handler->fd[number] = ends[writes ? 0 : 1];
 	}
 
+	if (error == 0 && pipe2(control, O_CLOEXEC | O_NONBLOCK) != 0)
+		error = errno;
 	if (error == 0)
 	{
 		handler->pid = fork();
 		if (handler->pid == 0)
-			handler_exec(theirs, environment);
-		if (handler->pid > 0)
-			setpgid(handler->pid, handler->pid); /* as the child does; whoever is first */
-		else
+			keeper_main(control[0], theirs, environment);
+		if (handler->pid < 0)
 			error = errno;
 	}
+	handler->control = control[1];
+	handler->started = clock_now();
+	if (control[0] >= 0)
+		close(control[0]);
 
 	for (number = 0; number < HANDLER_PIPES; number++)
 		if (theirs[number] >= 0)
@@ -161,8 +139,21 @@ handler_clear(Handler *handler)
 
 	for (number = 0; number < HANDLER_PIPES; number++)
 		handler_close(handler, number);
+	if (handler->control >= 0)
+		close(handler->control);
 	free(handler->output);
 	memset(handler, 0, sizeof(*handler));
+}
+
+/*
+ * Give the handler's keeper an order, one of KEEPER_*.  A keeper that is gone
+ * needs none.
+ */
+void
+handler_order(const Handler *handler, char order)
+{
+	while (write(handler->control, &order, 1) < 0 && errno == EINTR)
+		;
 }
 
 /*
@@ -265,14 +256,23 @@ handler_output_bytes(Handler *handler, const char *bytes, size_t length)
 }
 
 /*
- * Pass on what came on standard error, and keep its tail.
+ * Pass on what came on standard error, up to a limit, and keep its tail.
  */
 static void
-handler_error_bytes(Handler *handler, const char *bytes, size_t length)
+handler_error_bytes(Handler *handler, const Slot *slot, const char *bytes, size_t length)
 {
+	size_t before = handler->error_length;
+	size_t left = before < STDERR_LOGGED ? STDERR_LOGGED - before : 0;
 	size_t keep;
 
-	log_bytes(bytes, length);
+	handler->error_length += length;
+	log_bytes(bytes, length < left ? length : left);
+	if (before <= STDERR_LOGGED && handler->error_length > STDERR_LOGGED)
+	{
+		log_bytes("\n", 1);
+		log_line("task %s attempt %s: the rest of its standard error is not logged",
+				 slot->task.task_id, slot->task.attempt);
+	}
 	if (length > STDERR_TAIL)
 	{
 		bytes += length - STDERR_TAIL;
@@ -306,7 +306,7 @@ handler_read(Handler *handler, Slot *slot, int number)
 	else if (number == STDOUT_FILENO)
 		handler_output_bytes(handler, buffer, length);
 	else if (number == STDERR_FILENO)
-		handler_error_bytes(handler, buffer, length);
+		handler_error_bytes(handler, slot, buffer, length);
 	else
 		handler_progress_bytes(handler, slot, buffer, length);
 	return length > 0;

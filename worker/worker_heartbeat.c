@@ -10,12 +10,13 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "worker.h"
 
-static DbConn conn = { NULL, "heartbeat" };
+static DbConn conn = { .purpose = "heartbeat" };
 
 /*
  * Register once.  DB_OK: the session is live.
@@ -23,16 +24,20 @@ static DbConn conn = { NULL, "heartbeat" };
 static DbStatus
 heartbeat_register(void)
 {
-	const char *params[] = { worker.opt.worker_id, worker.opt.registration_token,
-							 worker.opt.capabilities, worker.opt.pool, worker.opt.pod_id };
+	char slots[16];
+	const char *params[] = { worker.opt.worker_id,	  worker.opt.registration_token,
+							 worker.opt.capabilities, worker.opt.pool,
+							 worker.opt.pod_id,		  slots };
 	PGresult *result;
 	DbStatus status;
 
+	snprintf(slots, sizeof(slots), "%d", worker.opt.concurrency);
 	status = db_call(&conn,
 					 "SELECT r.worker_id, r.token, extract(epoch FROM r.heartbeat_interval), r.pool"
 					 " FROM gpu_orch.register_worker(worker_id => $1::text, token => $2::text,"
-					 " capabilities => $3::jsonb, pool => $4::text, pod_id => $5::text) r",
-					 5, params, &result);
+					 " capabilities => $3::jsonb, pool => $4::text, pod_id => $5::text,"
+					 " slots => $6::int) r",
+					 6, params, &result);
 	if (status != DB_OK)
 		return status;
 	if (PQntuples(result) != 1)
@@ -163,14 +168,21 @@ heartbeat_send(bool after_gap)
 
 /*
  * One turn of the thread: a heartbeat, or a registration when there is no
- * session.  Returns the seconds to wait before the next turn.  A registration
- * that is refused for good ends the program.
+ * session, and nothing when all is done.  Returns the seconds to wait before the
+ * next turn.  A registration that is refused for good ends the program; one that
+ * is refused since another process works under this name is tried again.
  */
 static double
 heartbeat_turn(bool live, double interval, Backoff *backoff)
 {
 	DbStatus status;
+	bool leaving;
 
+	pthread_mutex_lock(&worker.lock);
+	leaving = worker.leaving;
+	pthread_mutex_unlock(&worker.lock);
+	if (leaving)
+		return 3600;
 	if (live)
 	{
 		status = heartbeat_send(backoff->last != 0);

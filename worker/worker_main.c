@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,7 +53,7 @@ static const char usage_text[] =
 	"CMD reads the task as JSON from standard input, writes its result as JSON to\n"
 	"standard output and progress lines like {\"fraction\": 0.4, \"stage\": \"x\"} to\n"
 	"descriptor 3. Exit status 0: succeeded, 75: try again elsewhere, 65: rejected\n"
-	"for good, any other: failed.\n";
+	"for good, 126 or 127: this worker cannot run it, any other: failed.\n";
 
 /*
  * Complain about the command line or the environment, and exit.
@@ -78,13 +79,72 @@ number_option(const char *option, const char *argument, double least, double mos
 
 	errno = 0;
 	value = strtod(argument, &end);
-	if (end == argument || *end != '\0' || errno != 0 || !(value >= least && value <= most))
+	if (argument[strspn(argument, "0123456789.")] != '\0' || end == argument || *end != '\0' ||
+		errno != 0 || !(value >= least && value <= most))
 	{
 		fprintf(stderr, PROGRAM_NAME ": %s must be a number from %.15g to %.15g, not \"%s\"\n",
 				option, least, most, argument);
 		exit(EXIT_BAD_USAGE);
 	}
 	return value;
+}
+
+/*
+ * The same for a whole number.
+ */
+static long
+whole_option(const char *option, const char *argument, long least, long most)
+{
+	double value = number_option(option, argument, least, most);
+
+	if (value != (long) value)
+	{
+		fprintf(stderr, PROGRAM_NAME ": %s must be a whole number, not \"%s\"\n", option, argument);
+		exit(EXIT_BAD_USAGE);
+	}
+	return (long) value;
+}
+
+/*
+ * The name in an option's argument, as the server accepts one, or an exit.  An
+ * empty one mostly comes from a variable that is not set.
+ */
+static const char *
+name_option(const char *option, const char *argument)
+{
+	const char *wrong = NULL;
+	json_t *check = json_string(argument);
+
+	if (argument[strspn(argument, " \t")] == '\0')
+		wrong = "is empty";
+	else if (check == NULL)
+		wrong = "is not UTF-8";
+	else if (strlen(argument) > MAX_NAME)
+		wrong = "is too long";
+	for (const char *c = argument; wrong == NULL && *c != '\0'; c++)
+		if ((unsigned char) *c < 0x20 || *c == 0x7f)
+			wrong = "holds a control character";
+	json_decref(check);
+	if (wrong != NULL)
+	{
+		fprintf(stderr, PROGRAM_NAME ": the value of %s %s\n", option, wrong);
+		exit(EXIT_BAD_USAGE);
+	}
+	return argument;
+}
+
+/*
+ * The text in an option's argument, or an exit where there is none.
+ */
+static const char *
+text_option(const char *option, const char *argument)
+{
+	if (argument[strspn(argument, " \t\r\n")] == '\0')
+	{
+		fprintf(stderr, PROGRAM_NAME ": the value of %s is empty\n", option);
+		exit(EXIT_BAD_USAGE);
+	}
+	return argument;
 }
 
 /*
@@ -174,30 +234,29 @@ read_options(int argc, char **argv)
 		switch (option)
 		{
 			case 'H':
-				opt->handler = optarg;
+				opt->handler = text_option("--handler", optarg);
 				break;
 			case 'k':
-				if (json_array_append_new(kinds, json_string(optarg)) != 0)
-					bad_usage(EXIT_BAD_USAGE, "--kind is not UTF-8", NULL);
+				json_array_append_new(kinds, json_string(name_option("--kind", optarg)));
 				break;
 			case 'C':
 				json_decref(capabilities);
-				capabilities = read_capabilities(optarg);
+				capabilities = read_capabilities(text_option("--capabilities", optarg));
 				break;
 			case 'c':
-				opt->concurrency = (int) number_option("--concurrency", optarg, 1, MAX_CONCURRENCY);
+				opt->concurrency = (int) whole_option("--concurrency", optarg, 1, MAX_CONCURRENCY);
 				break;
 			case '1':
 				opt->once = true;
 				break;
 			case 'P':
-				opt->pool = optarg;
+				opt->pool = name_option("--pool", optarg);
 				break;
 			case 'p':
 				opt->poll = number_option("--poll", optarg, 0.01, 3600);
 				break;
 			case 'm':
-				opt->max_output = (size_t) number_option("--max-output", optarg, 1, 1 << 30);
+				opt->max_output = (size_t) whole_option("--max-output", optarg, 1, 1 << 30);
 				break;
 			case 'n':
 				opt->listen = false;
@@ -206,7 +265,7 @@ read_options(int argc, char **argv)
 				opt->dead_man = number_option("--dead-man", optarg, 0, 7 * 86400);
 				break;
 			case 'u':
-				opt->api_url = optarg;
+				opt->api_url = text_option("--api-url", optarg);
 				break;
 			case 'h':
 				fputs(usage_text, stdout);
@@ -232,6 +291,7 @@ static void
 read_environment(void)
 {
 	static char default_id[128];
+	uint32_t unique[2];
 	Options *opt = &worker.opt;
 
 	/* our memory holds tokens: no core file, no look by others under our user id */
@@ -247,8 +307,11 @@ read_environment(void)
 	{
 		char host[64] = "";
 
+		/* hosts share names, and containers process ids */
 		gethostname(host, sizeof(host) - 1);
-		snprintf(default_id, sizeof(default_id), "%s-%d", host, (int) getpid());
+		if (getrandom(unique, sizeof(unique), 0) != sizeof(unique))
+			bad_usage(EXIT_INTERNAL, "there are no random numbers to make a worker id of", NULL);
+		snprintf(default_id, sizeof(default_id), "%s-%08x%08x", host, unique[0], unique[1]);
 		opt->worker_id = default_id;
 	}
 	if (opt->dsn != NULL && !db_dsn_valid(opt->dsn))
@@ -299,8 +362,8 @@ signals_take(int signal_fd)
 }
 
 /*
- * Keep the handlers going until the work is done or the program must end;
- * returns the exit code.  A stop that cannot release its leases in time leaves
+ * Keep the handlers going until the work is done and the server knows it, or the
+ * program must end; returns the exit code.  A stop that cannot release its leases in time leaves
  * them to the heartbeat timeout.
  */
 static int
@@ -308,6 +371,7 @@ main_loop(int signal_fd)
 {
 	struct pollfd *fds = xrealloc(NULL, (2 + 4 * worker.opt.concurrency) * sizeof(*fds));
 	double stop_at = 0;
+	double leave_by = 0;
 	bool kill_now = false;
 	int code = -1;
 
@@ -325,6 +389,8 @@ main_loop(int signal_fd)
 			wait = dead_man_due();
 		if (stop_at != 0 && stop_at - clock_now() < wait)
 			wait = stop_at - clock_now();
+		if (leave_by != 0 && leave_by - clock_now() < wait)
+			wait = leave_by - clock_now();
 		poll(fds, count, wait > 0 ? (int) (wait * 1000) + 1 : 0);
 
 		eventfd_read(worker.main_wake, &ignored);
@@ -343,7 +409,16 @@ main_loop(int signal_fd)
 
 		pthread_mutex_lock(&worker.lock);
 		if (state_finished())
-			code = worker.exit_code >= 0 ? worker.exit_code : 0;
+		{
+			if (leave_by == 0)
+				leave_by = clock_now() + GOODBYE_LIMIT;
+			worker.leaving = true;
+			if (worker.exit_code >= 0)
+				code = worker.exit_code;
+			else if (worker.left || !worker.session.live || clock_now() >= leave_by)
+				code = worker.broken != NULL ? EXIT_BROKEN : 0;
+			wake(worker.queue_wake);
+		}
 		else if (stop_at != 0 && clock_now() >= stop_at)
 			code = worker.exit_code >= 0 ? worker.exit_code : EXIT_STOP_FORCED;
 		pthread_mutex_unlock(&worker.lock);
@@ -400,7 +475,6 @@ run(int signal_fd)
 	pthread_mutex_unlock(&worker.lock);
 	state_wake_all();
 	log_line("exiting with status %d", code);
-	guard_stop();
 	if (!end_thread(queue) || !end_thread(heartbeat))
 		_exit(code);
 	task_free();
@@ -422,10 +496,12 @@ main(int argc, char **argv)
 	state_init();
 	signal_fd = signals_init();
 	read_environment();
-	guard_start();
 	read_options(argc, argv);
 	problem = dead_man_init();
 	if (problem != NULL)
 		bad_usage(EXIT_BAD_CONFIG, "--dead-man and --api-url cannot be used", problem);
+	problem = health_handler_problem();
+	if (problem != NULL)
+		bad_usage(EXIT_BAD_CONFIG, "the handler cannot be run", problem);
 	return run(signal_fd);
 }

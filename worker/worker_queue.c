@@ -18,11 +18,11 @@
 #include "worker.h"
 
 #define CLAIMED_COLUMNS \
-	"SELECT c.task_id, c.lease, c.attempt, c.traceparent, row_to_json(c)," \
-	" extract(epoch FROM c.deadline - clock_timestamp()) FROM "
+	"SELECT c.task_id, c.lease, c.attempt, c.kind, c.traceparent, pg_catalog.row_to_json(c)," \
+	" extract(epoch FROM c.deadline OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp()) FROM "
 
-static DbConn conn = { NULL, "queue" };
-static DbConn listen_conn = { NULL, "listen" };
+static DbConn conn = { .purpose = "queue" };
+static DbConn listen_conn = { .purpose = "listen" };
 static double listen_retry_at = 0;
 static double next_claim = 0;
 
@@ -54,11 +54,12 @@ queue_take(PGresult *result, double asked_at, const Identity *identity)
 		task.task_id = queue_field(result, row, 0);
 		task.lease = queue_field(result, row, 1);
 		task.attempt = queue_field(result, row, 2);
-		task.traceparent = queue_field(result, row, 3);
-		task.json = queue_field(result, row, 4);
+		task.kind = queue_field(result, row, 3);
+		task.traceparent = queue_field(result, row, 4);
+		task.json = queue_field(result, row, 5);
 		task.deadline = 0;
-		if (!PQgetisnull(result, row, 5))
-			task.deadline = asked_at + strtod(PQgetvalue(result, row, 5), NULL);
+		if (!PQgetisnull(result, row, 6))
+			task.deadline = asked_at + strtod(PQgetvalue(result, row, 6), NULL);
 		state_fill_slot(&task);
 	}
 }
@@ -66,12 +67,15 @@ queue_take(PGresult *result, double asked_at, const Identity *identity)
 /*
  * May a claim be made now (locked)?  Not while a heartbeat is unanswered: it
  * says which leases are held, and could give back one that is claimed
- * meanwhile.
+ * meanwhile.  Nor before the time that a doubtful handler is given, or beside a
+ * task that shall show whether it works.
  */
 static bool
 queue_may_claim(void)
 {
-	return worker.session.live && !state_draining() && !worker.heartbeat_open && !worker.claim_open;
+	return worker.session.live && !state_draining() && !worker.heartbeat_open &&
+		!worker.claim_open && clock_now() >= worker.claim_after &&
+		(!worker.doubted || state_free_slots() == worker.opt.concurrency);
 }
 
 /*
@@ -90,7 +94,7 @@ queue_claim(void)
 
 	pthread_mutex_lock(&worker.lock);
 	if (asked_at >= next_claim && queue_may_claim())
-		free_slots = worker.opt.once ? 1 : state_free_slots();
+		free_slots = worker.opt.once || worker.doubted ? 1 : state_free_slots();
 	worker.claim_open |= free_slots > 0;
 	pthread_mutex_unlock(&worker.lock);
 	if (free_slots == 0)
@@ -171,24 +175,24 @@ queue_report_call(Slot *slot, const Identity *identity, int max_tasks, PGresult 
 }
 
 /*
- * The server will never accept this answer: turn a completion into a failure
- * that says so, and forget any other; its lease is then given back by the next
- * heartbeat, which no longer names it (locked).
+ * The server will never accept this answer, and says why: turn a completion into
+ * a rejection, since the same work would come to the same result, and forget any
+ * other; its lease is then given back by the next heartbeat, which no longer
+ * names it (locked).
  */
 static void
-queue_answer_invalid(Slot *slot)
+queue_answer_invalid(Slot *slot, const char *why)
 {
 	if (slot->outcome.kind != OUTCOME_SUCCEEDED)
 	{
 		state_free_slot(slot);
 		return;
 	}
+	log_line("task %s attempt %s: its result was refused", slot->task.task_id, slot->task.attempt);
 	free(slot->outcome.result);
-	slot->outcome.result = NULL;
-	slot->outcome.kind = OUTCOME_FAILED;
-	slot->outcome.error = xstrdup("the server refused the result");
-	slot->outcome.failure = "task";
-	slot->outcome.retry = true;
+	slot->outcome = (Outcome){ .kind = OUTCOME_FAILED,
+							   .error = format_text("the server refused the result: %s", why),
+							   .failure = "rejected" };
 }
 
 /*
@@ -243,7 +247,7 @@ queue_report(Slot *slot)
 	if (status == DB_OK || status == DB_FENCED)
 		state_free_slot(slot);
 	else if (status == DB_INVALID)
-		queue_answer_invalid(slot);
+		queue_answer_invalid(slot, conn.error);
 	if (status == DB_OK && max_tasks > 0)
 	{
 		queue_take(result, asked_at, &identity);
@@ -293,7 +297,7 @@ queue_progress(Slot *slot)
 
 	status = db_call(&conn,
 					 "SELECT gpu_orch.progress_task(worker_id => $1::text, token => $2::text,"
-					 " task_id => $3::bigint, lease => $4::uuid, fraction => $5::real,"
+					 " task_id => $3::bigint, lease => $4::uuid, fraction => $5::float8,"
 					 " stage => $6::text)",
 					 6, params, &result);
 	if (status == DB_OK && strcmp(PQgetvalue(result, 0, 0), "t") != 0)
@@ -356,6 +360,44 @@ queue_listen(void)
 }
 
 /*
+ * Take leave of the server, when there is nothing more to do: it need not wait
+ * for this worker's silence to last.  Whatever is answered, that was it.
+ */
+static DbStatus
+queue_goodbye(void)
+{
+	Identity identity;
+	const char *params[3];
+	PGresult *result;
+	DbStatus status;
+	bool due;
+
+	pthread_mutex_lock(&worker.lock);
+	due = worker.leaving && !worker.left;
+	pthread_mutex_unlock(&worker.lock);
+	if (!due || !state_identity(&identity))
+		return DB_OK;
+
+	params[0] = identity.worker_id;
+	params[1] = identity.token;
+	params[2] = worker.broken;
+	status = db_call(&conn,
+					 "SELECT gpu_orch.goodbye(worker_id => $1::text, token => $2::text,"
+					 " broken => $3::text)",
+					 3, params, &result);
+	PQclear(result);
+	identity_free(&identity);
+	if (status != DB_NO_ANSWER)
+	{
+		pthread_mutex_lock(&worker.lock);
+		worker.left = true;
+		pthread_mutex_unlock(&worker.lock);
+		wake(worker.main_wake);
+	}
+	return status;
+}
+
+/*
  * One pass over all that is due; false when a call got no answer and the thread
  * should back off.
  */
@@ -386,7 +428,7 @@ queue_pass(void)
 	}
 
 	queue_listen();
-	return queue_claim() != DB_NO_ANSWER;
+	return queue_claim() != DB_NO_ANSWER && queue_goodbye() != DB_NO_ANSWER;
 }
 
 /*
@@ -401,6 +443,8 @@ queue_next_due(void)
 	pthread_mutex_lock(&worker.lock);
 	if (queue_may_claim() && state_free_slots() > 0 && next_claim < due)
 		due = next_claim;
+	if (worker.claim_after > clock_now() && worker.claim_after < due)
+		due = worker.claim_after;
 	for (i = 0; i < worker.opt.concurrency; i++)
 	{
 		Slot *slot = &worker.slots[i];

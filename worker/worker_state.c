@@ -51,6 +51,7 @@ state_free(void)
 	free(worker.opt.password);
 	free(worker.opt.registration_token);
 	free(worker.opt.capabilities);
+	free(worker.broken);
 }
 
 /*
@@ -138,7 +139,7 @@ state_session_lost(uint64_t generation)
 				worker.slots[i].fenced = true;
 	}
 	pthread_mutex_unlock(&worker.lock);
-	if (ours)
+	if (ours && !worker.leaving)
 		log_line("session of worker \"%s\" was revoked", worker.opt.worker_id);
 	state_wake_all();
 }
@@ -190,8 +191,8 @@ state_free_slots(void)
 bool
 state_draining(void)
 {
-	return worker.drain_asked || worker.drain_told || worker.stop_asked ||
-		(worker.opt.once && worker.once_claimed);
+	return worker.drain_asked || worker.drain_told || worker.stop_asked || worker.broken != NULL ||
+		worker.leaving || (worker.opt.once && worker.once_claimed);
 }
 
 /*
@@ -261,6 +262,7 @@ state_free_slot(Slot *slot)
 	free(slot->task.task_id);
 	free(slot->task.lease);
 	free(slot->task.attempt);
+	free(slot->task.kind);
 	free(slot->task.traceparent);
 	free(slot->task.json);
 	free(slot->outcome.result);

@@ -4,9 +4,9 @@
  *		The tasks of gpu-orch-worker's slots: when a handler starts, when it must
  *		go, and what its end means.
  *
- * Runs in the main thread alone, which makes it safe to signal a process group:
- * nobody else reaps, so a group lives (if only as a zombie) until we are done
- * with it.  Must not call the database; an outcome is left in the slot.
+ * Runs in the main thread alone.  Handlers are signalled and killed by their
+ * keepers (worker_keeper.c), which end when nothing of the handler is left.
+ * Must not call the database; an outcome is left in the slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -45,18 +45,46 @@ task_free(void)
 }
 
 /*
- * Record how a slot's attempt ended and hand the slot to the queue thread.
- * Takes over the malloc'd strings.
+ * The words for an outcome in the log.
+ */
+static const char *
+task_outcome_name(const Outcome *outcome)
+{
+	switch (outcome->kind)
+	{
+		case OUTCOME_SUCCEEDED:
+			return "succeeded";
+		case OUTCOME_RELEASED:
+			return "was given back";
+		case OUTCOME_FAILED:
+			break;
+	}
+	return strcmp(outcome->failure, "platform") == 0 ? "failed for the platform's fault" :
+		strcmp(outcome->failure, "rejected") == 0	 ? "was rejected" :
+													   "failed";
+}
+
+/*
+ * Record how a slot's attempt ended and hand the slot to the queue thread, which
+ * takes over the malloc'd strings.  handler is NULL where none was started;
+ * what, which may be NULL, explains the outcome in the log.
  */
 static void
-task_end(Slot *slot, OutcomeKind kind, char *result, char *error, const char *failure, bool retry)
+task_end(Slot *slot, const Handler *handler, Outcome outcome, const char *what)
 {
+	const Task *task = &slot->task;
+	bool fenced;
+
 	pthread_mutex_lock(&worker.lock);
-	slot->outcome.kind = kind;
-	slot->outcome.result = result;
-	slot->outcome.error = error;
-	slot->outcome.failure = failure;
-	slot->outcome.retry = retry;
+	fenced = slot->fenced;
+	pthread_mutex_unlock(&worker.lock);
+	log_line("task %s attempt %s (%s) %s after %.3f s%s%s", task->task_id, task->attempt,
+			 task->kind, fenced ? "was taken away" : task_outcome_name(&outcome),
+			 handler != NULL ? clock_now() - handler->started : 0, what != NULL ? ": " : "",
+			 what != NULL ? what : "");
+
+	pthread_mutex_lock(&worker.lock);
+	slot->outcome = outcome;
 	slot->state = SLOT_ENDED;
 	pthread_mutex_unlock(&worker.lock);
 	wake(worker.queue_wake);
@@ -69,10 +97,19 @@ task_end(Slot *slot, OutcomeKind kind, char *result, char *error, const char *fa
 static void
 task_start(Slot *slot, Handler *handler)
 {
+	const Task *task = &slot->task;
+
+	log_line("task %s attempt %s (%s) starts in slot %d", task->task_id, task->attempt, task->kind,
+			 slot->number);
 	if (!handler_start(handler, slot))
 	{
-		task_end(slot, OUTCOME_FAILED, NULL,
-				 format_text("could not start the handler: %s", strerror(errno)), "platform", true);
+		char *error = format_text("could not start the handler: %s", strerror(errno));
+
+		(void) health_note(task, HANDLER_PREVENTED, error);
+		task_end(slot, NULL,
+				 (Outcome){
+					 .kind = OUTCOME_FAILED, .error = error, .failure = "platform", .retry = true },
+				 error);
 		return;
 	}
 	pthread_mutex_lock(&worker.lock);
@@ -100,12 +137,70 @@ task_error(const Handler *handler, const char *what)
 }
 
 /*
+ * The outcome of a task that was cancelled.
+ */
+static Outcome
+task_cancelled(void)
+{
+	return (Outcome){ .kind = OUTCOME_FAILED,
+					  .error = xstrdup("cancelled by request"),
+					  .failure = "task" };
+}
+
+/*
+ * End a slot's attempt as failed.
+ */
+static void
+task_fail(Slot *slot, Handler *handler, const char *what, const char *failure, bool retry)
+{
+	task_end(slot, handler,
+			 (Outcome){ .kind = OUTCOME_FAILED,
+						.error = task_error(handler, what),
+						.failure = failure,
+						.retry = retry },
+			 what);
+}
+
+/*
+ * Judge a handler that ended by itself with a status other than 0.
+ */
+static void
+task_judge_status(Slot *slot, Handler *handler, int status)
+{
+	char what[64];
+
+	snprintf(what, sizeof(what), "handler exited with status %d", status);
+	switch (status)
+	{
+		case HANDLER_REJECTED:
+			task_fail(slot, handler, what, "rejected", false);
+			break;
+		case HANDLER_TRY_AGAIN:
+			(void) health_note(&slot->task, HANDLER_PREVENTED, what);
+			task_fail(slot, handler, what, "platform", true);
+			break;
+		case HANDLER_NOT_EXECUTABLE:
+		case HANDLER_NOT_FOUND:
+			if (health_note(&slot->task, HANDLER_MISSING, what))
+				task_end(slot, handler, (Outcome){ .kind = OUTCOME_RELEASED }, what);
+			else
+				task_fail(slot, handler, what, "platform", true);
+			break;
+		default:
+			(void) health_note(&slot->task, HANDLER_FAILED, what);
+			task_fail(slot, handler, what, "task", true);
+			break;
+	}
+}
+
+/*
  * Judge a handler that ended by itself with this wait status.
  */
 static void
 task_judge(Slot *slot, Handler *handler, int status)
 {
 	char what[256];
+	char *result = NULL;
 	json_t *json;
 	json_error_t json_error;
 
@@ -113,58 +208,49 @@ task_judge(Slot *slot, Handler *handler, int status)
 	{
 		snprintf(what, sizeof(what), "handler was killed by signal %d (%s)", WTERMSIG(status),
 				 strsignal(WTERMSIG(status)));
-		task_end(slot, OUTCOME_FAILED, NULL, task_error(handler, what), "task", true);
+		(void) health_note(&slot->task, HANDLER_FAILED, what);
+		task_fail(slot, handler, what, "task", true);
 		return;
 	}
 	if (WEXITSTATUS(status) != 0)
 	{
-		snprintf(what, sizeof(what), "handler exited with status %d", WEXITSTATUS(status));
-		task_end(slot, OUTCOME_FAILED, NULL, task_error(handler, what),
-				 WEXITSTATUS(status) == 75	   ? "platform" :
-					 WEXITSTATUS(status) == 65 ? "rejected" :
-												 "task",
-				 WEXITSTATUS(status) != 65);
+		task_judge_status(slot, handler, WEXITSTATUS(status));
 		return;
 	}
-	if (handler->output_length == 0)
+	if (handler->output_length > 0)
 	{
-		task_end(slot, OUTCOME_SUCCEEDED, NULL, NULL, NULL, false);
-		return;
+		/* the text goes to the server as it came, so that no number is rounded here */
+		json = json_loadb(handler->output, handler->output_length,
+						  JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &json_error);
+		if (json == NULL)
+		{
+			snprintf(what, sizeof(what), "the handler's output is not valid JSON: %s",
+					 json_error.text);
+			(void) health_note(&slot->task, HANDLER_FAILED, what);
+			task_fail(slot, handler, what, "task", true);
+			return;
+		}
+		json_decref(json);
+		result = clean_text(handler->output, handler->output_length);
 	}
-
-	/* the text goes to the server as it came, so that no number is rounded here */
-	json = json_loadb(handler->output, handler->output_length,
-					  JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &json_error);
-	if (json == NULL)
-	{
-		snprintf(what, sizeof(what), "the handler's output is not valid JSON: %s", json_error.text);
-		task_end(slot, OUTCOME_FAILED, NULL, task_error(handler, what), "task", true);
-		return;
-	}
-	json_decref(json);
-	task_end(slot, OUTCOME_SUCCEEDED, clean_text(handler->output, handler->output_length), NULL,
-			 NULL, false);
+	(void) health_note(&slot->task, HANDLER_WORKED, NULL);
+	task_end(slot, handler, (Outcome){ .kind = OUTCOME_SUCCEEDED, .result = result }, NULL);
 }
 
 /*
- * Has the handler ended?  Then read what it left in the pipes, kill what is
- * left of its group, and record the outcome.
+ * Has the handler ended, with all that it started?  Then read what it left in
+ * the pipes, and record the outcome.
  */
 static void
 task_reap(Slot *slot, Handler *handler)
 {
 	char what[128];
-	siginfo_t info = { .si_pid = 0 };
 	int status = 0;
 	int number;
 
-	if (waitid(P_PID, handler->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+	if (waitpid(handler->pid, &status, WNOHANG) != handler->pid)
 		return;
-
-	/* the zombie keeps the group's number ours; pipes hold no more than 64 kB each */
-	kill(-handler->pid, SIGKILL);
-	guard_tell(-handler->pid);
-	waitpid(handler->pid, &status, 0);
+	/* a pipe holds 64 kB, or a megabyte where the handler made it larger */
 	for (number = STDOUT_FILENO; number < HANDLER_PIPES; number++)
 		for (int chunk = 0; chunk < 32 && handler_read(handler, slot, number); chunk++)
 			;
@@ -177,19 +263,18 @@ task_reap(Slot *slot, Handler *handler)
 			task_judge(slot, handler, status);
 			break;
 		case STOP_RELEASE:
-			task_end(slot, OUTCOME_RELEASED, NULL, NULL, NULL, false);
+			task_end(slot, handler, (Outcome){ .kind = OUTCOME_RELEASED }, "this worker ends");
 			break;
 		case STOP_CANCELLED:
-			task_end(slot, OUTCOME_FAILED, NULL, xstrdup("cancelled by request"), "task", false);
+			task_end(slot, handler, task_cancelled(), "cancelled by request");
 			break;
 		case STOP_DEADLINE:
-			task_end(slot, OUTCOME_FAILED, NULL,
-					 task_error(handler, "the task's deadline has passed"), "task", true);
+			task_fail(slot, handler, "the task's deadline has passed", "task", true);
 			break;
 		case STOP_OUTPUT:
 			snprintf(what, sizeof(what), "the handler's output is longer than %zu bytes",
 					 worker.opt.max_output);
-			task_end(slot, OUTCOME_FAILED, NULL, task_error(handler, what), "task", true);
+			task_fail(slot, handler, what, "task", true);
 			break;
 	}
 
@@ -197,8 +282,8 @@ task_reap(Slot *slot, Handler *handler)
 }
 
 /*
- * Kill a handler that must go: SIGTERM to its group, and SIGKILL when the
- * grace is over or there is none.
+ * End a handler that must go: SIGTERM to its group, and SIGKILL for all that it
+ * started when the grace is over or there is none.
  */
 static void
 task_kill(Slot *slot, Handler *handler, bool kill_now)
@@ -226,12 +311,12 @@ task_kill(Slot *slot, Handler *handler, bool kill_now)
 	if (handler->kill_at == 0)
 	{
 		handler->kill_at = now + KILL_GRACE;
-		kill(-handler->pid, SIGTERM);
+		handler_order(handler, KEEPER_TERM);
 	}
 	if (kill_now || now >= handler->kill_at)
 	{
 		handler->kill_at = now + KILL_GRACE;
-		kill(-handler->pid, SIGKILL);
+		handler_order(handler, KEEPER_KILL);
 	}
 }
 
@@ -270,15 +355,15 @@ task_step_slot(Slot *slot, Handler *handler, bool kill_now)
 	pthread_mutex_lock(&worker.lock);
 	state = slot->state;
 	stop = slot->stop;
-	release = slot->fenced || worker.stop_asked;
+	release = slot->fenced || worker.stop_asked || worker.broken != NULL;
 	pthread_mutex_unlock(&worker.lock);
 
 	if (state == SLOT_CLAIMED)
 	{
 		if (release)
-			task_end(slot, OUTCOME_RELEASED, NULL, NULL, NULL, false);
+			task_end(slot, NULL, (Outcome){ .kind = OUTCOME_RELEASED }, "this worker ends");
 		else if (stop == STOP_CANCELLED)
-			task_end(slot, OUTCOME_FAILED, NULL, xstrdup("cancelled by request"), "task", false);
+			task_end(slot, NULL, task_cancelled(), "cancelled by request");
 		else
 			task_start(slot, handler);
 	}
