@@ -168,6 +168,17 @@ CALL pg_temp.refusals(
     $$submit_tasks('[{"kind": "x"}, {"kind": "submit-full", "idempotency_key": "submit-full-1"}]')$$,
     $$submit_tasks(jsonb_build_array(jsonb_build_object('kind', 'x', 'payload', repeat('x', 1100000))))$$,
     $$submit_tasks((SELECT jsonb_agg('{"kind": "x"}'::jsonb) FROM generate_series(1, 10001)))$$);
+-- Which of many elements is wrong is in the context of the error.
+DO $$
+DECLARE
+    context text;
+BEGIN
+    PERFORM gpu_orch.submit_tasks('[{"kind": "x"}, {"kind": "x"}, {"kind": "x", "priority": "1"}, {"kind": "x"}]');
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+    RAISE INFO '%: %', SQLERRM, split_part(context, E'\n', 1);
+END
+$$;
 SELECT count(*) - :before AS stored FROM tasks;
 
 -- A task may depend on one of an earlier statement of the same transaction.

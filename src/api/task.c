@@ -404,6 +404,13 @@ api_read_task(NewTask *task, const JsonbValue *element)
 	check_task(task);
 }
 
+/* Say in the context of an error at which element of submit_tasks() it came up. */
+static void
+tell_element(void *number)
+{
+	errcontext("element %d of the array \"tasks\", counted from 0", *(int *) number);
+}
+
 /*
  * SQL: submit_tasks(tasks jsonb) -> setof bigint, in the order of the array. All
  * tasks are stored or none.
@@ -420,6 +427,8 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 	MemoryContext scratch;
 	MemoryContext outer = CurrentMemoryContext;
 	ShapeMemo memo = { CurrentMemoryContext, NULL };
+	int number = 0;
+	ErrorContextCallback context = { .callback = tell_element, .arg = &number };
 
 	begin_submit();
 	if (PG_ARGISNULL(0))
@@ -434,6 +443,8 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	scratch = AllocSetContextCreate(outer, "gpu_orch submit", ALLOCSET_DEFAULT_SIZES);
 	iterator = JsonbIteratorInit(&tasks->root);
+	context.previous = error_context_stack;
+	error_context_stack = &context;
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
 	{
 		NewTask task;
@@ -449,7 +460,9 @@ gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(result->setResult, result->setDesc, &id, &isnull);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(scratch);
+		number++;
 	}
+	error_context_stack = context.previous;
 	MemoryContextDelete(scratch);
 	return (Datum) 0;
 }

@@ -32,38 +32,40 @@ typedef struct PoolOption
 	const char *name;
 	OptionType type;
 	bool nullable;
+	const char *range; /* what the column's CHECK demands, in words; NULL: it has none */
 } PoolOption;
 
 static const PoolOption options[] = {
-	{ "args", OPTION_TEXT, true },
-	{ "budget_per_day", OPTION_NUMERIC, true },
-	{ "budget_per_hour", OPTION_NUMERIC, true },
-	{ "capabilities", OPTION_OBJECT, true },
-	{ "cloud_type", OPTION_TEXT, false },
-	{ "container_disk_gb", OPTION_INTEGER, true },
-	{ "data_centers", OPTION_TEXTS, false },
-	{ "drain_timeout", OPTION_INTERVAL, false },
-	{ "env", OPTION_OBJECT, false },
-	{ "gpu_count", OPTION_INTEGER, false },
-	{ "gpu_types", OPTION_TEXTS, false },
-	{ "heartbeat_timeout", OPTION_INTERVAL, true },
-	{ "idle_buffer", OPTION_INTEGER, false },
-	{ "idle_timeout", OPTION_INTERVAL, false },
-	{ "image", OPTION_TEXT, false },
-	{ "max_price_per_hour", OPTION_NUMERIC, true },
-	{ "max_worker_age", OPTION_INTERVAL, true },
-	{ "max_workers", OPTION_INTEGER, false },
-	{ "min_cuda_version", OPTION_TEXT, true },
-	{ "min_workers", OPTION_INTEGER, false },
-	{ "policy", OPTION_TEXT, false },
-	{ "policy_options", OPTION_OBJECT, false },
-	{ "ports", OPTION_TEXTS, false },
-	{ "provider", OPTION_TEXT, false },
-	{ "registry_id", OPTION_TEXT, true },
-	{ "spawn_timeout", OPTION_INTERVAL, false },
-	{ "template_id", OPTION_TEXT, true },
-	{ "volume_id", OPTION_TEXT, true },
-	{ "volume_mount_path", OPTION_TEXT, true },
+	{ "args", OPTION_TEXT, true, NULL },
+	{ "budget_per_day", OPTION_NUMERIC, true, "from 0 to 1000000" },
+	{ "budget_per_hour", OPTION_NUMERIC, true, "from 0 to 1000000" },
+	{ "capabilities", OPTION_OBJECT, true, NULL },
+	{ "cloud_type", OPTION_TEXT, false, "SECURE or COMMUNITY" },
+	{ "container_disk_gb", OPTION_INTEGER, true, "at least 1" },
+	{ "data_centers", OPTION_TEXTS, false, NULL },
+	{ "drain_timeout", OPTION_INTERVAL, false, "0 or more" },
+	{ "env", OPTION_OBJECT, false, NULL },
+	{ "gpu_count", OPTION_INTEGER, false, "from 1 to 64" },
+	{ "gpu_types", OPTION_TEXTS, false, NULL },
+	{ "heartbeat_timeout", OPTION_INTERVAL, true, "more than 0" },
+	{ "idle_buffer", OPTION_INTEGER, false, "0 or more" },
+	{ "idle_timeout", OPTION_INTERVAL, false, "0 or more" },
+	{ "image", OPTION_TEXT, false, NULL },
+	{ "max_price_per_hour", OPTION_NUMERIC, true, "more than 0, and at most 1000000" },
+	{ "max_worker_age", OPTION_INTERVAL, true, "0 or more" },
+	{ "max_workers", OPTION_INTEGER, false,
+	  "from 0 to 100000, and not below min_workers unless 0" },
+	{ "min_cuda_version", OPTION_TEXT, true, NULL },
+	{ "min_workers", OPTION_INTEGER, false, "0 or more, and not above max_workers" },
+	{ "policy", OPTION_TEXT, false, "queue_ratio, one_to_one or fixed" },
+	{ "policy_options", OPTION_OBJECT, false, NULL },
+	{ "ports", OPTION_TEXTS, false, "without nulls" },
+	{ "provider", OPTION_TEXT, false, "runpod" },
+	{ "registry_id", OPTION_TEXT, true, NULL },
+	{ "spawn_timeout", OPTION_INTERVAL, false, "more than 0" },
+	{ "template_id", OPTION_TEXT, true, NULL },
+	{ "volume_id", OPTION_TEXT, true, NULL },
+	{ "volume_mount_path", OPTION_TEXT, true, NULL },
 };
 
 /*
@@ -157,6 +159,20 @@ option_problem(const char *name, const JsonbValue *value, const PoolOption **fou
 }
 
 /*
+ * What a CHECK of the table demands, in words: of one column, after which it is named, or
+ * of the two numbers of workers together.
+ */
+static const char *
+explain_check(const char *constraint)
+{
+	for (int i = 0; constraint != NULL && i < lengthof(options); i++)
+		if (options[i].range != NULL &&
+			strcmp(constraint, psprintf("pool_%s_check", options[i].name)) == 0)
+			return psprintf("\"%s\" must be %s.", options[i].name, options[i].range);
+	return "\"max_workers\" must be from 0 to 100000, and \"min_workers\" not above it unless it is 0.";
+}
+
+/*
  * Run the statement. What a CHECK refuses is reported without the row, which
  * holds values that are nobody else's business.
  */
@@ -183,7 +199,7 @@ run_update(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the options of the pool contradict each other or are out of range"),
-				 errdetail("They violate the constraint \"%s\".", error->constraint_name),
+				 errdetail("%s", explain_check(error->constraint_name)),
 				 errhint("docs/configuration.md lists the options of a pool and their ranges.")));
 	}
 	PG_END_TRY();
