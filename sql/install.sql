@@ -72,8 +72,17 @@ WHERE c.oid IN ('gpu_orch.ready_queue'::regclass, 'gpu_orch.lease'::regclass, 'g
 
 -- The moves of a worker are those that the library knows.
 SELECT count(*) > 30 AS rules FROM gpu_orch.worker_transition;
-(TABLE gpu_orch.worker_transition EXCEPT SELECT * FROM gpu_orch.worker_rules())
-UNION ALL (SELECT * FROM gpu_orch.worker_rules() EXCEPT TABLE gpu_orch.worker_transition);
+
+-- Each table can be replicated: its rows are found by a key, or by all of their columns.
+SELECT c.relname AS not_replicable FROM pg_class c
+WHERE c.relnamespace = 'gpu_orch'::regnamespace AND c.relkind IN ('r', 'p') AND NOT CASE c.relreplident
+    WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+    WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+    ELSE c.relreplident = 'f' END;
+-- And holds no row of the install script, which would meet itself where a subscriber copies it.
+SELECT c.relname AS not_empty FROM object o JOIN pg_class c ON c.oid = o.objid
+WHERE o.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p')
+  AND (xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM ' || c.oid::regclass, false, true, '')))[1]::text <> '0';
 
 -- User data goes into dumps, the numbers that were given out too; the moves come with the extension. Nothing
 -- stands in a dumped table yet: a restore would meet it.

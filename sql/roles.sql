@@ -9,7 +9,7 @@ SELECT p.proname AS function, string_agg(CASE WHEN has_function_privilege(r.name
 FROM pg_proc p, role r WHERE p.pronamespace = 'gpu_orch'::regnamespace GROUP BY p.oid, p.proname ORDER BY 1;
 SELECT c.relname AS relation, string_agg(CASE WHEN has_table_privilege(r.name, c.oid, 'SELECT') THEN r.letter ELSE '-' END, '' ORDER BY r.n) AS who
 FROM pg_class c, role r WHERE c.relnamespace = 'gpu_orch'::regnamespace AND c.relkind = 'v' GROUP BY c.oid, c.relname ORDER BY 1;
--- Nobody writes to a relation directly, and nobody reads a base table but worker_transition.
+-- Nobody writes to a relation directly, and nobody reads a base table.
 SELECT c.relname, r.name FROM pg_class c, role r WHERE c.relnamespace = 'gpu_orch'::regnamespace AND c.relkind IN ('r', 'v')
   AND (has_table_privilege(r.name, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
        OR c.relkind = 'r' AND has_table_privilege(r.name, c.oid, 'SELECT')) ORDER BY r.n;

@@ -77,6 +77,7 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.status(),
     gpu_orch.leader_status(),
     gpu_orch.dollars(bigint, timestamptz, timestamptz),
+    gpu_orch.worker_rules(),
     gpu_orch.claim_counters(),
     gpu_orch.api_counters(),
     gpu_orch.latency_quantile(bigint[], numeric),

@@ -401,7 +401,7 @@ move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
 				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
 				 errmsg("worker \"%s\" cannot do that now", worker->id),
 				 errdetail("It is %s.", fsm_worker_state_name(worker->state)),
-				 errhint("The table gpu_orch.worker_transition lists the legal moves.")));
+				 errhint("The view gpu_orch.worker_transition lists the legal moves.")));
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 }

@@ -178,6 +178,8 @@ ext_guard_explain(GuardVerdict verdict)
 				   "restart the server or run ALTER EXTENSION gpu_orch UPDATE";
 		case GUARD_STANDBY:
 			return "waiting: this server is a standby";
+		case GUARD_SUBSCRIBER:
+			return "waiting: a subscription replicates another installation to this database";
 	}
 	return "unknown";
 }

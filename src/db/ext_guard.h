@@ -11,7 +11,8 @@ typedef enum GuardVerdict
 	GUARD_BUSY,	   /* somebody holds the extension: try at the next tick */
 	GUARD_ABSENT,  /* the extension is not in this database */
 	GUARD_VERSION, /* the extension is of a version that we do not serve */
-	GUARD_STANDBY
+	GUARD_STANDBY,
+	GUARD_SUBSCRIBER /* another installation's rows are still being replicated to here */
 } GuardVerdict;
 
 extern void ext_require(void);

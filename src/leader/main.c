@@ -199,6 +199,8 @@ leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 	{
 		xact_begin(doing);
 		leader->verdict = ext_guard_check();
+		if (leader->verdict == GUARD_GO && store_installation_is_fed())
+			leader->verdict = GUARD_SUBSCRIBER;
 		if (leader->verdict == GUARD_GO)
 		{
 			step(leader, arg);

@@ -484,7 +484,8 @@ leader_tick(Leader *leader)
 		good &= admit_next(leader);
 		good &= plan_step(leader, "summing up", summarise, &summary);
 	}
-	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY)
+	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY ||
+			 leader->verdict == GUARD_SUBSCRIBER)
 		leader->epoch = 0;
 
 	now = clock_now();

@@ -4,7 +4,7 @@
  *
  * An alert is raised while its condition holds and cleared when it no longer does;
  * the row stays as the record of both. What the alerts are, how grave, and what to
- * do about each is a table, alert_rule. Tells nobody: that is for whoever reads
+ * do about each is a view, alert_rule. Tells nobody: that is for whoever reads
  * the view.
  */
 #include "postgres.h"

@@ -16,6 +16,7 @@
 #include "store/event.h"
 #include "store/installation.h"
 #include "store/secret.h"
+#include "store/sequence.h"
 #include "store/site.h"
 #include "utils/builtins.h"
 
@@ -137,6 +138,48 @@ begin_epoch(TimestampTz now)
 }
 
 /*
+ * Whether a subscription replicates our tables to here while the installation acts
+ * elsewhere, or is not here at all yet. Nothing may be written here then: whatever the
+ * publisher does next would meet it.
+ */
+bool
+store_installation_is_fed(void)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM pg_catalog.pg_subscription_rel s"
+		" JOIN pg_catalog.pg_class c ON c.oid = s.srrelid"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE n.nspname = 'gpu_orch' AND NOT EXISTS (SELECT 1 FROM gpu_orch.installation i"
+		"  WHERE i.system_identifier = $1 AND i.database = $2) LIMIT 1",
+		2,
+		{ TEXTOID, OIDOID }
+	};
+	Incarnation mine;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool fed;
+
+	store_site_place(&mine);
+	spi_begin();
+	spi_arg_text(&args, mine.system_identifier);
+	spi_arg(&args, ObjectIdGetDatum(mine.database), false);
+	fed = spi_read(&query, &args, 1) == 1;
+	spi_end();
+	return fed;
+}
+
+/* Raise 55000 where nothing may be written, see store_installation_is_fed(). */
+static void
+refuse_where_fed(void)
+{
+	if (store_installation_is_fed())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a subscription replicates another installation to this database"),
+				 errhint("If this copy is to take over, drop the subscription and call "
+						 "gpu_orch.adopt_installation().")));
+}
+
+/*
  * Stop to create and delete pods until somebody adopts this copy. The reason
  * completes "this installation was". Does nothing where it is on hold already.
  */
@@ -155,6 +198,7 @@ store_installation_hold(Installation *installation, const char *alert, const cha
 	spi_arg_text(&args, reason);
 	if (spi_run(&query, &args) == 1)
 	{
+		store_sequences_pass();
 		store_event("hold", "installation", store_detail("why", reason), now);
 		store_alert(alert, "installation", reason, now);
 		ereport(WARNING,
@@ -265,6 +309,7 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 	Incarnation mine;
 	SiteList nobody = { 0 };
 
+	refuse_where_fed();
 	store_site_place(&mine);
 	if (!store_installation_read(installation))
 	{
@@ -404,6 +449,7 @@ store_installation_adopt(TimestampTz now)
 				(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("%s", wrong),
 				 errhint("Repair the file that gpu_orch.site_token_file names, and adopt then.")));
 	store_installation_ensure(&installation, now);
+	store_sequences_pass();
 	store_secret_make();
 	spi_begin();
 	write_incarnation(&mine);

@@ -25,6 +25,7 @@ typedef struct Installation
 } Installation;
 
 extern bool store_installation_read(Installation *installation);
+extern bool store_installation_is_fed(void);
 extern bool store_installation_check(Installation *installation, bool begins, TimestampTz now);
 extern void store_installation_hold(Installation *installation, const char *alert,
 									const char *reason, TimestampTz now);
