@@ -206,5 +206,21 @@ INSERT INTO gpu_orch.event (at, kind, subject, actor) VALUES (clock(), 'pod_ende
 SELECT * FROM pg_temp.broken;
 ROLLBACK;
 
+-- Of what is over, the newest and others that change with each minute are looked at; or all.
+SELECT low, high FROM check_window(1, 100000, 20000, false) ORDER BY high DESC LIMIT 1;
+SELECT count(*) AS windows, bool_and(high - low = 19999) AS as_large FROM check_window(1, 100000, 20000, false);
+SELECT * FROM check_window(1, 100000, 20000, true);
+SELECT * FROM check_window(1, 100, 20000, false);
+BEGIN;
+CREATE TEMP TABLE seen AS SELECT w.* FROM check_window(1, 100000, 20000, false) w;
+SELECT advance_clock('1 minute') IS NOT NULL AS later;
+INSERT INTO seen SELECT w.* FROM check_window(1, 100000, 20000, false) w;
+SELECT count(DISTINCT low) > 1 AS moved FROM seen;
+ROLLBACK;
+BEGIN;
+DELETE FROM gpu_orch.ready_queue WHERE task_id = :ready;
+SELECT name, holds FROM check_invariants(full => true) WHERE NOT holds;
+ROLLBACK;
+
 SELECT terminate_worker('inv', true), drop_pool('inv'), cancel_task(:id), cancel_task(:ready);
 SELECT name, detail FROM check_invariants() WHERE NOT holds;

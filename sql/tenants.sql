@@ -3,7 +3,7 @@
 \i sql/include/refusals.sql
 SET search_path = gpu_orch, pg_catalog;
 SELECT token FROM register_worker('tenants', capabilities => '{"services": ["ten-a", "ten-b"]}') \gset
-CREATE VIEW pg_temp.usage AS SELECT * FROM tenant_usage WHERE tenant LIKE 'ten-%' ORDER BY tenant;
+CREATE VIEW pg_temp.usage AS SELECT tenant, max_running, running, ready, held FROM tenant_usage WHERE tenant LIKE 'ten-%' ORDER BY tenant;
 
 -- A limited tenant's tasks are held until there is room; an unlimited one's are ready at once.
 SELECT create_tenant('ten-two', 2), create_tenant('ten-free');
@@ -11,11 +11,11 @@ SELECT count(submit_task('ten-a', jsonb_build_object('n', 'two ' || n), tenant =
 SELECT submit_task('ten-b', '{"n": "two b"}', tenant => 'ten-two') IS NOT NULL AS submitted;
 SELECT submit_task('ten-a', '{"n": "free"}', tenant => 'ten-free') IS NOT NULL AS submitted;
 SELECT * FROM pg_temp.usage;
-SELECT kind, state, tenant, reason, tasks FROM queue_depth WHERE tenant LIKE 'ten-%' ORDER BY 1, 2, 3;
+SELECT kind, state, tenant, reason, tasks FROM queue_depth_exact() WHERE tenant LIKE 'ten-%' ORDER BY 1, 2, 3;
 -- For each shape as many become ready as the tenant has room; the limit itself is exact at the claim.
 SELECT admit() > 0 AS moved;
 SELECT admit();
-SELECT kind, state, tenant, reason, tasks FROM queue_depth WHERE tenant LIKE 'ten-%' ORDER BY 1, 2, 3;
+SELECT kind, state, tenant, reason, tasks FROM queue_depth_exact() WHERE tenant LIKE 'ten-%' ORDER BY 1, 2, 3;
 SELECT tenant, payload FROM claim_tasks('tenants', :'token', 10);
 SELECT * FROM pg_temp.usage;
 SELECT admit();
@@ -24,7 +24,7 @@ CREATE VIEW pg_temp.held AS
 SELECT t.tenant, t.payload ->> 'n' AS task, l.task_id, l.id AS lease FROM gpu_orch.lease l JOIN tasks t USING (task_id);
 SELECT complete_task('tenants', :'token', task_id, lease) FROM pg_temp.held WHERE task = 'two 1';
 SELECT admit() > 0 AS moved;
-SELECT kind, state, tenant, tasks FROM queue_depth WHERE tenant = 'ten-two' ORDER BY 1, 2, 3;
+SELECT kind, state, tenant, tasks FROM queue_depth_exact() WHERE tenant = 'ten-two' ORDER BY 1, 2, 3;
 SELECT tenant, payload FROM claim_tasks('tenants', :'token', 10);
 SELECT * FROM pg_temp.usage;
 

@@ -32,20 +32,20 @@ SELECT payload, state, priority, tenant, attempts, worker, stage, progress, canc
 FROM tasks WHERE kind = 'views' ORDER BY payload::int;
 SELECT t.payload, a.attempt, a.worker, a.ended_at - a.claimed_at BETWEEN '10 s' AND '20 s' AS took, a.outcome, a.failure, a.final_state, a.error
 FROM attempts a JOIN tasks t USING (task_id) WHERE t.kind = 'views' ORDER BY payload::int;
-SELECT kind, state, tenant, reason, tasks, clock() - oldest BETWEEN '10 s' AND '1 minute' AS oldest FROM queue_depth
-WHERE kind = 'views' ORDER BY state, tenant;
-SELECT kind, state, tasks, oldest_age BETWEEN '10 s' AND '1 minute' AS oldest_age FROM task_queue_analysis WHERE kind = 'views' ORDER BY state;
+SELECT kind, state, tenant, reason, tasks, clock() - oldest BETWEEN '10 s' AND '1 minute' AS oldest, as_of <= clock() AS as_of
+FROM queue_depth_exact() WHERE kind = 'views' ORDER BY state, tenant;
 SELECT tenant, max_running, running, ready, held FROM tenant_usage WHERE tenant = 'views-limited';
 SELECT worker_id, origin, pool, state, running, epoch, capabilities, stats, busy_at - registered_at > '9 s' AS busy_later
 FROM workers WHERE worker_id LIKE 'views-%' ORDER BY 1;
 SELECT kind, attempt, outcome, final_state, worker, took BETWEEN '10 s' AND '20 s' AS took, error FROM recent_task_activity
 WHERE kind = 'views' AND claimed_at IS NOT NULL ORDER BY task_id;
-SELECT worker_id, attempts, succeeded, success_percent, mean_time BETWEEN '10 s' AND '20 s' AS mean_time
-FROM worker_performance WHERE worker_id LIKE 'views-%';
 
 -- Health: fresh, half the heartbeat timeout silent, past the task's deadline.
 SELECT directive FROM heartbeat('views-w1', :'token', '{"gpu_utilization": 0.5}');
 SELECT advance_clock('6 seconds') IS NOT NULL AS later;
+SELECT count_usage() > 0 AS counted, count_usage() AS again;
+SELECT worker_id, attempts, succeeded, success_percent, mean_time BETWEEN '10 s' AND '20 s' AS mean_time
+FROM worker_performance WHERE worker_id LIKE 'views-%';
 SELECT worker_id, state, heartbeat_age >= '6 s' AS age, stage, progress, running_for > '10 s' AS running, health, stats
 FROM active_workers_health WHERE worker_id LIKE 'views-%' ORDER BY 1;
 SELECT fail_task('views-w1', :'token', task_id, lease, 'cancelled') FROM claimed WHERE payload = '4';
@@ -78,7 +78,8 @@ SELECT worker_id, pool, pod_id, price_per_hour, seconds, cost FROM cost_estimate
 INSERT INTO gpu_orch.spend (worker, pool, price_micros, started_at, ended_at)
 SELECT no, pool, 720000, '2026-01-01 10:00+00', '2026-01-01 10:00+00' FROM gpu_orch.worker WHERE id = 'views-pod1';
 SELECT pool, pods, seconds, cost, price_per_hour FROM spend_by_pool WHERE pool = 'views-pool';
-UPDATE gpu_orch.attempt SET worker = (SELECT no FROM gpu_orch.worker WHERE id = 'views-pod1'), ended_at = claimed_at + interval '50 seconds'
+UPDATE gpu_orch.attempt SET worker = (SELECT no FROM gpu_orch.worker WHERE id = 'views-pod1'),
+       claimed_at = '2026-01-01 12:00+00', ended_at = '2026-01-01 12:00:50+00'
 WHERE task_id = (SELECT task_id FROM tasks WHERE kind = 'views' AND payload = '1');
 -- By the price that held then, and pods that had nothing to do in a row of their own.
 INSERT INTO gpu_orch.spend (worker, pool, pod_id, price_micros, started_at, ended_at)
@@ -87,8 +88,13 @@ FROM gpu_orch.worker w JOIN gpu_orch.attempt a ON a.worker = w.no,
      (VALUES (360000, interval '-10 seconds', interval '25 seconds'), (720000, '25 seconds', '60 seconds')) x(price, starts, ends)
 WHERE w.id = 'views-pod1';
 SELECT payload, worker, cost FROM tasks WHERE kind = 'views' AND payload = '1';
-SELECT tenant, seconds, cost FROM spend_by_tenant ORDER BY 1;
-SELECT sum(t.cost) = (SELECT sum(c.cost) FROM cost_estimate c) AS all_spent FROM spend_by_tenant t;
+DELETE FROM gpu_orch.usage_day;
+DELETE FROM gpu_orch.share_day;
+DELETE FROM gpu_orch.counted;
+SELECT count_usage() > 0 AS counted;
+SELECT day, pool, tenant, image, pods, tasks, seconds, round(cost, 4) AS cost FROM spend_by_day ORDER BY 1, 2, 3;
+SELECT tenant, seconds, round(cost, 4) AS cost FROM spend_by_tenant ORDER BY 1;
+SELECT round(sum(t.cost), 4) = (SELECT round(sum(c.cost), 4) FROM cost_estimate c) AS all_spent FROM spend_by_tenant t;
 SELECT dollars(340000, '2026-01-01 10:00+00', '2026-01-01 11:30+00'), dollars(null, clock(), clock());
 
 -- The settings, with their defaults. Where the workers connect to is not shown.

@@ -33,8 +33,9 @@ BEGIN
 END
 $schema$;
 
+-- Stable as now() is, so that a condition on it can use an index; it is asked anew at each call.
 CREATE FUNCTION gpu_orch.clock() RETURNS timestamptz
-    LANGUAGE C VOLATILE PARALLEL SAFE
+    LANGUAGE C STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'gpu_orch_clock';
 COMMENT ON FUNCTION gpu_orch.clock() IS
     'The time that gpu_orch decides by: the server''s clock, moved by advance_clock() on test servers';

@@ -153,6 +153,9 @@ CREATE TABLE gpu_orch.attempt (
     result      jsonb,
     PRIMARY KEY (task_id, attempt)
 );
+CREATE INDEX attempt_ended ON gpu_orch.attempt (ended_at);
+CREATE INDEX attempt_unsuccessful ON gpu_orch.attempt (task_id) WHERE final_state <> 'succeeded';
+COMMENT ON COLUMN gpu_orch.attempt.final_state IS 'How the task ended; null where it goes on, by another attempt or a retry';
 COMMENT ON TABLE gpu_orch.attempt IS
     'One row for each ended attempt; the last one carries the task''s result and final state. A task cancelled before it ran has a row without a lease';
 
@@ -380,6 +383,61 @@ CREATE INDEX spend_ended ON gpu_orch.spend (ended_at);
 COMMENT ON TABLE gpu_orch.spend IS
     'What each pod cost, from when to when, by our clock and the pod''s price; open from the moment its create is sent. Without a worker for a pod that none has';
 
+CREATE TABLE gpu_orch.usage_day (
+    day       date NOT NULL,
+    worker    bigint NOT NULL,
+    attempts  bigint NOT NULL,
+    succeeded bigint NOT NULL,
+    took      numeric NOT NULL,
+    PRIMARY KEY (day, worker)
+);
+COMMENT ON TABLE gpu_orch.usage_day IS
+    'The attempts of each worker that ended on a day (UTC), and how many seconds they took; the leader adds each once, see counted';
+
+CREATE TABLE gpu_orch.share_day (
+    day     date NOT NULL,
+    pool    int NOT NULL,
+    tenant  int NOT NULL,
+    image   text NOT NULL,
+    tasks   bigint NOT NULL,
+    seconds numeric NOT NULL,
+    dollars numeric NOT NULL,
+    PRIMARY KEY (day, pool, tenant, image)
+);
+COMMENT ON TABLE gpu_orch.share_day IS
+    'What tenants'' ended attempts took of the pods on each day (UTC): seconds that were paid, and their price as known when the attempt was counted; tasks that ended. Pool 0: none, image empty: not known';
+
+CREATE TABLE gpu_orch.spend_day (
+    day     date NOT NULL,
+    pool    int NOT NULL,
+    tenant  int NOT NULL,
+    image   text NOT NULL,
+    pods    bigint NOT NULL,
+    tasks   bigint NOT NULL,
+    seconds numeric NOT NULL,
+    dollars numeric NOT NULL,
+    PRIMARY KEY (day, pool, tenant, image)
+);
+COMMENT ON TABLE gpu_orch.spend_day IS
+    'What the pods cost on each day (UTC) that is summed, see counted: pool 0 for none, tenant -1 where nothing ran, image empty where it is not known';
+
+CREATE TABLE gpu_orch.queue_count (
+    kind   text NOT NULL,
+    state  text NOT NULL,
+    tenant int NOT NULL,
+    tasks  bigint NOT NULL,
+    oldest timestamptz,
+    PRIMARY KEY (kind, state, tenant)
+);
+COMMENT ON TABLE gpu_orch.queue_count IS 'How many tasks have not ended, as the leader counted them last';
+
+CREATE TABLE gpu_orch.counted (
+    what text PRIMARY KEY CHECK (what IN ('queue', 'usage', 'spend')),
+    at   timestamptz NOT NULL
+);
+COMMENT ON TABLE gpu_orch.counted IS
+    'How far the leader has counted: when queue_count last changed; up to which end attempts are in usage_day and share_day; the beginning of the first day that is not in spend_day';
+
 CREATE TABLE gpu_orch.bill (
     pod_id        text NOT NULL,
     hour          timestamptz NOT NULL,
@@ -438,6 +496,7 @@ CREATE TABLE gpu_orch.event (
     leader       bigint DEFAULT gpu_orch.acting_leader(),
     digest       bytea
 );
+CREATE INDEX event_subject ON gpu_orch.event (subject);
 COMMENT ON COLUMN gpu_orch.event.actor IS 'The role whose rights counted';
 COMMENT ON COLUMN gpu_orch.event.session_role IS 'The role that had logged in';
 COMMENT ON COLUMN gpu_orch.event.leader IS 'The epoch of the leader that acted; null: somebody''s session did';
@@ -551,7 +610,7 @@ DECLARE
 BEGIN
     FOREACH relation IN ARRAY ARRAY['tenant', 'tenant_grant', 'shape', 'task', 'task_dependency', 'dependency_check', 'waiting',
                                     'ready_queue', 'lease', 'cancel_request', 'attempt', 'pool', 'offer', 'offer_stats', 'image_breaker', 'worker',
-                                    'worker_profile', 'cloud_op', 'spend', 'bill', 'budget', 'event', 'decision', 'alert', 'installation',
+                                    'worker_profile', 'cloud_op', 'spend', 'usage_day', 'share_day', 'spend_day', 'queue_count', 'counted', 'bill', 'budget', 'event', 'decision', 'alert', 'installation',
                                     'installation_secret',
                                     'tenant_id_seq', 'task_id_seq', 'dependency_check_id_seq', 'pool_id_seq', 'offer_id_seq', 'worker_no_seq',
                                     'cloud_op_id_seq', 'spend_id_seq', 'event_id_seq', 'decision_id_seq', 'alert_id_seq']

@@ -42,6 +42,12 @@ CREATE FUNCTION gpu_orch.admit() RETURNS bigint
 COMMENT ON FUNCTION gpu_orch.admit() IS
     'Releases the tasks that need not wait any longer, as the leader does at each tick; returns how many went on or were cancelled';
 
+CREATE FUNCTION gpu_orch.count_usage() RETURNS bigint
+    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'gpu_orch_count_usage';
+COMMENT ON FUNCTION gpu_orch.count_usage() IS
+    'Adds the attempts that have ended to what worker_performance and spend_by_day show, as the leader does at each tick; returns how many there were';
+
 -- For workers.
 
 CREATE TYPE gpu_orch.claimed_task AS (

@@ -7,49 +7,64 @@ CREATE FUNCTION gpu_orch.dollars(micros bigint, "from" timestamptz, until timest
 COMMENT ON FUNCTION gpu_orch.dollars(bigint, timestamptz, timestamptz) IS
     'What a price in millionths of a dollar per hour comes to between two times';
 
+-- A task stands in one place. Each place has an index that leads by task_id, so a page by task_id, of all tasks or of
+-- those in one state, reads that page and no more. Two things keep the planner to that: there is no WHERE inside the
+-- UNION, and the join is by an expression, so that no merge join walks through all tasks above the page.
 CREATE VIEW gpu_orch.tasks AS
-SELECT t.id AS task_id,
-       CASE WHEN l.task_id IS NOT NULL THEN 'running'
-            WHEN w.task_id IS NOT NULL THEN w.state
-            WHEN r.task_id IS NOT NULL THEN 'ready'
-            ELSE a.final_state END AS state,
-       t.kind, t.priority, coalesce(n.name, 'default') AS tenant,
-       ((SELECT count(*) FROM gpu_orch.attempt e WHERE e.task_id = t.id AND e.lease IS NOT NULL)
-        + CASE WHEN l.task_id IS NULL THEN 0 ELSE 1 END)::int AS attempts, t.max_attempts,
+SELECT q.task_id, q.state, t.kind, t.priority, coalesce(n.name, 'default') AS tenant,
+       ((SELECT count(*) FROM gpu_orch.attempt e WHERE e.task_id = q.task_id AND e.lease IS NOT NULL)
+        + CASE q.state WHEN 'running' THEN 1 ELSE 0 END)::int AS attempts, t.max_attempts,
        wk.id AS worker,
-       l.progress, l.stage,
-       l.task_id IS NOT NULL AND EXISTS (SELECT 1 FROM gpu_orch.cancel_request c WHERE c.task_id = t.id) AS cancel_requested,
+       q.progress, q.stage, q.cancel_requested,
        a.result, a.error,
        t.payload, t.requirements,
-       t.submitted_at, coalesce(w.due_at, t.run_at) AS run_at,
-       coalesce(l.claimed_at, a.claimed_at) AS started_at,
-       CASE WHEN l.task_id IS NULL AND w.task_id IS NULL AND r.task_id IS NULL THEN a.ended_at END AS ended_at,
-       l.deadline, t.timeout,
+       t.submitted_at, coalesce(q.due_at, t.run_at) AS run_at,
+       coalesce(q.claimed_at, a.claimed_at) AS started_at,
+       q.ended_at,
+       q.deadline, t.timeout,
        (SELECT sum(gpu_orch.dollars(s.price_micros, greatest(s.started_at, x.claimed_at),
                                     least(coalesce(s.ended_at, x.ended_at), x.ended_at)))
-        FROM (SELECT e.worker, e.claimed_at, e.ended_at FROM gpu_orch.attempt e WHERE e.task_id = t.id
-              UNION ALL SELECT l.worker, l.claimed_at, gpu_orch.clock() WHERE l.task_id IS NOT NULL) x
+        FROM (SELECT e.worker, e.claimed_at, e.ended_at FROM gpu_orch.attempt e WHERE e.task_id = q.task_id
+              UNION ALL SELECT q.worker, q.claimed_at, gpu_orch.clock() WHERE q.state = 'running') x
         JOIN gpu_orch.spend s ON s.worker = x.worker AND s.started_at < x.ended_at
                              AND (s.ended_at IS NULL OR s.ended_at > x.claimed_at)) AS cost,
-       t.idempotency_key, t.submitted_by, t.traceparent
-FROM gpu_orch.task t
-LEFT JOIN gpu_orch.lease l ON l.task_id = t.id
-LEFT JOIN gpu_orch.waiting w ON w.task_id = t.id
-LEFT JOIN gpu_orch.ready_queue r ON r.task_id = t.id
+       t.idempotency_key, t.submitted_by, t.traceparent, t.tenant AS tenant_id
+FROM (SELECT l.task_id, 'running' AS state, l.worker, l.claimed_at, l.deadline, l.progress, l.stage,
+             l.cancel_requested, NULL::timestamptz AS due_at, NULL::timestamptz AS ended_at
+      FROM gpu_orch.lease l
+      UNION ALL
+      SELECT w.task_id, w.state::text, NULL::bigint, NULL::timestamptz, NULL::timestamptz, NULL::real, NULL::text,
+             false, w.due_at, NULL::timestamptz
+      FROM gpu_orch.waiting w
+      UNION ALL
+      SELECT r.task_id, 'ready', NULL::bigint, NULL::timestamptz, NULL::timestamptz, NULL::real, NULL::text,
+             false, NULL::timestamptz, NULL::timestamptz
+      FROM gpu_orch.ready_queue r
+      UNION ALL
+      SELECT e.task_id, e.final_state::text, NULL::bigint, NULL::timestamptz, NULL::timestamptz, NULL::real, NULL::text,
+             false, NULL::timestamptz, e.ended_at
+      FROM gpu_orch.attempt e) q
+JOIN gpu_orch.task t ON t.id = coalesce(q.task_id, q.task_id)
 LEFT JOIN gpu_orch.tenant n ON n.id = t.tenant
-LEFT JOIN LATERAL (SELECT * FROM gpu_orch.attempt e WHERE e.task_id = t.id ORDER BY e.attempt DESC LIMIT 1) a ON true
-LEFT JOIN gpu_orch.worker wk ON wk.no = coalesce(l.worker, a.worker);
+LEFT JOIN LATERAL (SELECT * FROM gpu_orch.attempt e WHERE e.task_id = q.task_id ORDER BY e.attempt DESC LIMIT 1) a ON true
+LEFT JOIN gpu_orch.worker wk ON wk.no = coalesce(q.worker, a.worker)
+WHERE q.state IS NOT NULL;
 COMMENT ON VIEW gpu_orch.tasks IS
     'All tasks with their state, last attempt and cost in dollars; result, error and worker are those of the attempt that ran last';
 
 CREATE FUNCTION gpu_orch.task(task_id bigint) RETURNS SETOF gpu_orch.tasks
     LANGUAGE sql STABLE STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
-        SELECT v.* FROM gpu_orch.tasks v JOIN gpu_orch.task t ON t.id = v.task_id
-        WHERE v.task_id = task.task_id AND gpu_orch.may_use_tenant(t.tenant);
+        SELECT v.* FROM gpu_orch.tasks v WHERE v.task_id = task.task_id AND gpu_orch.may_use_tenant(v.tenant_id);
     END;
 COMMENT ON FUNCTION gpu_orch.task(bigint) IS
     'One task as in the view tasks; no row for a task that the caller may not see';
+
+CREATE VIEW gpu_orch.submissions AS
+SELECT t.id AS task_id, t.tenant AS tenant_id, t.kind, t.priority, t.submitted_at, t.run_at, t.submitted_by, t.idempotency_key
+FROM gpu_orch.task t;
+COMMENT ON VIEW gpu_orch.submissions IS
+    'All tasks as they were submitted, without their state: for pages of one tenant''s tasks, to be joined with tasks';
 
 CREATE VIEW gpu_orch.attempts AS
 SELECT a.task_id, a.attempt, w.id AS worker, a.claimed_at, a.ended_at, a.outcome::text AS outcome,
@@ -59,13 +74,12 @@ COMMENT ON VIEW gpu_orch.attempts IS 'Every ended attempt of every task';
 
 CREATE VIEW gpu_orch.workers AS
 SELECT w.id AS worker_id, w.origin, p.name AS pool, w.state::text AS state, w.state_since,
-       coalesce(l.held, 0) AS running, w.last_heartbeat, w.busy_at, w.epoch, w.created_at,
+       (SELECT count(*) FROM gpu_orch.lease l WHERE l.worker = w.no) AS running, w.last_heartbeat, w.busy_at, w.epoch, w.created_at,
        f.registered_at, f.pod_id, f.gpu_type, f.data_center, round(f.price_micros / 1000000.0, 6) AS price_per_hour,
        f.capabilities, f.stats, f.draining_for, f.ended_because, f.slots
 FROM gpu_orch.worker w
 JOIN gpu_orch.worker_profile f ON f.worker = w.no
-LEFT JOIN gpu_orch.pool p ON p.id = w.pool
-LEFT JOIN (SELECT worker, count(*) AS held FROM gpu_orch.lease GROUP BY worker) l ON l.worker = w.no;
+LEFT JOIN gpu_orch.pool p ON p.id = w.pool;
 COMMENT ON VIEW gpu_orch.workers IS 'All workers that ever were, with their pods and what they run';
 
 CREATE VIEW gpu_orch.pools AS
@@ -106,26 +120,60 @@ FROM gpu_orch.image_breaker b LEFT JOIN gpu_orch.worker w ON w.no = b.canary;
 COMMENT ON VIEW gpu_orch.image_breakers IS
     'Images whose last pods failed; while the state is not closed, only one pod at a time is created of an image, from retry_at on';
 
+CREATE FUNCTION gpu_orch.waiting_reason(state text, limited boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN CASE state WHEN 'scheduled' THEN 'its time has not come'
+                      WHEN 'blocked' THEN 'other tasks must succeed first'
+                      WHEN 'held' THEN CASE WHEN limited THEN 'its tenant''s limit is reached'
+                                            ELSE 'it is about to be admitted' END
+                      WHEN 'ready' THEN 'no worker has claimed it yet' END;
+COMMENT ON FUNCTION gpu_orch.waiting_reason(text, boolean) IS
+    'Why tasks in a state wait, of a tenant with a limit or without; null for those that run';
+
+CREATE FUNCTION gpu_orch.count_queue(OUT kind text, OUT state text, OUT tenant int, OUT tasks bigint, OUT oldest timestamptz)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE ROWS 100 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    BEGIN ATOMIC
+        SELECT t.kind, q.state, q.tenant, sum(q.tasks)::bigint, min(t.submitted_at)
+        FROM (SELECT w.shape, w.state::text AS state, w.tenant, count(*) AS tasks, min(w.task_id) AS first
+              FROM gpu_orch.waiting w GROUP BY w.shape, w.state, w.tenant
+              UNION ALL
+              SELECT r.shape, 'ready', r.tenant, count(*), min(r.task_id)
+              FROM gpu_orch.ready_queue r GROUP BY r.shape, r.tenant
+              UNION ALL
+              SELECT l.shape, 'running', l.tenant, count(*), min(l.task_id)
+              FROM gpu_orch.lease l GROUP BY l.shape, l.tenant) q,
+             -- The tasks of a shape are of one kind, and the lowest number is the oldest.
+             LATERAL (SELECT k.kind, k.submitted_at FROM gpu_orch.task k WHERE k.id = q.first LIMIT 1) t
+        GROUP BY t.kind, q.state, q.tenant;
+    END;
+COMMENT ON FUNCTION gpu_orch.count_queue() IS
+    'Counts the tasks that have not ended, by kind, state and tenant''s number; reads each of their rows';
+
+CREATE FUNCTION gpu_orch.queue_depth_exact(OUT kind text, OUT state text, OUT tenant text, OUT reason text,
+                                           OUT tasks bigint, OUT oldest timestamptz, OUT as_of timestamptz)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE ROWS 100 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT c.kind, c.state, coalesce(n.name, 'default'),
+               gpu_orch.waiting_reason(c.state, n.max_running IS NOT NULL), c.tasks, c.oldest, gpu_orch.clock()
+        FROM gpu_orch.count_queue() c LEFT JOIN gpu_orch.tenant n ON n.id = c.tenant;
+    END;
+COMMENT ON FUNCTION gpu_orch.queue_depth_exact() IS
+    'The same as the view queue_depth, counted now; takes as long as there are tasks to count';
+
 CREATE VIEW gpu_orch.queue_depth AS
-SELECT t.kind, q.state, coalesce(n.name, 'default') AS tenant, q.reason, count(*) AS tasks,
-       min(t.submitted_at) AS oldest
-FROM (SELECT w.task_id, w.state::text AS state, w.tenant,
-             CASE w.state WHEN 'scheduled' THEN 'its time has not come'
-                          WHEN 'blocked' THEN 'other tasks must succeed first'
-                          ELSE CASE WHEN x.max_running IS NULL THEN 'it is about to be admitted'
-                                    ELSE 'its tenant''s limit is reached' END END AS reason
-      FROM gpu_orch.waiting w LEFT JOIN gpu_orch.tenant x ON x.id = w.tenant
-      UNION ALL
-      SELECT r.task_id, 'ready', r.tenant, 'no worker has claimed it yet' FROM gpu_orch.ready_queue r
-      UNION ALL
-      SELECT l.task_id, 'running', l.tenant, NULL FROM gpu_orch.lease l) q
-JOIN gpu_orch.task t ON t.id = q.task_id
-LEFT JOIN gpu_orch.tenant n ON n.id = q.tenant
-GROUP BY t.kind, q.state, coalesce(n.name, 'default'), q.reason;
-COMMENT ON VIEW gpu_orch.queue_depth IS 'Tasks that have not ended, by kind, state and tenant, with the reason why they wait';
+SELECT c.kind, c.state, coalesce(n.name, 'default') AS tenant,
+       gpu_orch.waiting_reason(c.state, n.max_running IS NOT NULL) AS reason, c.tasks, c.oldest, k.at AS as_of
+FROM gpu_orch.queue_count c
+LEFT JOIN gpu_orch.tenant n ON n.id = c.tenant
+LEFT JOIN gpu_orch.counted k ON k.what = 'queue';
+COMMENT ON VIEW gpu_orch.queue_depth IS
+    'Tasks that have not ended, by kind, state and tenant, with the reason why they wait, as the leader counted them last; as_of is when they last changed';
 
 CREATE VIEW gpu_orch.task_queue_analysis AS
-SELECT q.kind, q.state, sum(q.tasks) AS tasks, min(q.oldest) AS oldest, gpu_orch.clock() - min(q.oldest) AS oldest_age
+SELECT q.kind, q.state, sum(q.tasks) AS tasks, min(q.oldest) AS oldest, gpu_orch.clock() - min(q.oldest) AS oldest_age,
+       max(q.as_of) AS as_of
 FROM gpu_orch.queue_depth q GROUP BY q.kind, q.state;
 COMMENT ON VIEW gpu_orch.task_queue_analysis IS 'Tasks that have not ended, by kind and state, with the age of the oldest';
 
@@ -170,22 +218,22 @@ COMMENT ON VIEW gpu_orch.active_workers_health IS 'Each worker that is not termi
 CREATE VIEW gpu_orch.recent_task_activity AS
 SELECT a.task_id, t.kind, a.attempt, a.outcome::text AS outcome, a.final_state::text AS final_state, w.id AS worker,
        a.claimed_at, a.ended_at, a.ended_at - a.claimed_at AS took, a.error
-FROM gpu_orch.attempt a
+FROM (SELECT e.* FROM gpu_orch.attempt e WHERE e.ended_at > gpu_orch.clock() - interval '24 hours'
+      ORDER BY e.ended_at DESC LIMIT 100) a
 JOIN gpu_orch.task t ON t.id = a.task_id
 LEFT JOIN gpu_orch.worker w ON w.no = a.worker
-WHERE a.ended_at > gpu_orch.clock() - interval '24 hours'
-ORDER BY a.ended_at DESC LIMIT 100;
+ORDER BY a.ended_at DESC;
 COMMENT ON VIEW gpu_orch.recent_task_activity IS 'The last hundred attempts that ended within a day';
 
 CREATE VIEW gpu_orch.worker_performance AS
-SELECT w.id AS worker_id, count(*) AS attempts,
-       count(*) FILTER (WHERE a.outcome = 'succeeded') AS succeeded,
-       round(100.0 * count(*) FILTER (WHERE a.outcome = 'succeeded') / count(*), 1) AS success_percent,
-       avg(a.ended_at - a.claimed_at) AS mean_time
-FROM gpu_orch.attempt a JOIN gpu_orch.worker w ON w.no = a.worker
-WHERE a.ended_at > gpu_orch.clock() - interval '7 days'
-GROUP BY w.id;
-COMMENT ON VIEW gpu_orch.worker_performance IS 'What each worker did within seven days';
+SELECT w.id AS worker_id, sum(u.attempts)::bigint AS attempts, sum(u.succeeded)::bigint AS succeeded,
+       round(100.0 * sum(u.succeeded) / sum(u.attempts), 1) AS success_percent,
+       make_interval(secs => (sum(u.took) / sum(u.attempts))::float8) AS mean_time
+FROM gpu_orch.usage_day u JOIN gpu_orch.worker w ON w.no = u.worker
+WHERE u.day > (gpu_orch.clock() AT TIME ZONE 'UTC')::date - 7
+GROUP BY w.id HAVING sum(u.attempts) > 0;
+COMMENT ON VIEW gpu_orch.worker_performance IS
+    'What each worker did today and on the six days before (UTC), as the leader counted last';
 
 CREATE VIEW gpu_orch.cloud_ops AS
 SELECT o.id AS op_id, o.kind, o.state::text AS state, w.id AS worker, p.name AS pool, o.pod_name, o.pod_id, o.gpu_type,
@@ -250,29 +298,81 @@ SELECT c.pool, count(DISTINCT c.pod_id) AS pods, sum(c.seconds) AS seconds, sum(
 FROM gpu_orch.cost_estimate c GROUP BY c.pool;
 COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, how many pods that were, and what it costs per hour at present';
 
+-- What the pods of a pool cost is split by what tenants' attempts took of it. What is left is the time in which they had
+-- nothing to do, without a tenant. Attempts at the same time on one pod may take more than there is; then they share it.
+CREATE FUNCTION gpu_orch.spend_of_days("from" date, until date, OUT day date, OUT pool int, OUT tenant int, OUT image text,
+                                       OUT pods bigint, OUT tasks bigint, OUT seconds numeric, OUT dollars numeric)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE ROWS 1000 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    BEGIN ATOMIC
+        WITH clock AS MATERIALIZED (SELECT gpu_orch.clock() AS now),
+        day AS MATERIALIZED (
+            SELECT d::date AS day, d AT TIME ZONE 'UTC' AS starts, least((d + interval '1 day') AT TIME ZONE 'UTC', c.now) AS ends
+            FROM clock c, generate_series("from"::timestamp, until::timestamp, interval '1 day') d),
+        paid AS (
+            SELECT s.worker, s.pod_id, s.pool, s.price_micros, s.started_at, greatest(c.now, s.started_at) AS ended_at
+            FROM clock c, gpu_orch.spend s WHERE s.ended_at IS NULL
+            UNION ALL
+            SELECT s.worker, s.pod_id, s.pool, s.price_micros, s.started_at, s.ended_at
+            FROM gpu_orch.spend s WHERE s.ended_at > ("from"::timestamp AT TIME ZONE 'UTC')),
+        cost AS MATERIALIZED (
+            SELECT d.day, coalesce(p.pool, 0) AS pool, coalesce(f.image, '') AS image,
+                   count(DISTINCT coalesce(p.worker::text, p.pod_id)) AS pods,
+                   sum(x.seconds) AS seconds, sum(x.seconds * p.price_micros) / 3600000000 AS dollars
+            FROM paid p
+            JOIN day d ON p.started_at < d.ends AND p.ended_at > d.starts
+            LEFT JOIN gpu_orch.worker_profile f ON f.worker = p.worker,
+            LATERAL (SELECT extract(epoch FROM least(p.ended_at, d.ends) - greatest(p.started_at, d.starts)) AS seconds) x
+            GROUP BY 1, 2, 3),
+        share AS MATERIALIZED (
+            SELECT u.day, u.pool, u.tenant, u.image, sum(u.tasks)::bigint AS tasks, sum(u.seconds) AS seconds, sum(u.dollars) AS dollars,
+                   sum(sum(u.seconds)) OVER same AS all_seconds, sum(sum(u.dollars)) OVER same AS all_dollars
+            FROM (SELECT h.day, h.pool, h.tenant, h.image, h.tasks, h.seconds, h.dollars
+                  FROM gpu_orch.share_day h WHERE h.day BETWEEN "from" AND until
+                  UNION ALL
+                  SELECT d.day, coalesce(s.pool, 0), l.tenant, coalesce(f.image, ''), 0, x.seconds, x.seconds * s.price_micros / 3600000000
+                  FROM gpu_orch.lease l
+                  JOIN gpu_orch.spend s ON s.worker = l.worker AND (s.ended_at IS NULL OR s.ended_at > l.claimed_at)
+                  LEFT JOIN gpu_orch.worker_profile f ON f.worker = l.worker
+                  JOIN day d ON l.claimed_at < d.ends AND s.started_at < d.ends,
+                  LATERAL (SELECT extract(epoch FROM least(coalesce(s.ended_at, d.ends), d.ends)
+                                                     - greatest(l.claimed_at, s.started_at, d.starts)) AS seconds) x
+                  WHERE x.seconds > 0) u
+            GROUP BY u.day, u.pool, u.tenant, u.image
+            WINDOW same AS (PARTITION BY u.day, u.pool, u.image))
+        SELECT c.day, c.pool, h.tenant, c.image, c.pods, h.tasks,
+               h.seconds * c.seconds / nullif(greatest(h.all_seconds, c.seconds), 0),
+               h.dollars * c.dollars / nullif(greatest(h.all_dollars, c.dollars), 0)
+        FROM cost c JOIN share h ON h.day = c.day AND h.pool = c.pool AND h.image = c.image
+        UNION ALL
+        SELECT c.day, c.pool, -1, c.image, c.pods, 0, greatest(c.seconds - coalesce(h.seconds, 0), 0),
+               greatest(c.dollars - coalesce(h.dollars, 0), 0)
+        FROM cost c
+        LEFT JOIN (SELECT x.day, x.pool, x.image, sum(x.seconds) AS seconds, sum(x.dollars) AS dollars FROM share x GROUP BY 1, 2, 3) h
+            ON h.day = c.day AND h.pool = c.pool AND h.image = c.image;
+    END;
+COMMENT ON FUNCTION gpu_orch.spend_of_days(date, date) IS
+    'What pods cost on each of these days (UTC), by pool (0: none), tenant (-1: nothing ran) and image, computed from what each pod cost and how long it ran whose tasks';
+
+CREATE VIEW gpu_orch.spend_by_day AS
+SELECT d.day, p.name AS pool, CASE WHEN d.tenant >= 0 THEN coalesce(n.name, 'default') END AS tenant,
+       nullif(d.image, '') AS image, d.pods, d.tasks, round(d.seconds, 6) AS seconds, round(d.dollars, 6) AS cost
+FROM (SELECT s.day, s.pool, s.tenant, s.image, s.pods, s.tasks, s.seconds, s.dollars FROM gpu_orch.spend_day s
+      UNION ALL
+      SELECT o.day, o.pool, o.tenant, o.image, o.pods, o.tasks, o.seconds, o.dollars
+      FROM gpu_orch.spend_of_days(
+          (SELECT coalesce((SELECT (k.at AT TIME ZONE 'UTC')::date FROM gpu_orch.counted k WHERE k.what = 'spend'),
+                           (SELECT (min(x.started_at) AT TIME ZONE 'UTC')::date FROM gpu_orch.spend x),
+                           (gpu_orch.clock() AT TIME ZONE 'UTC')::date)),
+          (SELECT (gpu_orch.clock() AT TIME ZONE 'UTC')::date)) o) d
+LEFT JOIN gpu_orch.pool p ON p.id = d.pool
+LEFT JOIN gpu_orch.tenant n ON n.id = d.tenant;
+COMMENT ON VIEW gpu_orch.spend_by_day IS
+    'What the pods cost on each day (UTC), by pool, tenant and image; without a tenant: the time in which they had nothing to do. A day is written down when it has been over for a day';
+
 CREATE VIEW gpu_orch.spend_by_tenant AS
-WITH clock AS (SELECT gpu_orch.clock() AS now),
-     paid AS (SELECT s.id, s.worker, s.price_micros, s.started_at, coalesce(s.ended_at, greatest(c.now, s.started_at)) AS ended_at
-              FROM gpu_orch.spend s, clock c),
-     used AS (SELECT a.worker, t.tenant, a.claimed_at, a.ended_at
-              FROM gpu_orch.attempt a JOIN gpu_orch.task t ON t.id = a.task_id WHERE a.worker IS NOT NULL
-              UNION ALL SELECT l.worker, l.tenant, l.claimed_at, c.now FROM gpu_orch.lease l, clock c),
-     part AS (SELECT p.id, p.price_micros, u.tenant,
-                     extract(epoch FROM least(u.ended_at, p.ended_at) - greatest(u.claimed_at, p.started_at)) AS seconds,
-                     extract(epoch FROM p.ended_at - p.started_at) AS paid
-              FROM paid p JOIN used u ON u.worker = p.worker AND u.claimed_at < p.ended_at AND u.ended_at > p.started_at),
-     -- Attempts at the same time share what the pod costs.
-     share AS (SELECT x.id, x.price_micros, x.tenant,
-                      x.seconds * least(1, x.paid / sum(x.seconds) OVER (PARTITION BY x.id)) AS seconds FROM part x),
-     line AS (SELECT s.tenant, s.seconds, s.price_micros FROM share s
-              UNION ALL
-              SELECT NULL, extract(epoch FROM p.ended_at - p.started_at)
-                           - coalesce((SELECT sum(s.seconds) FROM share s WHERE s.id = p.id), 0), p.price_micros
-              FROM paid p)
-SELECT CASE WHEN l.tenant IS NOT NULL THEN coalesce(n.name, 'default') END AS tenant, round(sum(l.seconds), 6) AS seconds,
-       round(sum(l.seconds * l.price_micros) / 3600 / 1000000, 6) AS cost
-FROM line l LEFT JOIN gpu_orch.tenant n ON n.id = l.tenant
-GROUP BY 1;
+SELECT s.tenant, sum(s.seconds) AS seconds, sum(s.cost) AS cost
+FROM gpu_orch.spend_by_day s GROUP BY s.tenant;
 COMMENT ON VIEW gpu_orch.spend_by_tenant IS
     'What each tenant''s tasks have cost until now, by the price of their workers'' pods; the row without a tenant is the time in which pods had nothing to do';
 
@@ -315,7 +415,8 @@ CREATE VIEW gpu_orch.tenant_usage AS
 SELECT n.name AS tenant, n.max_running,
        (SELECT count(*) FROM gpu_orch.lease l WHERE l.tenant = n.id) AS running,
        (SELECT count(*) FROM gpu_orch.ready_queue r WHERE r.tenant = n.id) AS ready,
-       (SELECT count(*) FROM gpu_orch.waiting w WHERE w.tenant = n.id AND w.state = 'held') AS held
+       (SELECT count(*) FROM gpu_orch.waiting w WHERE w.tenant = n.id AND w.state = 'held') AS held,
+       n.id AS tenant_id
 FROM (SELECT 0 AS id, 'default' AS name, NULL::int AS max_running
       UNION ALL SELECT t.id, t.name, t.max_running FROM gpu_orch.tenant t) n;
 COMMENT ON VIEW gpu_orch.tenant_usage IS 'The tenants, their limits, and how many of their tasks run, are ready and are held';

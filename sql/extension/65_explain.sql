@@ -304,7 +304,7 @@ run AS MATERIALIZED (
           WHERE a.ended_at > time.first AND a.claimed_at IS NOT NULL
           UNION ALL SELECT l.task_id, l.attempt, l.claimed_at, NULL FROM gpu_orch.lease l
           UNION ALL SELECT r.task_id, 1, NULL, NULL FROM ready r) x
-    JOIN gpu_orch.task k ON k.id = x.task_id
+    CROSS JOIN LATERAL (SELECT t.* FROM gpu_orch.task t WHERE t.id = x.task_id LIMIT 1) k
     LEFT JOIN gpu_orch.tenant n ON n.id = k.tenant),
 part AS (
     SELECT r.*, s.window_start, least(s.window_start + interval '5 minutes', time.now) AS window_end, time.now

@@ -66,22 +66,25 @@ GRANT EXECUTE ON FUNCTION
     TO gpu_orch_worker, gpu_orch_operator;
 
 GRANT SELECT ON
-    gpu_orch.tasks, gpu_orch.attempts, gpu_orch.workers, gpu_orch.pools, gpu_orch.offers, gpu_orch.image_breakers, gpu_orch.queue_depth,
+    gpu_orch.tasks, gpu_orch.submissions, gpu_orch.attempts, gpu_orch.workers, gpu_orch.pools, gpu_orch.offers, gpu_orch.image_breakers, gpu_orch.queue_depth,
     gpu_orch.task_queue_analysis, gpu_orch.orchestrator_status, gpu_orch.active_workers_health,
     gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
     gpu_orch.events, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.cost_estimate, gpu_orch.billing, gpu_orch.foreign_pods, gpu_orch.spend_by_pool,
-    gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.budget_state, gpu_orch.tenant_usage, gpu_orch.config,
+    gpu_orch.spend_by_day, gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.budget_state, gpu_orch.tenant_usage, gpu_orch.config,
     gpu_orch.mismatches, gpu_orch.claim_stats, gpu_orch.api_stats, gpu_orch.tenant_service, gpu_orch.fairness, gpu_orch.worker_transition
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION
     gpu_orch.status(),
     gpu_orch.leader_status(),
     gpu_orch.dollars(bigint, timestamptz, timestamptz),
+    gpu_orch.queue_depth_exact(),
+    gpu_orch.waiting_reason(text, boolean),
+    gpu_orch.spend_of_days(date, date),
     gpu_orch.worker_rules(),
     gpu_orch.claim_counters(),
     gpu_orch.api_counters(),
     gpu_orch.latency_quantile(bigint[], numeric),
-    gpu_orch.check_invariants(),
+    gpu_orch.check_invariants(boolean),
     gpu_orch.explain_scaling(text)
     TO gpu_orch_monitor;
 
@@ -103,7 +106,8 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.run_cycle(boolean),
     gpu_orch.reconcile_now(),
     gpu_orch.reset_claim_stats(),
-    gpu_orch.admit()
+    gpu_orch.admit(),
+    gpu_orch.count_usage()
     TO gpu_orch_operator;
 
 GRANT EXECUTE ON FUNCTION

@@ -24,6 +24,7 @@
 #include "store/fleet.h"
 #include "store/installation.h"
 #include "store/kill.h"
+#include "store/usage.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 #include "utils/wait_event.h"
@@ -40,6 +41,7 @@ PG_FUNCTION_INFO_V1(gpu_orch_run_cycle);
 PG_FUNCTION_INFO_V1(gpu_orch_reconcile_now);
 PG_FUNCTION_INFO_V1(gpu_orch_explain_scaling);
 PG_FUNCTION_INFO_V1(gpu_orch_leader_status);
+PG_FUNCTION_INFO_V1(gpu_orch_count_usage);
 PG_FUNCTION_INFO_V1(gpu_orch_worker_rules);
 PG_FUNCTION_INFO_V1(gpu_orch_acting_leader);
 
@@ -393,6 +395,23 @@ gpu_orch_leader_status(PG_FUNCTION_ARGS)
 	i++;
 	Assert(i == lengthof(values));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type), values, nulls)));
+}
+
+/* SQL: count_usage() -> bigint. Adds the attempts that have ended to what was counted, as the leader does. */
+Datum
+gpu_orch_count_usage(PG_FUNCTION_ARGS)
+{
+	int64 total = 0;
+	int64 n;
+
+	PreventCommandIfReadOnly("count_usage()");
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		n = store_usage_count(clock_now());
+		total += n;
+	} while (n > 0);
+	PG_RETURN_INT64(total);
 }
 
 /* SQL: worker_rules() -> the table of legal moves as the library has it. */

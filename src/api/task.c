@@ -573,6 +573,7 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	begin_submit();
 	INJECT("retry");
 	store_cancel_forget(task_id);
+	store_attempt_reopen(task_id, attempt);
 	store_waiting_place(&slot, task.run_at, true, now);
 	PG_RETURN_BOOL(true);
 }

@@ -88,6 +88,7 @@ typedef struct Leader
 
 	TimestampTz next_tick;
 	TimestampTz next_recheck;
+	TimestampTz next_count;	  /* of the queue and of what ended */
 	TimestampTz next_due;	  /* of a scheduled task or a deadline; 0: none */
 	TimestampTz next_op_due;  /* when a planned op may be sent; 0: none waits for its time */
 	TimestampTz decide_at;	  /* a decision is wanted then; 0: not asked for */
@@ -144,6 +145,10 @@ extern void leader_key_tried(Leader *leader, const CloudAnswer *answer, const ch
 extern bool leader_admit(Leader *leader, uint32 flags);
 extern bool leader_end_overdue(Leader *leader);
 extern void leader_tick(Leader *leader);
+
+/* leader/count.c */
+extern void leader_count_clip(Leader *leader, TimestampTz now);
+extern void leader_count(Leader *leader, TimestampTz now);
 
 /* leader/clock.c */
 extern bool leader_watch_clock(Leader *leader);

@@ -283,6 +283,7 @@ time_to_wait(const Leader *leader)
 	if (leader->verdict == GUARD_GO)
 	{
 		until = main_sooner(until, leader->next_due);
+		until = Min(until, leader->next_count);
 		if ((wake_pending() & ADMIT_FLAGS) != 0)
 			until = Min(until, leader->admit_after);
 		/* Before there is an installation nothing is asked of the provider. */
@@ -387,6 +388,7 @@ turn(Leader *leader)
 	leader->admit_after = Min(leader->admit_after, now + LONGEST_REST);
 	leader->next_catalog = Min(leader->next_catalog, now + CATALOG_INTERVAL);
 	leader->next_op_due = Min(leader->next_op_due, now + LONGEST_OP_WAIT);
+	leader_count_clip(leader, now);
 	leader_gate_clip(leader, now);
 	if (flags != 0 && leader->decide_at == 0)
 		leader->decide_at = Max(now + guc_us(guc_event_debounce), leader->decide_after);
@@ -418,6 +420,8 @@ turn(Leader *leader)
 		leader->decide_after = clock_now() + rest_after(start);
 	}
 	INJECT("leader.ticked");
+	if (leader->verdict == GUARD_GO)
+		leader_count(leader, now);
 	leader_send(leader);
 	set_doing(ext_guard_explain(leader->verdict));
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);

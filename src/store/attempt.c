@@ -156,3 +156,20 @@ store_attempt_exists(int64 task_id, int32 attempt)
 	direct_close(rel);
 	return found;
 }
+
+/* A task that had ended goes on: its last attempt is not its end any more. */
+void
+store_attempt_reopen(int64 task_id, int32 attempt)
+{
+	static SpiQuery query = { "UPDATE gpu_orch.attempt SET final_state = NULL"
+							  " WHERE task_id = $1 AND attempt = $2 AND final_state IS NOT NULL",
+							  2,
+							  { INT8OID, INT4OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_arg_int4(&args, attempt);
+	spi_run_one(&query, &args, "letting a task go on");
+	spi_end();
+}

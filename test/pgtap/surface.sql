@@ -46,7 +46,8 @@ INSERT INTO surface VALUES
     ('revoke_tenant', '{text,name}', 'void', 'gpu_orch_operator'),
     ('status', '{}', 'jsonb', 'gpu_orch_monitor'),
     ('explain_scaling', '{text}', 'setof record', 'gpu_orch_monitor'),
-    ('check_invariants', '{}', 'setof record', 'gpu_orch_monitor'),
+    ('check_invariants', '{boolean}', 'setof record', 'gpu_orch_monitor'),
+    ('queue_depth_exact', '{}', 'setof record', 'gpu_orch_monitor'),
     ('adopt_installation', '{}', 'void', 'gpu_orch_admin');
 SELECT has_function('gpu_orch', name, arguments::name[]) FROM surface;
 SELECT function_returns('gpu_orch', name, arguments::name[], result) FROM surface;
@@ -58,10 +59,10 @@ SELECT volatility_is('gpu_orch', 'claim_tasks', ARRAY['text', 'text', 'integer']
 SELECT table_privs_are('gpu_orch', v, 'gpu_orch_monitor', ARRAY['SELECT'])
 FROM unnest(ARRAY['tasks', 'workers', 'pools', 'offers', 'image_breakers', 'orchestrator_status', 'active_workers_health',
                   'recent_task_activity', 'worker_performance', 'task_queue_analysis', 'queue_depth', 'cost_estimate', 'billing', 'foreign_pods',
-                  'spend_by_pool', 'spend_by_tenant', 'budgets', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'api_stats', 'tenant_usage', 'config']) v;
+                  'spend_by_pool', 'spend_by_tenant', 'spend_by_day', 'submissions', 'budgets', 'decisions', 'events', 'alerts', 'cloud_ops', 'claim_stats', 'api_stats', 'tenant_usage', 'config']) v;
 SELECT table_privs_are('gpu_orch', t, role, ARRAY[]::text[])
 FROM unnest(ARRAY['task', 'ready_queue', 'lease', 'attempt', 'worker', 'worker_profile', 'offer_stats', 'image_breaker', 'cloud_op',
-                  'spend', 'bill', 'foreign_pod', 'budget', 'installation', 'installation_secret']) t,
+                  'spend', 'usage_day', 'share_day', 'spend_day', 'queue_count', 'counted', 'bill', 'foreign_pod', 'budget', 'installation', 'installation_secret']) t,
      unnest(ARRAY['gpu_orch_operator', 'gpu_orch_submitter', 'gpu_orch_worker', 'gpu_orch_monitor']) role;
 
 SELECT * FROM finish();

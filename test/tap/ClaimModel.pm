@@ -135,8 +135,14 @@ sub task
 	return $found;
 }
 
-# attempts(ME): the ended attempts that a session sees.
-sub attempts { my ($self, $me) = @_; return map { @{ $_->{attempts} } } $self->_layers_seen($me); }
+# attempts(ME): the ended attempts that a session sees, each as it was written last.
+sub attempts
+{
+	my ($self, $me) = @_;
+	my %last = map { ("$_->{task} $_->{number}" => $_) } map { @{ $_->{attempts} } } $self->_layers_seen($me);
+
+	return values %last;
+}
 
 # put(ME, TASK, CHANGE => VALUE, ...): a session changes a task; undef values are none. Returns what it is now.
 sub put
@@ -284,10 +290,13 @@ sub end_attempt
 	return;
 }
 
-# retry(ME, TASK): admit it again, with a new budget.
+# retry(ME, TASK): admit it again, with a new budget; its last attempt did not end it after all.
 sub retry
 {
 	my ($self, $me, $t) = @_;
+	my ($last) = grep { $_->{task} == $t->{id} && $_->{number} == $t->{attempt} } $self->attempts($me);
+
+	push @{ $self->_top($me)->{attempts} }, { %$last, final => undef };
 
 	return $self->settle($me, $t, attempt => $t->{attempt} + 1, faults => 0, losses => 0, tag => undef);
 }
