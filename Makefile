@@ -10,6 +10,7 @@
 #   make load                     the tests with short timeouts on a busy machine
 #   make roots                    what the README says, typed into bare Debian systems
 #   make bench, make chaos        where there are benchmarks and chaos tests
+#   make bench-history            views in a database with 10,000,000 ended tasks
 #   make format, format-check     the layout of the C sources, by clang-format
 #
 # PG_CONFIG chooses the server. Must not need a server's headers for targets that build nothing of
@@ -54,7 +55,7 @@ C_SOURCES = $(C_FILES) $(H_FILES) $(sort $(wildcard test/unit/*.[ch] worker/*.[c
 
 .DEFAULT_GOAL := all
 WITHOUT_SERVER = programs install-programs uninstall-programs clean-programs test check demo dates load roots \
-	bench chaos format format-check
+	bench bench-history chaos format format-check
 
 ifneq ($(filter-out $(WITHOUT_SERVER),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs))
@@ -143,9 +144,12 @@ roots:
 	@test/roots
 
 ifneq ($(wildcard bench/run),)
-.PHONY: bench
+.PHONY: bench bench-history
 bench:
 	@bench/run
+
+bench-history:
+	@bench/history
 endif
 
 ifneq ($(wildcard test/chaos/run),)

@@ -30,7 +30,8 @@ SELECT q.task_id, q.state, t.kind, t.priority, coalesce(n.name, 'default') AS te
                              AND (s.ended_at IS NULL OR s.ended_at > x.claimed_at)) AS cost,
        t.idempotency_key, t.submitted_by, t.traceparent, t.tenant AS tenant_id
 FROM (SELECT l.task_id, 'running' AS state, l.worker, l.claimed_at, l.deadline, l.progress, l.stage,
-             l.cancel_requested, NULL::timestamptz AS due_at, NULL::timestamptz AS ended_at
+             EXISTS (SELECT 1 FROM gpu_orch.cancel_request c WHERE c.task_id = l.task_id) AS cancel_requested,
+             NULL::timestamptz AS due_at, NULL::timestamptz AS ended_at
       FROM gpu_orch.lease l
       UNION ALL
       SELECT w.task_id, w.state::text, NULL::bigint, NULL::timestamptz, NULL::timestamptz, NULL::real, NULL::text,

@@ -10,11 +10,7 @@ use Test::More;
 
 my $node = GpuOrch->running('leases',
 	'gpu_orch.heartbeat_interval' => '200ms',
-<<<<<<< HEAD
 	'gpu_orch.heartbeat_timeout' => '1h',
-=======
-	'gpu_orch.heartbeat_timeout' => '6s',
->>>>>>> c213d88 (Look at rights before locking a task, and give timeouts an absolute length)
 	'gpu_orch.retry_delay' => '0',
 	'gpu_orch.test_clock' => 'on');
 $node->wait_for_leader;
