@@ -33,7 +33,7 @@ BEGIN
 END
 $schema$;
 
--- Stable as now() is, so that a condition on it can use an index; it is asked anew at each call.
+-- Stable, as the time of a statement is, so that a condition on it can use an index; it is asked anew at each call.
 CREATE FUNCTION gpu_orch.clock() RETURNS timestamptz
     LANGUAGE C STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'gpu_orch_clock';

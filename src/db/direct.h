@@ -53,7 +53,7 @@ typedef struct DirectTable
 	const DirectColumn *columns;
 	int n_columns;
 	const char *index_name;			/* NULL: rows are never looked up */
-	int index_key[DIRECT_MAX_KEYS]; /* numbers of the index's key columns; 0 ends them */
+	int index_key[DIRECT_MAX_KEYS]; /* numbers of the columns that it begins with; 0 ends them */
 
 	struct DirectTable *next; /* of the tables that were opened ever */
 	Oid relid;				  /* invalid: to be looked up by name */

@@ -146,7 +146,7 @@ learn_defaults(const DirectTable *table, Relation rel, DirectKnown *known)
 	}
 }
 
-/* Whether an index is the one that rows are looked up by. */
+/* Whether an index is the one that rows are looked up by: its first columns are the key. */
 static bool
 is_lookup_index(const DirectTable *table, const DirectKnown *known, Relation index)
 {
@@ -156,7 +156,7 @@ is_lookup_index(const DirectTable *table, const DirectKnown *known, Relation ind
 		return false;
 	while (n < DIRECT_MAX_KEYS && table->index_key[n] != 0)
 		n++;
-	if (!index->rd_index->indisvalid || IndexRelationGetNumberOfKeyAttributes(index) != n)
+	if (!index->rd_index->indisvalid || IndexRelationGetNumberOfKeyAttributes(index) < n)
 		return false;
 	for (int i = 0; i < n; i++)
 		if (index->rd_index->indkey.values[i] != known->places[table->index_key[i]])

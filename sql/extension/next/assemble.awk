@@ -3,7 +3,7 @@
 #   awk -f assemble.awk upgrade.sql PART...
 #
 # A line "@new KIND NAME" of upgrade.sql (KIND: TABLE, TYPE, DOMAIN) stands for what the parts say to make that object,
-# with its indexes; "@rows TABLE" for the rows that they put into a table; "@replace" for all functions and
+# with its indexes; "@replace" for all functions and
 # views, each made anew where it is different, and all comments. A statement of the parts begins at the first column
 # with one of the words below, and ends before the next one or a line of comment.
 
@@ -49,12 +49,6 @@ END {
 		{
 			for (i = 1; i <= n; i++)
 				if (made(statements[i]) == word[2] " " word[3] && ++found)
-					print trim(statements[i])
-		}
-		else if (word[1] == "@rows")
-		{
-			for (i = 1; i <= n; i++)
-				if (index(statements[i], "INSERT INTO " word[2] " ") == 1 && ++found)
 					print trim(statements[i])
 		}
 		else if (word[1] == "@replace")

@@ -13,16 +13,52 @@ CREATE TEMP TABLE gpu_orch_before AS
     JOIN pg_catalog.pg_extension e ON e.extname = 'gpu_orch' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
                                   AND d.refobjid = e.oid AND d.deptype = 'e';
 
--- Tables.
+-- Tables, and what was filled in by hand and is a view now.
+DROP VIEW gpu_orch.alerts;
+DROP TABLE gpu_orch.alert_rule, gpu_orch.worker_transition;
+ALTER TABLE gpu_orch.shape REPLICA IDENTITY FULL;
+ALTER TABLE gpu_orch.budget REPLICA IDENTITY FULL;
 ALTER TABLE gpu_orch.task ADD max_wait interval, ADD start_before timestamptz, ADD limit_key text, ADD batch text;
+CREATE INDEX task_tenant ON gpu_orch.task (tenant, id);
+ALTER TABLE gpu_orch.ready_queue ADD PRIMARY KEY (task_id);
+DROP INDEX gpu_orch.ready_queue_task;
+CREATE INDEX attempt_ended ON gpu_orch.attempt (ended_at);
+CREATE INDEX attempt_unsuccessful ON gpu_orch.attempt (task_id) WHERE final_state <> 'succeeded';
+ALTER TABLE gpu_orch.worker_profile ADD slots int NOT NULL DEFAULT 1 CHECK (slots BETWEEN 1 AND 1000);
+@new TABLE gpu_orch.usage_day
+@new TABLE gpu_orch.share_day
+@new TABLE gpu_orch.spend_day
+@new TABLE gpu_orch.queue_count
+@new TABLE gpu_orch.counted
+
+-- The final state of a task that was retried is not its end any more.
+UPDATE gpu_orch.attempt a SET final_state = NULL
+FROM (SELECT task_id FROM gpu_orch.waiting UNION ALL SELECT task_id FROM gpu_orch.ready_queue UNION ALL SELECT task_id FROM gpu_orch.lease) s
+WHERE a.task_id = s.task_id AND a.final_state IS NOT NULL;
+
+-- What waits is looked at once, as if it had just begun to wait.
+DROP INDEX gpu_orch.task_dependency_parent, gpu_orch.waiting_held;
+CREATE INDEX task_dependency_parent ON gpu_orch.task_dependency (parent, task_id);
+CREATE INDEX waiting_held ON gpu_orch.waiting (tenant, shape, priority DESC, task_id) WHERE state = 'held';
+@new TABLE gpu_orch.dependency_check
+INSERT INTO gpu_orch.dependency_check (task_id) SELECT w.task_id FROM gpu_orch.waiting w WHERE w.state = 'blocked';
+
 -- Who did it. Rows from before have none, so the defaults come after.
 ALTER TABLE gpu_orch.event ADD session_role name, ADD application text, ADD address inet, ADD leader bigint, ADD digest bytea;
-CREATE INDEX task_tenant ON gpu_orch.task (tenant, id);
+CREATE INDEX event_subject ON gpu_orch.event (subject);
 
--- Functions whose arguments changed; those with fewer go, or calls would fit both.
+-- Functions whose arguments changed; those from before go, or calls would fit both.
 DROP FUNCTION gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text);
+DROP FUNCTION gpu_orch.register_worker(text, text, jsonb, text, text);
+DROP FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, real, text);
+DROP FUNCTION gpu_orch.check_invariants();
 
+@new TABLE gpu_orch.cancel_request
 @replace
+
+-- A request to cancel is a row of its own.
+INSERT INTO gpu_orch.cancel_request (task_id, requested_at) SELECT l.task_id, gpu_orch.clock() FROM gpu_orch.lease l WHERE l.cancel_requested;
+ALTER TABLE gpu_orch.lease DROP cancel_requested;
 
 -- What columns are filled with from now on.
 ALTER TABLE gpu_orch.event ALTER session_role SET DEFAULT SESSION_USER,
@@ -64,6 +100,18 @@ $revoke$;
 GRANT EXECUTE ON FUNCTION
     gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text, interval, timestamptz, text, text)
     TO gpu_orch_submitter;
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.register_worker(text, text, jsonb, text, text, int), gpu_orch.goodbye(text, text, text),
+    gpu_orch.progress_task(text, text, bigint, uuid, double precision, text)
+    TO gpu_orch_worker, gpu_orch_operator;
+GRANT SELECT ON
+    gpu_orch.submissions, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.spend_by_day, gpu_orch.budget_state, gpu_orch.worker_transition
+    TO gpu_orch_monitor;
+GRANT EXECUTE ON FUNCTION
+    gpu_orch.queue_depth_exact(), gpu_orch.waiting_reason(text, boolean), gpu_orch.spend_of_days(date, date), gpu_orch.worker_rules(),
+    gpu_orch.check_invariants(boolean)
+    TO gpu_orch_monitor;
+GRANT EXECUTE ON FUNCTION gpu_orch.count_usage() TO gpu_orch_operator;
 DROP TABLE pg_temp.gpu_orch_before;
 
 -- Types and domains were left to everybody.
@@ -71,8 +119,7 @@ REVOKE ALL ON DOMAIN gpu_orch.attempt_outcome, gpu_orch.failure_class, gpu_orch.
     gpu_orch.waiting_state, gpu_orch.worker_state FROM PUBLIC;
 REVOKE ALL ON TYPE gpu_orch.claimed_task, gpu_orch.worker_session FROM PUBLIC;
 
--- Rows that come with the extension.
-DELETE FROM gpu_orch.alert_rule;
-@rows gpu_orch.alert_rule
-DELETE FROM gpu_orch.worker_transition;
-@rows gpu_orch.worker_transition
+-- Dumps hold the new tables.
+SELECT pg_catalog.pg_extension_config_dump('gpu_orch.' || r, '')
+FROM unnest(ARRAY['dependency_check', 'dependency_check_id_seq', 'cancel_request', 'usage_day', 'share_day', 'spend_day', 'queue_count',
+                  'counted']) r;
