@@ -55,11 +55,13 @@ CROSS JOIN LATERAL aclexplode(CASE WHEN p.oid IS NULL THEN c.relacl
 WHERE a.grantee = 0
 UNION ALL SELECT 'schema gpu_orch', a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a
 WHERE n.nspname = 'gpu_orch' AND a.grantee = 0 ORDER BY 1, 2;
--- Those that are found pin it in C: see hostile_path.sql.
+-- Functions in C pin it themselves: see hostile_path.sql. Those that run as their owner decide over no rights.
 SELECT p.oid::regprocedure AS not_pinned FROM object o JOIN pg_proc p ON p.oid = o.objid
 WHERE o.classid = 'pg_proc'::regclass AND (p.prosecdef OR p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c'))
   AND NOT EXISTS (SELECT 1 FROM unnest(p.proconfig) s WHERE s ~ '^search_path=.*pg_catalog.*pg_temp"?$')
 ORDER BY 1;
+SELECT p.oid::regprocedure AS runs_as_owner FROM object o JOIN pg_proc p ON p.oid = o.objid
+WHERE o.classid = 'pg_proc'::regclass AND p.prosecdef ORDER BY 1;
 SELECT c.relname AS base_table_granted, a.grantee::regrole, a.privilege_type
 FROM object o JOIN pg_class c ON c.oid = o.objid CROSS JOIN LATERAL aclexplode(c.relacl) a
 WHERE o.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'S') AND a.grantee <> c.relowner

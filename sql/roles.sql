@@ -74,22 +74,28 @@ SELECT advance_clock('0') IS NOT NULL AS clock;
 CALL pg_temp.refusals($$task$$, $$installation$$);
 RESET ROLE;
 
--- Inside a SECURITY DEFINER function the caller is still the one who called it: the owner's rights do not help.
-CREATE SCHEMA roles_gateway;
+-- An application's wrapper: whoever may call it needs no rights here. Its owner is the one who submits.
+CREATE ROLE roles_gate IN ROLE gpu_orch_submitter;
+CREATE SCHEMA roles_gateway AUTHORIZATION roles_gate;
+SET ROLE roles_gate;
 CREATE FUNCTION roles_gateway.submit() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
     $$SELECT gpu_orch.submit_task('roles', tenant => 'roles')$$;
-GRANT USAGE ON SCHEMA roles_gateway TO PUBLIC;
-SET ROLE roles_app;
+CREATE FUNCTION roles_gateway.state(task bigint) RETURNS text LANGUAGE sql SECURITY DEFINER AS
+    $$SELECT state FROM gpu_orch.task($1)$$;
+GRANT USAGE ON SCHEMA roles_gateway TO roles_nobody;
+SET ROLE roles_nobody;
 CALL pg_temp.refusals($$roles_gateway.submit()$$);
 RESET ROLE;
-SELECT grant_tenant('roles', 'roles_app');
-SET ROLE roles_app;
-SELECT roles_gateway.submit() IS NOT NULL AS submitted;
+SELECT grant_tenant('roles', 'roles_gate');
+SET ROLE roles_nobody;
+SELECT roles_gateway.submit() AS task \gset
+SELECT roles_gateway.state(:task);
+CALL pg_temp.refusals($$gpu_orch.submit_task('roles')$$);
 RESET ROLE;
 SELECT submitted_by FROM tasks WHERE kind = 'roles' AND tenant = 'roles';
 
 SELECT count(cancel_task(task_id)) FROM tasks WHERE kind = 'roles' AND state = 'ready';
-SELECT revoke_tenant('roles', 'roles_app');
-DROP FUNCTION roles_gateway.submit();
-DROP SCHEMA roles_gateway;
-DROP ROLE roles_nobody, roles_app, roles_worker, roles_watch, roles_ops, roles_admin;
+SELECT revoke_tenant('roles', 'roles_gate');
+SET client_min_messages = warning;
+DROP SCHEMA roles_gateway CASCADE;
+DROP ROLE roles_gate, roles_nobody, roles_app, roles_worker, roles_watch, roles_ops, roles_admin;

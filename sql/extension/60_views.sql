@@ -53,11 +53,16 @@ WHERE q.state IS NOT NULL;
 COMMENT ON VIEW gpu_orch.tasks IS
     'All tasks with their state, last attempt and cost in dollars; result, error and worker are those of the attempt that ran last';
 
-CREATE FUNCTION gpu_orch.task(task_id bigint) RETURNS SETOF gpu_orch.tasks
-    LANGUAGE sql STABLE STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION gpu_orch.task_for_caller(task_id bigint) RETURNS SETOF gpu_orch.tasks
+    LANGUAGE sql STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
-        SELECT v.* FROM gpu_orch.tasks v WHERE v.task_id = task.task_id AND gpu_orch.may_use_tenant(v.tenant_id);
+        SELECT v.* FROM gpu_orch.tasks v WHERE v.task_id = task_for_caller.task_id AND gpu_orch.caller_may_use_tenant(v.tenant_id);
     END;
+COMMENT ON FUNCTION gpu_orch.task_for_caller(bigint) IS 'What task() returns; for nobody to call';
+
+CREATE FUNCTION gpu_orch.task(task_id bigint) RETURNS SETOF gpu_orch.tasks
+    LANGUAGE C STABLE STRICT ROWS 1
+    AS 'MODULE_PATHNAME', 'gpu_orch_task';
 COMMENT ON FUNCTION gpu_orch.task(bigint) IS
     'One task as in the view tasks; no row for a task that the caller may not see';
 
@@ -428,10 +433,10 @@ SELECT s.name, CASE WHEN s.name = 'gpu_orch.worker_dsn' AND s.setting <> '' THEN
 FROM pg_catalog.pg_settings s WHERE s.name LIKE 'gpu\_orch.%';
 COMMENT ON VIEW gpu_orch.config IS 'The settings, their defaults, and what each does; the workers'' connection string is not shown';
 
-CREATE FUNCTION gpu_orch.explain_match(task_id bigint, OUT worker_id text, OUT pool text, OUT matches boolean,
+CREATE FUNCTION gpu_orch.explain_match_for_caller(task_id bigint, OUT worker_id text, OUT pool text, OUT matches boolean,
                                        OUT reasons text[])
     RETURNS SETOF record
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
         SELECT w.id, p.name, cardinality(m.reasons) = 0, m.reasons
         FROM gpu_orch.task t
@@ -439,9 +444,16 @@ CREATE FUNCTION gpu_orch.explain_match(task_id bigint, OUT worker_id text, OUT p
         JOIN gpu_orch.worker_profile f ON f.worker = w.no
         LEFT JOIN gpu_orch.pool p ON p.id = w.pool
         CROSS JOIN LATERAL gpu_orch.match_reasons(f.capabilities, t.requirements, t.kind) AS m(reasons)
-        WHERE t.id = explain_match.task_id AND gpu_orch.may_use_tenant(t.tenant) AND w.state IN ('active', 'draining')
+        WHERE t.id = explain_match_for_caller.task_id AND gpu_orch.caller_may_use_tenant(t.tenant) AND w.state IN ('active', 'draining')
         ORDER BY 3 DESC, 1;
     END;
+COMMENT ON FUNCTION gpu_orch.explain_match_for_caller(bigint) IS 'What explain_match() returns; for nobody to call';
+
+CREATE FUNCTION gpu_orch.explain_match(task_id bigint, OUT worker_id text, OUT pool text, OUT matches boolean,
+                                       OUT reasons text[])
+    RETURNS SETOF record
+    LANGUAGE C STABLE STRICT
+    AS 'MODULE_PATHNAME', 'gpu_orch_explain_match';
 COMMENT ON FUNCTION gpu_orch.explain_match(bigint) IS
     'For each registered worker whether it could do a task, and if not, which requirement rules it out';
 

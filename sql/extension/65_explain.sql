@@ -6,10 +6,10 @@ CREATE FUNCTION gpu_orch.shape_has_room(shape bigint) RETURNS boolean
 COMMENT ON FUNCTION gpu_orch.shape_has_room(bigint) IS
     'Whether tasks of a shape may become ready, or gpu_orch.max_shapes others are';
 
-CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subject text, OUT workers bigint,
+CREATE FUNCTION gpu_orch.why_waiting_for_caller(task_id bigint, OUT reason text, OUT subject text, OUT workers bigint,
                                      OUT detail text, OUT hint text)
     RETURNS SETOF record
-    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
         WITH t AS MATERIALIZED (
             SELECT k.id, k.kind, k.requirements, k.shape, k.tenant, v.state, v.worker, v.started_at, v.ended_at, v.error,
@@ -18,11 +18,11 @@ CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subjec
             FROM gpu_orch.task k
             JOIN gpu_orch.tasks v ON v.task_id = k.id
             LEFT JOIN gpu_orch.waiting w ON w.task_id = k.id
-            WHERE k.id = why_waiting.task_id AND gpu_orch.may_use_tenant(k.tenant)),
+            WHERE k.id = why_waiting_for_caller.task_id AND gpu_orch.caller_may_use_tenant(k.tenant)),
         -- The tasks that must succeed first. How one does that the caller may not see stays unsaid. One that was deleted
         -- counts as cancelled.
         parent AS MATERIALIZED (
-            SELECT p.id, CASE WHEN p.state = 'gone' OR gpu_orch.may_use_tenant(p.tenant) THEN p.state END AS state
+            SELECT p.id, CASE WHEN p.state = 'gone' OR gpu_orch.caller_may_use_tenant(p.tenant) THEN p.state END AS state
             FROM (SELECT d.parent AS id, k.tenant,
                          coalesce((SELECT v.state FROM gpu_orch.tasks v WHERE v.task_id = k.id), 'gone') AS state
                   FROM t
@@ -192,6 +192,13 @@ CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subjec
             FROM t WHERE t.state IN ('succeeded', 'failed', 'cancelled')) a (place, rank, reason, subject, workers, detail, hint)
         ORDER BY a.place, a.rank, a.subject;
     END;
+COMMENT ON FUNCTION gpu_orch.why_waiting_for_caller(bigint) IS 'What why_waiting() returns; for nobody to call';
+
+CREATE FUNCTION gpu_orch.why_waiting(task_id bigint, OUT reason text, OUT subject text, OUT workers bigint,
+                                     OUT detail text, OUT hint text)
+    RETURNS SETOF record
+    LANGUAGE C STABLE STRICT
+    AS 'MODULE_PATHNAME', 'gpu_orch_why_waiting';
 COMMENT ON FUNCTION gpu_orch.why_waiting(bigint) IS
     'Every reason why a task is not running; no row for a task that the caller may not see';
 
@@ -238,7 +245,7 @@ COMMENT ON FUNCTION gpu_orch.claim_counters() IS
     'The counters of the workers'' calls as they stand in shared memory; the view claim_stats makes sense of them';
 
 CREATE FUNCTION gpu_orch.reset_claim_stats() RETURNS void
-    LANGUAGE C VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE
     AS 'MODULE_PATHNAME', 'gpu_orch_reset_claim_stats';
 COMMENT ON FUNCTION gpu_orch.reset_claim_stats() IS 'Sets the counters of claim_stats to zero, for the whole server';
 

@@ -33,17 +33,17 @@
 /* How long a caller waits for the leader, in milliseconds. */
 #define ANSWER_TIMEOUT_MS 60000
 
-PG_FUNCTION_INFO_V1(gpu_orch_pause);
-PG_FUNCTION_INFO_V1(gpu_orch_resume);
-PG_FUNCTION_INFO_V1(gpu_orch_kill_fleet);
-PG_FUNCTION_INFO_V1(gpu_orch_adopt_installation);
-PG_FUNCTION_INFO_V1(gpu_orch_run_cycle);
-PG_FUNCTION_INFO_V1(gpu_orch_reconcile_now);
-PG_FUNCTION_INFO_V1(gpu_orch_explain_scaling);
-PG_FUNCTION_INFO_V1(gpu_orch_leader_status);
-PG_FUNCTION_INFO_V1(gpu_orch_count_usage);
-PG_FUNCTION_INFO_V1(gpu_orch_worker_rules);
-PG_FUNCTION_INFO_V1(gpu_orch_acting_leader);
+API_FUNCTION(gpu_orch_pause);
+API_FUNCTION(gpu_orch_resume);
+API_FUNCTION(gpu_orch_kill_fleet);
+API_FUNCTION(gpu_orch_adopt_installation);
+API_FUNCTION(gpu_orch_run_cycle);
+API_FUNCTION(gpu_orch_reconcile_now);
+API_FUNCTION(gpu_orch_explain_scaling);
+API_FUNCTION(gpu_orch_count_usage);
+API_PURE_FUNCTION(gpu_orch_acting_leader);
+API_PURE_FUNCTION(gpu_orch_leader_status);
+API_PURE_FUNCTION(gpu_orch_worker_rules);
 
 /* SQL: acting_leader() -> bigint, for the record of who did something */
 Datum
@@ -69,16 +69,16 @@ set_paused(bool paused)
 }
 
 /* SQL: pause() -> void */
-Datum
-gpu_orch_pause(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_pause_body(PG_FUNCTION_ARGS)
 {
 	set_paused(true);
 	PG_RETURN_VOID();
 }
 
 /* SQL: resume() -> void */
-Datum
-gpu_orch_resume(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_resume_body(PG_FUNCTION_ARGS)
 {
 	set_paused(false);
 	PG_RETURN_VOID();
@@ -89,8 +89,8 @@ gpu_orch_resume(PG_FUNCTION_ARGS)
  * doubt, and returns how many deletes are owed now; later lists add what they find. Raises
  * GO004 on hold: this copy must not end the pods of another one.
  */
-Datum
-gpu_orch_kill_fleet(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_kill_fleet_body(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
 	Installation installation;
@@ -113,8 +113,8 @@ gpu_orch_kill_fleet(PG_FUNCTION_ARGS)
 }
 
 /* SQL: adopt_installation() -> void */
-Datum
-gpu_orch_adopt_installation(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_adopt_installation_body(PG_FUNCTION_ARGS)
 {
 	shmem_require();
 	store_installation_adopt(clock_now());
@@ -239,8 +239,8 @@ cycle_json(const CycleSummary *cycle)
  * SQL: run_cycle(dry_run) -> jsonb. Has the leader run one cycle now and waits for
  * it; a dry run decides here, from what is visible here, and changes nothing.
  */
-Datum
-gpu_orch_run_cycle(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_run_cycle_body(PG_FUNCTION_ARGS)
 {
 	ShmemState *state = shmem_state();
 	CycleSummary cycle = { 0 };
@@ -278,8 +278,8 @@ gpu_orch_run_cycle(PG_FUNCTION_ARGS)
  * SQL: reconcile_now() -> jsonb. Has the leader compare the provider's list with
  * our rows now and waits for it.
  */
-Datum
-gpu_orch_reconcile_now(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_reconcile_now_body(PG_FUNCTION_ARGS)
 {
 	ShmemState *state = shmem_state();
 	JsonbParseState *json = NULL;
@@ -313,8 +313,8 @@ gpu_orch_reconcile_now(PG_FUNCTION_ARGS)
  * SQL: explain_scaling(pool) -> setof (term, value, bound, note). What the planner
  * would decide now, and every number that enters it.
  */
-Datum
-gpu_orch_explain_scaling(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_explain_scaling_body(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char *name = api_text(fcinfo, 0, "pool", MAX_NAME_LENGTH);
@@ -398,8 +398,8 @@ gpu_orch_leader_status(PG_FUNCTION_ARGS)
 }
 
 /* SQL: count_usage() -> bigint. Adds the attempts that have ended to what was counted, as the leader does. */
-Datum
-gpu_orch_count_usage(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_count_usage_body(PG_FUNCTION_ARGS)
 {
 	int64 total = 0;
 	int64 n;

@@ -25,7 +25,7 @@
 /* No budget is larger than this, in dollars. */
 #define MAX_AMOUNT 1000000000
 
-PG_FUNCTION_INFO_V1(gpu_orch_set_budget);
+API_FUNCTION(gpu_orch_set_budget);
 
 static void
 check_per(const char *per)
@@ -49,8 +49,8 @@ check_amount(Datum amount)
  * SQL: set_budget(pool, per, amount, hard) -> void. Without a pool the budget is the
  * installation's, without an amount it is removed. Waits for who is creating pods.
  */
-Datum
-gpu_orch_set_budget(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_set_budget_body(PG_FUNCTION_ARGS)
 {
 	char *name = api_text_or_null(fcinfo, 0, "pool", MAX_NAME_LENGTH);
 	char *per = api_text(fcinfo, 1, "per", MAX_NAME_LENGTH);

@@ -1,23 +1,108 @@
 /*
  * api/check.c
- *	  What the SQL-callable functions check before they do anything: arguments,
- *	  rights, tokens and the isolation level.
+ *	  How a SQL-callable function runs, and what it checks before it does anything:
+ *	  arguments, rights, tokens and the isolation level.
  *
- * The caller is always the outer user: inside a SECURITY DEFINER function the
- * current user is the extension's owner.
+ * One rule says who the caller is: the current user at the moment of the call. That is
+ * neither who logged in nor who is further out, since code of one role runs in the session
+ * of another: in views, in index expressions, for autovacuum. Our functions are therefore
+ * SECURITY INVOKER, and api_run() makes the extension's owner the current user afterwards.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "api/check.h"
+#include "base/caller.h"
 #include "base/errors.h"
+#include "catalog/pg_proc.h"
 #include "db/ext_guard.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "base/shmem.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
+
+/*
+ * Run the body of a function as the function's owner, for the role that called it, under the
+ * pinned search_path. Schemas of version 0.1.0 declare the function SECURITY DEFINER: the
+ * server has made the owner the current user then, and the caller is the outer user. Raises
+ * 55000 where the library does not serve the schema.
+ */
+Datum
+api_run(FunctionCallInfo fcinfo, PGFunction body)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
+	Oid owner;
+	bool is_definer;
+	Oid user;
+	int context;
+	Oid outer_caller;
+	int outer_pin;
+	Datum result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "gpu_orch: function %u is not in the catalog", fcinfo->flinfo->fn_oid);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	is_definer = ((Form_pg_proc) GETSTRUCT(tuple))->prosecdef;
+	ReleaseSysCache(tuple);
+	ext_require();
+
+	GetUserIdAndSecContext(&user, &context);
+	outer_caller = caller_set(is_definer ? GetOuterUserId() : user);
+	outer_pin = spi_pin_begin();
+	PG_TRY();
+	{
+		SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+		result = body(fcinfo);
+		SetUserIdAndSecContext(user, context);
+		spi_pin_end(outer_pin);
+	}
+	PG_CATCH();
+	{
+		/* The user and the search_path come back with the abort of the transaction. */
+		spi_pin_forget(outer_pin);
+		(void) caller_set(outer_caller);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	(void) caller_set(outer_caller);
+	return result;
+}
+
+/* Whether two rows have columns of the same types. */
+static bool
+same_types(TupleDesc one, TupleDesc other)
+{
+	if (one->natts != other->natts)
+		return false;
+	for (int i = 0; i < one->natts; i++)
+		if (TupleDescAttr(one, i)->atttypid != TupleDescAttr(other, i)->atttypid)
+			return false;
+	return true;
+}
+
+/*
+ * Return the rows of a statement from a function that returns a set. The statement's
+ * columns must be those of the function's result.
+ */
+void
+api_return_rows(FunctionCallInfo fcinfo, SpiQuery *query, SpiArgs *args)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	uint64 n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	spi_begin();
+	n = spi_read(query, args, 0);
+	if (!same_types(SPI_tuptable->tupdesc, result->setDesc))
+		elog(ERROR, "gpu_orch: \"%s\" returns other columns than its function", query->sql);
+	for (uint64 row = 0; row < n; row++)
+		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[row]);
+	spi_end();
+}
 
 /* Refuse an argument: 22023. */
 void
@@ -108,7 +193,7 @@ api_empty_object(void)
 }
 
 /*
- * Begin a call that changes what others change too: preloading, a schema that fits, a transaction that
+ * Begin a call that changes what others change too: preloading, a transaction that
  * may write (25006 on a standby, even where there is nothing to change), and an
  * isolation level that sees what they have just committed.
  */
@@ -116,7 +201,6 @@ void
 api_begin_change(void)
 {
 	shmem_require();
-	ext_require();
 	PreventCommandIfReadOnly("a function of gpu_orch that writes");
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
@@ -153,7 +237,7 @@ api_is_operator(void)
 {
 	Oid operators = get_role_oid("gpu_orch_operator", true);
 
-	return OidIsValid(operators) && has_privs_of_role(GetOuterUserId(), operators);
+	return OidIsValid(operators) && has_privs_of_role(caller_role(), operators);
 }
 
 /* Raise 42501 unless the caller is an operator; `what` completes "only ... may". */
@@ -163,6 +247,6 @@ api_require_operator(const char *what)
 	if (!api_is_operator())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not %s", GetUserNameFromId(GetOuterUserId(), true), what),
+				 errmsg("role \"%s\" may not %s", caller_name(), what),
 				 errhint("Ask an administrator to GRANT gpu_orch_operator.")));
 }

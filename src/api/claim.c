@@ -43,13 +43,13 @@
 /* A worker's row is told that it is busy at most this often, in microseconds. */
 #define BUSY_RESOLUTION USECS_PER_SEC
 
-PG_FUNCTION_INFO_V1(gpu_orch_claim_tasks);
-PG_FUNCTION_INFO_V1(gpu_orch_complete_task);
-PG_FUNCTION_INFO_V1(gpu_orch_complete_tasks);
-PG_FUNCTION_INFO_V1(gpu_orch_fail_task);
-PG_FUNCTION_INFO_V1(gpu_orch_release_task);
-PG_FUNCTION_INFO_V1(gpu_orch_progress_task);
-PG_FUNCTION_INFO_V1(gpu_orch_complete_and_claim);
+API_FUNCTION(gpu_orch_claim_tasks);
+API_FUNCTION(gpu_orch_complete_task);
+API_FUNCTION(gpu_orch_complete_tasks);
+API_FUNCTION(gpu_orch_fail_task);
+API_FUNCTION(gpu_orch_release_task);
+API_FUNCTION(gpu_orch_progress_task);
+API_FUNCTION(gpu_orch_complete_and_claim);
 
 /* A digest of the model that a shape asks for, 0 for none. */
 static uint32
@@ -313,15 +313,14 @@ result_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /* SQL: claim_tasks(worker_id, token, max_tasks) -> setof claimed_task */
-Datum
-gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_claim_tasks_body(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	WorkerCall worker;
 	ClaimMeter meter;
 	int n = claim_count(fcinfo, 2);
 
-	spi_may_pin();
 	claim_stats_begin(&meter, CALL_CLAIM);
 	authenticate(fcinfo, &worker);
 	InitMaterializedSRF(fcinfo, 0);
@@ -329,26 +328,23 @@ gpu_orch_claim_tasks(PG_FUNCTION_ARGS)
 	if (claim(result, &worker, n, NULL, clock_now()) > 0)
 		commit_claim();
 	INJECT("claim.leased");
-	spi_unpin();
 	claim_stats_count(&meter, END_NONE, tasks_claimed(result, n));
 	return (Datum) 0;
 }
 
 /* SQL: complete_task(worker_id, token, task_id, lease, result) -> boolean */
-Datum
-gpu_orch_complete_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_complete_task_body(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
 	LeaseEnd end = { .outcome = OUTCOME_SUCCEEDED };
 	bool ended;
 
-	spi_may_pin();
 	claim_stats_begin(&call.meter, CALL_COMPLETE);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
 	ended = end_one_attempt(&call, &end);
 	INJECT("complete.ended");
-	spi_unpin();
 	PG_RETURN_BOOL(ended);
 }
 
@@ -357,8 +353,8 @@ gpu_orch_complete_task(PG_FUNCTION_ARGS)
  * Completes many in one commit; returns the ids for which complete_task() would
  * have returned true.
  */
-Datum
-gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_complete_tasks_body(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *returned = (ReturnSetInfo *) fcinfo->resultinfo;
 	AttemptCall call;
@@ -371,7 +367,6 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 	bool *nulls[3];
 	int counts[3];
 
-	spi_may_pin();
 	authenticate(fcinfo, &call.worker);
 	for (int i = 0; i < 3; i++)
 	{
@@ -416,7 +411,6 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
 			tuplestore_putvalues(returned->setResult, returned->setDesc, &values[0][i], &isnull);
 	}
 	touch_busy(&call.worker, call.now);
-	spi_unpin();
 	return (Datum) 0;
 }
 
@@ -425,15 +419,14 @@ gpu_orch_complete_tasks(PG_FUNCTION_ARGS)
  * setof claimed_task. One commit for both. Raises GO001 when it is fenced;
  * repeated, it returns the leases that the first call made and that still run.
  */
-Datum
-gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_complete_and_claim_body(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	AttemptCall call;
 	LeaseEnd end = { .outcome = OUTCOME_SUCCEEDED };
 	int n = claim_count(fcinfo, 5);
 
-	spi_may_pin();
 	claim_stats_begin(&call.meter, CALL_COMPLETE_AND_CLAIM);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
@@ -467,7 +460,6 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
 			 errhint("Discard the result and claim again.")));
 	}
 	touch_busy(&call.worker, call.now);
-	spi_unpin();
 	return (Datum) 0;
 }
 
@@ -475,8 +467,8 @@ gpu_orch_complete_and_claim(PG_FUNCTION_ARGS)
  * SQL: fail_task(worker_id, token, task_id, lease, error, failure, retry) ->
  * boolean
  */
-Datum
-gpu_orch_fail_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_fail_task_body(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
 	LeaseEnd end = { .outcome = OUTCOME_FAILED };
@@ -503,8 +495,8 @@ gpu_orch_fail_task(PG_FUNCTION_ARGS)
 }
 
 /* SQL: release_task(worker_id, token, task_id, lease) -> boolean */
-Datum
-gpu_orch_release_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_release_task_body(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
 	LeaseEnd end = { .outcome = OUTCOME_RELEASED };
@@ -516,8 +508,8 @@ gpu_orch_release_task(PG_FUNCTION_ARGS)
 }
 
 /* SQL: progress_task(worker_id, token, task_id, lease, fraction, stage) -> boolean */
-Datum
-gpu_orch_progress_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_progress_task_body(PG_FUNCTION_ARGS)
 {
 	AttemptCall call;
 	float4 fraction = 0;

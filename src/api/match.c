@@ -6,15 +6,16 @@
  */
 #include "postgres.h"
 
+#include "api/check.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "queue/match.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-PG_FUNCTION_INFO_V1(gpu_orch_satisfies);
-PG_FUNCTION_INFO_V1(gpu_orch_match_reasons);
-PG_FUNCTION_INFO_V1(gpu_orch_match_keys);
+API_PURE_FUNCTION(gpu_orch_satisfies);
+API_PURE_FUNCTION(gpu_orch_match_reasons);
+API_PURE_FUNCTION(gpu_orch_match_keys);
 
 /*
  * Match the three arguments that all functions have; reasons as for

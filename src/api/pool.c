@@ -37,16 +37,16 @@
 #define MAX_SPAWN 100
 #define MAX_WORKERS 100000
 
-PG_FUNCTION_INFO_V1(gpu_orch_create_pool);
-PG_FUNCTION_INFO_V1(gpu_orch_alter_pool);
-PG_FUNCTION_INFO_V1(gpu_orch_drop_pool);
-PG_FUNCTION_INFO_V1(gpu_orch_spawn_worker);
-PG_FUNCTION_INFO_V1(gpu_orch_drain_worker);
-PG_FUNCTION_INFO_V1(gpu_orch_terminate_worker);
-PG_FUNCTION_INFO_V1(gpu_orch_create_tenant);
-PG_FUNCTION_INFO_V1(gpu_orch_alter_tenant);
-PG_FUNCTION_INFO_V1(gpu_orch_grant_tenant);
-PG_FUNCTION_INFO_V1(gpu_orch_revoke_tenant);
+API_FUNCTION(gpu_orch_create_pool);
+API_FUNCTION(gpu_orch_alter_pool);
+API_FUNCTION(gpu_orch_drop_pool);
+API_FUNCTION(gpu_orch_spawn_worker);
+API_FUNCTION(gpu_orch_drain_worker);
+API_FUNCTION(gpu_orch_terminate_worker);
+API_FUNCTION(gpu_orch_create_tenant);
+API_FUNCTION(gpu_orch_alter_tenant);
+API_FUNCTION(gpu_orch_grant_tenant);
+API_FUNCTION(gpu_orch_revoke_tenant);
 
 static void
 unknown(const char *what, const char *name, const char *view)
@@ -228,8 +228,8 @@ check_gpu_types(ArrayType *gpu_types)
  * SQL: create_pool(name, image, gpu_types, min_workers, max_workers, options) ->
  * void
  */
-Datum
-gpu_orch_create_pool(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_create_pool_body(PG_FUNCTION_ARGS)
 {
 	char *name = api_text(fcinfo, 0, "name", 40);
 	char *image = api_text(fcinfo, 1, "image", MAX_IMAGE_LENGTH);
@@ -277,8 +277,8 @@ lock_pool(const char *name)
 }
 
 /* SQL: alter_pool(name, options) -> void */
-Datum
-gpu_orch_alter_pool(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_alter_pool_body(PG_FUNCTION_ARGS)
 {
 	char *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
@@ -298,8 +298,8 @@ gpu_orch_alter_pool(PG_FUNCTION_ARGS)
 }
 
 /* SQL: drop_pool(name) -> void. Its workers drain and end; the name is free at once. */
-Datum
-gpu_orch_drop_pool(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_drop_pool_body(PG_FUNCTION_ARGS)
 {
 	char *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	TimestampTz now = clock_now();
@@ -319,8 +319,8 @@ gpu_orch_drop_pool(PG_FUNCTION_ARGS)
  * SQL: spawn_worker(pool, count) -> setof text. Announces pods outside of the
  * pool's policy, within all its limits: all of them or none.
  */
-Datum
-gpu_orch_spawn_worker(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_spawn_worker_body(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char *name = api_text(fcinfo, 0, "pool", MAX_NAME_LENGTH);
@@ -425,8 +425,8 @@ lock_worker(const char *id, WorkerRow *worker)
 }
 
 /* SQL: drain_worker(worker_id) -> void */
-Datum
-gpu_orch_drain_worker(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_drain_worker_body(PG_FUNCTION_ARGS)
 {
 	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
 	WorkerRow worker;
@@ -441,8 +441,8 @@ gpu_orch_drain_worker(PG_FUNCTION_ARGS)
  * SQL: terminate_worker(worker_id, force) -> void. A worker that holds leases is
  * ended only by force; its tasks go back to their places.
  */
-Datum
-gpu_orch_terminate_worker(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_terminate_worker_body(PG_FUNCTION_ARGS)
 {
 	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
 	bool force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
@@ -485,8 +485,8 @@ weight_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /* SQL: create_tenant(name, max_running, weight) -> void */
-Datum
-gpu_orch_create_tenant(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_create_tenant_body(PG_FUNCTION_ARGS)
 {
 	char *name = api_text(fcinfo, 0, "name", MAX_NAME_LENGTH);
 	TimestampTz now = clock_now();
@@ -521,8 +521,8 @@ tenant_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /* SQL: alter_tenant(name, max_running, weight) -> void */
-Datum
-gpu_orch_alter_tenant(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_alter_tenant_body(PG_FUNCTION_ARGS)
 {
 	int32 tenant = tenant_argument(fcinfo, 0);
 
@@ -551,16 +551,16 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 }
 
 /* SQL: grant_tenant(tenant, role) -> void */
-Datum
-gpu_orch_grant_tenant(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_grant_tenant_body(PG_FUNCTION_ARGS)
 {
 	change_grant(fcinfo, true);
 	PG_RETURN_VOID();
 }
 
 /* SQL: revoke_tenant(tenant, role) -> void */
-Datum
-gpu_orch_revoke_tenant(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_revoke_tenant_body(PG_FUNCTION_ARGS)
 {
 	change_grant(fcinfo, false);
 	PG_RETURN_VOID();

@@ -3,17 +3,16 @@
  *	  For applications: submit, cancel and retry tasks.
  *
  * Arguments are checked completely before anything is stored; one bad task of a
- * batch refuses the batch. Who may submit for a tenant is decided for the outer
- * user.
+ * batch refuses the batch. Who may submit for a tenant is decided for the caller.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "api/check.h"
+#include "base/caller.h"
 #include "catalog/pg_type_d.h"
 #include "base/clock.h"
 #include "base/errors.h"
-#include "db/ext_guard.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "base/guc.h"
@@ -39,13 +38,17 @@
 #define MAX_PARENTS 1000
 #define MAX_BATCH 10000
 
-PG_FUNCTION_INFO_V1(gpu_orch_submit_task);
-PG_FUNCTION_INFO_V1(gpu_orch_submit_tasks);
-PG_FUNCTION_INFO_V1(gpu_orch_cancel_task);
-PG_FUNCTION_INFO_V1(gpu_orch_retry_task);
-PG_FUNCTION_INFO_V1(gpu_orch_may_use_tenant);
-PG_FUNCTION_INFO_V1(gpu_orch_admit);
-PG_FUNCTION_INFO_V1(gpu_orch_shape_has_room);
+API_FUNCTION(gpu_orch_submit_task);
+API_FUNCTION(gpu_orch_submit_tasks);
+API_FUNCTION(gpu_orch_cancel_task);
+API_FUNCTION(gpu_orch_retry_task);
+API_FUNCTION(gpu_orch_may_use_tenant);
+API_PURE_FUNCTION(gpu_orch_caller_may_use_tenant);
+API_FUNCTION(gpu_orch_task);
+API_FUNCTION(gpu_orch_explain_match);
+API_FUNCTION(gpu_orch_why_waiting);
+API_FUNCTION(gpu_orch_admit);
+API_FUNCTION(gpu_orch_shape_has_room);
 
 /* The tenant of that name, if the caller may submit for it; the two are not told apart. */
 static int32
@@ -54,11 +57,10 @@ resolve_tenant(const char *name)
 	int32 tenant;
 
 	api_check_text("tenant", name, MAX_NAME_LENGTH);
-	if (!store_tenant_find(name, &tenant) || !store_tenant_allows(tenant, GetOuterUserId()))
+	if (!store_tenant_find(name, &tenant) || !store_tenant_allows(tenant, caller_role()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not submit for tenant \"%s\"",
-						GetUserNameFromId(GetOuterUserId(), true), name),
+				 errmsg("role \"%s\" may not submit for tenant \"%s\"", caller_name(), name),
 				 errhint("An operator makes tenants with create_tenant() and lets a role use one "
 						 "with grant_tenant().")));
 	return tenant;
@@ -104,7 +106,7 @@ check_task(NewTask *task)
 		api_check_text("idempotency_key", task->idempotency_key, MAX_NAME_LENGTH);
 	if (task->traceparent != NULL)
 		api_check_text("traceparent", task->traceparent, MAX_NAME_LENGTH);
-	if (!store_task_parents_exist(task->parents, task->n_parents, GetOuterUserId(), &missing))
+	if (!store_task_parents_exist(task->parents, task->n_parents, caller_role(), &missing))
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
 				 errmsg("task " INT64_FORMAT ", named in depends_on, does not exist", missing),
@@ -142,7 +144,7 @@ default_task(NewTask *task)
 	task->max_attempts = 3;
 	task->payload = api_empty_object();
 	task->requirements = api_empty_object();
-	task->submitted_by = GetUserNameFromId(GetOuterUserId(), false);
+	task->submitted_by = caller_name();
 }
 
 /* Arguments of submit_task() that have a column, and no effect yet. */
@@ -163,7 +165,6 @@ static void
 begin_submit(void)
 {
 	shmem_require();
-	ext_require();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE | WAKE_NOTIFY);
 }
@@ -174,8 +175,8 @@ begin_submit(void)
  * start_before, limit_key, batch) -> bigint; the schema before this one ends with
  * traceparent
  */
-Datum
-gpu_orch_submit_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_submit_task_body(PG_FUNCTION_ARGS)
 {
 	NewTask task;
 	ShapeMemo memo = { CurrentMemoryContext, NULL };
@@ -415,8 +416,8 @@ tell_element(void *number)
  * SQL: submit_tasks(tasks jsonb) -> setof bigint, in the order of the array. All
  * tasks are stored or none.
  */
-Datum
-gpu_orch_submit_tasks(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_submit_tasks_body(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz now = clock_now();
@@ -476,7 +477,7 @@ lock_task(int64 task_id, TaskRow *task)
 {
 	int32 tenant;
 
-	if (!store_task_tenant(task_id, &tenant) || !store_tenant_allows(tenant, GetOuterUserId()) ||
+	if (!store_task_tenant(task_id, &tenant) || !store_tenant_allows(tenant, caller_role()) ||
 		!store_task_lock(task_id, task))
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
@@ -488,8 +489,8 @@ lock_task(int64 task_id, TaskRow *task)
  * SQL: cancel_task(task_id) -> boolean. True when the task is cancelled, or its
  * worker has been asked to stop; false when it had ended before.
  */
-Datum
-gpu_orch_cancel_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_cancel_task_body(PG_FUNCTION_ARGS)
 {
 	int64 task_id = PG_GETARG_INT64(0);
 	TimestampTz now = clock_now();
@@ -548,8 +549,8 @@ refuse_failed_parent(int64 task_id)
  * with a new budget of attempts, not before its time; false when it is not in one of
  * these states.
  */
-Datum
-gpu_orch_retry_task(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_retry_task_body(PG_FUNCTION_ARGS)
 {
 	int64 task_id = PG_GETARG_INT64(0);
 	TimestampTz now = clock_now();
@@ -578,16 +579,66 @@ gpu_orch_retry_task(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/* SQL: may_use_tenant(tenant int) -> boolean, for the outer user. */
-Datum
-gpu_orch_may_use_tenant(PG_FUNCTION_ARGS)
+/* SQL: may_use_tenant(tenant int) -> boolean */
+static Datum
+gpu_orch_may_use_tenant_body(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(store_tenant_allows(PG_GETARG_INT32(0), GetOuterUserId()));
+	PG_RETURN_BOOL(store_tenant_allows(PG_GETARG_INT32(0), caller_role()));
+}
+
+/*
+ * SQL: caller_may_use_tenant(tenant int) -> boolean. For statements that a function of ours
+ * runs as the owner: the answer is for the role that called that function.
+ */
+Datum
+gpu_orch_caller_may_use_tenant(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(store_tenant_allows(PG_GETARG_INT32(0), caller_role()));
+}
+
+/* Return the rows of a statement about the task that is the only argument. */
+static Datum
+rows_about_task(FunctionCallInfo fcinfo, SpiQuery *query)
+{
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_arg_int8(&args, PG_GETARG_INT64(0));
+	api_return_rows(fcinfo, query, &args);
+	return (Datum) 0;
+}
+
+/* SQL: task(task_id) -> setof tasks, as in the view */
+static Datum
+gpu_orch_task_body(PG_FUNCTION_ARGS)
+{
+	static SpiQuery query = { "SELECT * FROM gpu_orch.task_for_caller($1)", 1, { INT8OID } };
+
+	return rows_about_task(fcinfo, &query);
+}
+
+/* SQL: explain_match(task_id) -> setof (worker_id, pool, matches, reasons) */
+static Datum
+gpu_orch_explain_match_body(PG_FUNCTION_ARGS)
+{
+	static SpiQuery query = { "SELECT * FROM gpu_orch.explain_match_for_caller($1)",
+							  1,
+							  { INT8OID } };
+
+	return rows_about_task(fcinfo, &query);
+}
+
+/* SQL: why_waiting(task_id) -> setof (reason, subject, workers, detail, hint) */
+static Datum
+gpu_orch_why_waiting_body(PG_FUNCTION_ARGS)
+{
+	static SpiQuery query = { "SELECT * FROM gpu_orch.why_waiting_for_caller($1)", 1, { INT8OID } };
+
+	return rows_about_task(fcinfo, &query);
 }
 
 /* SQL: shape_has_room(shape) -> boolean; true where the library is not preloaded. */
-Datum
-gpu_orch_shape_has_room(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_shape_has_room_body(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(!shmem_available() || store_queue_has_room(PG_GETARG_INT64(0)));
 }
@@ -596,8 +647,8 @@ gpu_orch_shape_has_room(PG_FUNCTION_ARGS)
  * SQL: admit() -> bigint. What the leader does at each tick: release the tasks
  * that need not wait any longer. Returns how many went on or were cancelled.
  */
-Datum
-gpu_orch_admit(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_admit_body(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
 	int64 total;

@@ -39,9 +39,9 @@
 #define MAX_SLOTS 1000
 #define MAX_BROKEN_BYTES 1000
 
-PG_FUNCTION_INFO_V1(gpu_orch_register_worker);
-PG_FUNCTION_INFO_V1(gpu_orch_heartbeat);
-PG_FUNCTION_INFO_V1(gpu_orch_goodbye);
+API_FUNCTION(gpu_orch_register_worker);
+API_FUNCTION(gpu_orch_heartbeat);
+API_FUNCTION(gpu_orch_goodbye);
 
 static void
 refuse_registration(const char *worker_id)
@@ -178,8 +178,8 @@ end_session(const WorkerRow *worker, const char *token, TimestampTz now)
  * SQL: register_worker(worker_id, token, capabilities, pool, pod_id, slots) ->
  * (worker_id, token, heartbeat_interval, pool)
  */
-Datum
-gpu_orch_register_worker(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 {
 	char *worker_id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
 	char *token = api_text_or_null(fcinfo, 1, "token", MAX_NAME_LENGTH);
@@ -266,8 +266,8 @@ release_unnamed(const WorkerCall *worker, ArrayType *holding, TimestampTz now)
  * SQL: heartbeat(worker_id, token, stats, holding, acked) ->
  * (directive, cancelled, messages)
  */
-Datum
-gpu_orch_heartbeat(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_heartbeat_body(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = clock_now();
 	WorkerCall worker;
@@ -309,8 +309,8 @@ gpu_orch_heartbeat(PG_FUNCTION_ARGS)
  * SQL: goodbye(worker_id, token, broken) -> void. What the worker still holds goes back at
  * no cost before it is ended: it has not been lost.
  */
-Datum
-gpu_orch_goodbye(PG_FUNCTION_ARGS)
+static Datum
+gpu_orch_goodbye_body(PG_FUNCTION_ARGS)
 {
 	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
 	char *token = api_text(fcinfo, 1, "token", MAX_NAME_LENGTH);

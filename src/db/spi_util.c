@@ -100,24 +100,33 @@ spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type)
 static int pin_level = 0;
 
 /*
- * Begin a function that does not pin its search_path by SET, since that costs more
- * than all else that it does: spi_begin() pins it when a statement is run after all,
- * and spi_unpin() must be called before the function returns.
+ * Begin a function whose statements run under the pinned search_path. The path costs more to
+ * set than all else that a claim does, so spi_begin() pins it when a statement is run after
+ * all. Returns what spi_pin_end() or spi_pin_forget() wants back.
  */
-void
-spi_may_pin(void)
+int
+spi_pin_begin(void)
 {
-	/* A level that an error left behind went with its transaction. */
+	int outer = pin_level;
+
 	pin_level = 0;
+	return outer;
 }
 
-/* End such a function. */
+/* End such a function: the caller's search_path is back. */
 void
-spi_unpin(void)
+spi_pin_end(int outer)
 {
 	if (pin_level > 0)
 		AtEOXact_GUC(true, pin_level);
-	pin_level = 0;
+	pin_level = outer;
+}
+
+/* End such a function by an error: the abort of the transaction brings the path back. */
+void
+spi_pin_forget(int outer)
+{
+	pin_level = outer;
 }
 
 void

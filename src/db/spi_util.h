@@ -47,8 +47,9 @@ extern void spi_arg_jsonb(SpiArgs *args, Jsonb *value);
 extern void spi_arg_text_array(SpiArgs *args, char *const *texts, int n);
 extern void spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type);
 
-extern void spi_may_pin(void);
-extern void spi_unpin(void);
+extern int spi_pin_begin(void);
+extern void spi_pin_end(int outer);
+extern void spi_pin_forget(int outer);
 extern void spi_begin(void);
 extern void spi_end(void);
 extern uint64 spi_run(SpiQuery *query, SpiArgs *args);

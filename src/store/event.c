@@ -2,11 +2,12 @@
  * store/event.c
  *	  What changed, and what was decided: all access to event and decision.
  *
- * Both are append-only. The actor is the role that called in, seen through any
- * SECURITY DEFINER function; the leader acts as the extension's owner.
+ * Both are append-only. The actor is the role that called; the leader acts as the
+ * extension's owner.
  */
 #include "postgres.h"
 
+#include "base/caller.h"
 #include "decide/fsm_worker.h"
 #include "miscadmin.h"
 #include "store/event.h"
@@ -56,7 +57,7 @@ add_event(const char *kind, const char *subject, int64 worker, const WorkerRule 
 	spi_arg(&args, Int32GetDatum(rule ? rule->rule : 0), rule == NULL);
 	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->from) : NULL);
 	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->to) : to_state);
-	spi_arg_text(&args, GetUserNameFromId(GetOuterUserId(), true));
+	spi_arg_text(&args, caller_name());
 	spi_arg_jsonb(&args, detail);
 	spi_run_one(&query, &args, "recording an event");
 	spi_end();

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/caller.h"
 #include "base/inject.h"
 #include "miscadmin.h"
 #include "decide/pod_name.h"
@@ -147,7 +148,7 @@ store_op_plan_create(int64 worker, const OfferRow *offer, const Installation *in
 	spi_arg_bool(&args, offer->price_micros <= 0);
 	spi_arg(&args, Int64GetDatum(decision), decision == 0);
 	spi_arg_time(&args, now);
-	spi_arg_text(&args, decision == 0 ? GetUserNameFromId(GetOuterUserId(), true) : NULL);
+	spi_arg_text(&args, decision == 0 ? caller_name() : NULL);
 	spi_run_one(&query, &args, "planning a create");
 	id = spi_int8(0, 1);
 	spi_end();

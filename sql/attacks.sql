@@ -1,0 +1,88 @@
+-- What an attacker may try who has a role of ours, or none, and what comes of it.
+\set ECHO none
+\i sql/include/refusals.sql
+\set ECHO all
+SET client_min_messages = warning;
+CREATE ROLE attacks_app IN ROLE gpu_orch_submitter;
+CREATE ROLE attacks_victim IN ROLE gpu_orch_submitter;
+CREATE ROLE attacks_ops IN ROLE gpu_orch_operator;
+CREATE ROLE attacks_pod IN ROLE gpu_orch_worker;
+CREATE SCHEMA attacks AUTHORIZATION attacks_app;
+GRANT USAGE ON SCHEMA attacks TO PUBLIC;
+SELECT gpu_orch.create_tenant('attacks'), gpu_orch.grant_tenant('attacks', 'attacks_victim');
+SET ROLE attacks_victim;
+SELECT gpu_orch.submit_task('attacks', '"secret"', tenant => 'attacks', run_at => 'tomorrow') AS secret \gset
+RESET ROLE;
+
+-- Code of the attacker that runs in somebody else's session has the attacker's rights, and not that one's.
+SET ROLE attacks_app;
+CREATE TABLE attacks.target AS SELECT :secret::bigint AS id;
+CREATE FUNCTION attacks.try(id bigint) RETURNS text LANGUAGE plpgsql SECURITY DEFINER IMMUTABLE AS $$
+DECLARE
+    said text := '';
+    call text;
+    n bigint;
+BEGIN
+    FOREACH call IN ARRAY ARRAY['gpu_orch.task(%s)', 'gpu_orch.explain_match(%s)', 'gpu_orch.why_waiting(%s)', 'gpu_orch.cancel_task(%s)',
+            'gpu_orch.retry_task(%s)', $c$gpu_orch.submit_task('attacks', tenant => 'attacks')$c$, $c$gpu_orch.register_worker('attacks-%s')$c$,
+            'gpu_orch.pause()', 'gpu_orch.tasks']
+    LOOP
+        BEGIN
+            EXECUTE format('SELECT count(*) FROM ' || call, id) INTO n;
+            said := said || n || ' ';
+        EXCEPTION WHEN OTHERS THEN
+            said := said || SQLSTATE || ' ';
+        END;
+    END LOOP;
+    RETURN said;
+END
+$$;
+CREATE VIEW attacks.bait AS SELECT attacks.try(id) FROM attacks.target;
+GRANT SELECT ON attacks.bait TO PUBLIC;
+-- The same without the attribute, for what the server runs as the owner of a table.
+CREATE FUNCTION attacks.index_me(id bigint) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+    $$ DECLARE said text; BEGIN said := attacks.try(id); RAISE WARNING '%', said; RETURN said; END $$;
+ALTER FUNCTION attacks.try SECURITY INVOKER;
+SELECT attacks.try(id) FROM attacks.target;
+CREATE INDEX baited ON attacks.target (attacks.index_me(id));
+RESET ROLE;
+-- By a superuser, by an operator, by whom it concerns.
+VACUUM ANALYZE attacks.target;
+REINDEX TABLE attacks.target;
+ALTER FUNCTION attacks.try SECURITY DEFINER;
+SELECT * FROM attacks.bait;
+SET ROLE attacks_ops;
+SELECT * FROM attacks.bait;
+SET ROLE attacks_victim;
+SELECT * FROM attacks.bait;
+RESET ROLE;
+SELECT state FROM gpu_orch.tasks WHERE task_id = :secret;
+
+-- Who called is known again after a call within the call, and after one that failed.
+CREATE FUNCTION attacks.meddle() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF NEW.kind = 'attacks' THEN
+        PERFORM gpu_orch.submit_task('attacks-within', run_at => 'tomorrow');
+        BEGIN
+            PERFORM gpu_orch.create_tenant('default');
+        EXCEPTION WHEN OTHERS THEN
+        END;
+    END IF;
+    RETURN NEW;
+END
+$$;
+ALTER FUNCTION attacks.meddle OWNER TO attacks_ops;
+CREATE TRIGGER meddle BEFORE INSERT ON gpu_orch.task FOR EACH ROW EXECUTE FUNCTION attacks.meddle();
+SET ROLE attacks_app;
+SELECT count(*) FROM gpu_orch.submit_tasks('[{"kind": "attacks", "idempotency_key": "attacks 1", "run_at": "tomorrow"},
+                                             {"kind": "attacks", "idempotency_key": "attacks 2", "run_at": "tomorrow"}]');
+SHOW search_path;
+SELECT current_user;
+RESET ROLE;
+DROP TRIGGER meddle ON gpu_orch.task;
+SELECT kind, submitted_by, count(*) FROM gpu_orch.tasks WHERE kind LIKE 'attacks%' AND tenant = 'default' GROUP BY 1, 2 ORDER BY 1, 2;
+
+SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE kind LIKE 'attacks%';
+DROP SCHEMA attacks CASCADE;
+SELECT gpu_orch.revoke_tenant('attacks', 'attacks_victim');
+DROP ROLE attacks_app, attacks_victim, attacks_ops, attacks_pod;
