@@ -51,31 +51,35 @@ relation_changed(Datum arg, Oid relid)
 		schema = SCHEMA_NOT_READ;
 }
 
-/* The installed version, or NULL where the extension is not in this database. */
-static char *
-read_version(void)
+/*
+ * Read the extension's row of pg_extension. False where the extension is not in this
+ * database. The version is allocated in the current memory context.
+ */
+static bool
+read_extension(char **version, Oid *owner)
 {
 	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple row;
-	char *version = NULL;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("gpu_orch"));
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	row = systable_getnext(scan);
+	*version = NULL;
 	if (HeapTupleIsValid(row))
 	{
 		bool isnull;
 		Datum value =
 			heap_getattr(row, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
 
-		version = TextDatumGetCString(value);
+		*version = TextDatumGetCString(value);
+		*owner = ((Form_pg_extension) GETSTRUCT(row))->extowner;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return version;
+	return *version != NULL;
 }
 
 /* Learn which schema is there. Needs a transaction. */
@@ -84,6 +88,7 @@ read_schema(void)
 {
 	static bool registered = false;
 	char *version;
+	Oid owner;
 
 	if (schema != SCHEMA_NOT_READ)
 		return schema;
@@ -91,8 +96,7 @@ read_schema(void)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	registered = true;
 	installation = get_relname_relid("installation", get_namespace_oid("gpu_orch", true));
-	version = read_version();
-	if (version == NULL || !OidIsValid(installation))
+	if (!read_extension(&version, &owner) || !OidIsValid(installation))
 		return SCHEMA_OTHER;
 	schema = strcmp(version, GPU_ORCH_VERSION) == 0 ? SCHEMA_THIS :
 		strcmp(version, VERSION_BEFORE) == 0		? SCHEMA_BEFORE :
@@ -107,10 +111,11 @@ ext_require(void)
 {
 	Schema found = read_schema();
 	char *version;
+	Oid owner;
 
 	if (found == SCHEMA_THIS || found == SCHEMA_BEFORE)
 		return;
-	version = read_version();
+	(void) read_extension(&version, &owner);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 version == NULL ?
@@ -159,6 +164,19 @@ ext_guard_check(void)
 		return GUARD_BUSY;
 	found = read_schema();
 	return found == SCHEMA_THIS || found == SCHEMA_BEFORE ? GUARD_GO : GUARD_VERSION;
+}
+
+/* The role that owns the extension, which must be there. */
+Oid
+ext_owner(void)
+{
+	char *version;
+	Oid owner;
+
+	if (!read_extension(&version, &owner))
+		elog(ERROR, "gpu_orch: the extension is gone");
+	pfree(version);
+	return owner;
 }
 
 /* What to show an operator for a verdict. */

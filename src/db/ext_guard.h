@@ -18,6 +18,7 @@ typedef enum GuardVerdict
 extern void ext_require(void);
 extern bool ext_is_older_schema(void);
 extern GuardVerdict ext_guard_check(void);
+extern Oid ext_owner(void);
 extern const char *ext_guard_explain(GuardVerdict verdict);
 
 #endif

@@ -7,6 +7,10 @@
  * table statistics, without which autovacuum would never come by.
  * Whoever waits for the network must be outside of any block.
  *
+ * The leader has logged in as nobody, which the server takes for a superuser. A block that
+ * does anything with our tables goes on as the extension's owner, so that what hangs on the
+ * tables, such as a trigger, has the owner's rights and not more.
+ *
  * A commit is a promise about pods: what it announces is called for when it returns. It
  * therefore returns only when it is flushed and, where synchronous standbys are
  * configured, confirmed by them. A cancel request acts inside a block alone and not on
@@ -26,6 +30,16 @@
 #include "utils/snapmgr.h"
 #include "db/xact_block.h"
 
+/* Who the process is outside of blocks. */
+static Oid own_user = InvalidOid;
+static int own_context = 0;
+
+static void
+be_own_user(void)
+{
+	SetUserIdAndSecContext(own_user, own_context);
+}
+
 /*
  * Begin a transaction of the leader; `doing` is what pg_stat_activity shows. The
  * caller's memory context stays current, so that what is read inside the block
@@ -37,11 +51,22 @@ xact_begin(const char *doing)
 	MemoryContext context = CurrentMemoryContext;
 
 	pqsignal(SIGINT, StatementCancelHandler);
+	GetUserIdAndSecContext(&own_user, &own_context);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, doing);
 	MemoryContextSwitchTo(context);
+}
+
+/*
+ * Go on as a role until the block ends. Nothing that runs in the block can become another
+ * user or leave anything in the session, such as a temporary table.
+ */
+void
+xact_work_as(Oid role)
+{
+	SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
 /*
@@ -60,6 +85,7 @@ xact_commit(void)
 	ForceSyncCommit();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	be_own_user();
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextSwitchTo(context);
 	pgstat_report_stat(false);
@@ -73,6 +99,7 @@ xact_abort(void)
 	MemoryContext context = CurrentMemoryContext;
 
 	AbortCurrentTransaction();
+	be_own_user();
 	MemoryContextSwitchTo(context);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);

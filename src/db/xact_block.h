@@ -6,6 +6,7 @@
 #define GPU_ORCH_XACT_BLOCK_H
 
 extern void xact_begin(const char *doing);
+extern void xact_work_as(Oid role);
 extern void xact_commit(void);
 extern void xact_abort(void);
 

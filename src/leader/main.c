@@ -186,7 +186,7 @@ leader_note_error(const char *doing, const char *message)
 }
 
 /*
- * Run one step in a transaction of its own, behind the guard. False when the
+ * Run one step in a transaction of its own, behind the guard, as the extension's owner. False when the
  * guard did not let it, or when it failed: then everything it did is undone and
  * the error is noted, once for as long as it repeats.
  */
@@ -203,6 +203,7 @@ leader_step(Leader *leader, const char *doing, LeaderStep step, void *arg)
 			leader->verdict = GUARD_SUBSCRIBER;
 		if (leader->verdict == GUARD_GO)
 		{
+			xact_work_as(ext_owner());
 			step(leader, arg);
 			done = true;
 		}
