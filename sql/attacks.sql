@@ -82,6 +82,37 @@ RESET ROLE;
 DROP TRIGGER meddle ON gpu_orch.task;
 SELECT kind, submitted_by, count(*) FROM gpu_orch.tasks WHERE kind LIKE 'attacks%' AND tenant = 'default' GROUP BY 1, 2 ORDER BY 1, 2;
 
+-- A number of 8 bytes can take 131 kB to print. What would be printed for whoever reads it is refused before.
+CREATE TABLE attacks.json AS
+SELECT ('[' || array_to_string(array_fill('1e131071'::text, ARRAY[8100]), ',') || ']')::jsonb AS huge,
+       ('{"a": {"b": [' || array_to_string(array_fill('1e900'::text, ARRAY[1200]), ',') || ']}}')::jsonb AS many,
+       ('[' || array_to_string(array_fill('1e900'::text, ARRAY[1100]), ',') || ']')::jsonb AS fine, '1e-16383'::jsonb AS long;
+SELECT token FROM gpu_orch.register_worker('attacks', capabilities => '{"services": ["attacks-json"]}') \gset
+SELECT gpu_orch.submit_task('attacks-json', '{"n": [1.5, -20, 1e18, 0.000001, 1e300]}') IS NOT NULL AS submitted;
+SELECT task_id, lease, payload FROM gpu_orch.claim_tasks('attacks', :'token') \gset
+CREATE TABLE attacks.worker AS SELECT 'attacks'::text AS id, :'token'::text AS token, :task_id::bigint AS task, :'lease'::uuid AS lease;
+SET search_path = gpu_orch, pg_catalog;
+CALL pg_temp.refusals(
+    $$attacks.json, submit_task('attacks-json', huge)$$,
+    $$attacks.json, submit_task('attacks-json', many)$$,
+    $$attacks.json, submit_task('attacks-json', long)$$,
+    $$attacks.json, submit_task('attacks-json', requirements => jsonb_build_object('hardware', jsonb_build_object('gpu_memory_gb', huge -> 0)))$$,
+    $$attacks.json, submit_task('attacks-json', requirements => '{"hardware": {"gpu_memory_gb": 1.000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000}}')$$,
+    $$attacks.json, submit_tasks(jsonb_build_array(jsonb_build_object('kind', 'attacks-json', 'payload', huge)))$$,
+    $$attacks.json, submit_tasks(jsonb_build_array(jsonb_build_object('kind', 'attacks-json', 'priority', huge -> 0)))$$,
+    $$attacks.json, attacks.worker w, complete_task(w.id, w.token, w.task, w.lease, huge)$$,
+    $$attacks.json, attacks.worker w, complete_and_claim(w.id, w.token, w.task, w.lease, many)$$,
+    $$attacks.json, attacks.worker w, complete_tasks(w.id, w.token, ARRAY[w.task], ARRAY[w.lease], ARRAY[huge])$$,
+    $$attacks.json, attacks.worker w, heartbeat(w.id, w.token, jsonb_build_object('load', huge -> 0))$$,
+    $$attacks.json, attacks.worker w, register_worker(w.id, w.token, jsonb_build_object('custom_capabilities', jsonb_build_object('n', long)))$$,
+    $$attacks.json, satisfies('{}', jsonb_build_object('hardware', jsonb_build_object('gpu_memory_gb', huge -> 0)))$$,
+    $$attacks.json, create_pool('attacks', 'i', '{L4}', 0, 1, jsonb_build_object('max_price_per_hour', huge -> 0))$$,
+    $$attacks.json, create_pool('attacks', 'i', '{L4}', 0, 1, jsonb_build_object('policy_options', huge))$$);
+SELECT complete_task(w.id, w.token, w.task, w.lease, fine) FROM attacks.json, attacks.worker w;
+SELECT length(result::text) FROM tasks WHERE task_id = :task_id;
+SELECT terminate_worker('attacks', true);
+RESET search_path;
+
 SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE kind LIKE 'attacks%';
 DROP SCHEMA attacks CASCADE;
 SELECT gpu_orch.revoke_tenant('attacks', 'attacks_victim');

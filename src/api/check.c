@@ -23,6 +23,7 @@
 #include "base/shmem.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
 
 /*
@@ -150,36 +151,113 @@ api_text_or_null(FunctionCallInfo fcinfo, int arg, const char *argument, int max
 	return PG_ARGISNULL(arg) ? NULL : api_text(fcinfo, arg, argument, max_bytes);
 }
 
-/* Refuse jsonb that is larger than max_bytes or deeper than MAX_JSON_DEPTH. */
+/* So many digits before the point, and after it, cost no more to print than to store. */
+#define FEW_DIGITS 20
+
+static Datum
+power_of_ten(const char *text)
+{
+	MemoryContext outer = MemoryContextSwitchTo(TopMemoryContext);
+	Datum number = DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+									   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+
+	MemoryContextSwitchTo(outer);
+	return number;
+}
+
+/* Whether a number is smaller than a power of ten and has at most so many digits after the point. */
+static bool
+has_at_most(Datum number, int digits, Datum power)
+{
+	return DatumGetInt32(DirectFunctionCall1(numeric_scale, number)) <= digits &&
+		DatumGetInt32(
+			DirectFunctionCall2(numeric_cmp, DirectFunctionCall1(numeric_abs, number), power)) < 0;
+}
+
+/*
+ * How many bytes a number takes as text; 0 for few digits. Refuses one of more digits than
+ * MAX_DIGITS without making the text: a number of 8 bytes can have 131,072 digits.
+ */
+static size_t
+printed_bytes(const char *argument, Datum number)
+{
+	static Datum few = (Datum) 0;
+	static Datum many = (Datum) 0;
+
+	if (few == (Datum) 0)
+		few = power_of_ten("1e" CppAsString2(FEW_DIGITS));
+	if (has_at_most(number, FEW_DIGITS, few))
+		return 0;
+	if (many == (Datum) 0)
+		many = power_of_ten("1e" CppAsString2(MAX_DIGITS));
+	if (!has_at_most(number, MAX_DIGITS, many))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("argument \"%s\" holds a number that is too long", argument),
+			 errdetail("At most %d digits are accepted before and after the point.", MAX_DIGITS),
+			 errhint("Pass it as a string.")));
+	return strlen(DatumGetCString(DirectFunctionCall1(numeric_out, number)));
+}
+
+static void
+too_large(const char *argument, size_t bytes, const char *of_what, int max_bytes)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("argument \"%s\" is too large", argument),
+			 errdetail("It has %zu bytes%s; at most %d are accepted.", bytes, of_what, max_bytes),
+			 errhint("Store large data elsewhere and pass a reference, or raise "
+					 "gpu_orch.max_payload_bytes.")));
+}
+
+/*
+ * Check a container and those in it for their depth, and add the printed bytes of their long
+ * numbers to *printed. Strings need no look: their text is at most six times as long.
+ */
+static void
+check_container(const char *argument, JsonbContainer *container, int depth, size_t *printed,
+				int max_bytes)
+{
+	uint32 n = JsonContainerSize(container) * (JsonContainerIsObject(container) ? 2 : 1);
+	char *data = (char *) &container->children[n];
+	uint32 offset = 0;
+
+	if (depth > MAX_JSON_DEPTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("argument \"%s\" is nested too deeply", argument),
+				 errdetail("At most %d levels are accepted.", MAX_JSON_DEPTH),
+				 errhint("Flatten it.")));
+	for (uint32 i = 0; i < n; i++)
+	{
+		JEntry entry = container->children[i];
+
+		if (JBE_ISCONTAINER(entry))
+			check_container(argument, (JsonbContainer *) (data + INTALIGN(offset)), depth + 1,
+							printed, max_bytes);
+		else if (JBE_ISNUMERIC(entry))
+		{
+			*printed += printed_bytes(argument, PointerGetDatum(data + INTALIGN(offset)));
+			if (*printed > max_bytes)
+				too_large(argument, *printed, " in long numbers alone", max_bytes);
+		}
+		JBE_ADVANCE_OFFSET(offset, entry);
+	}
+}
+
+/*
+ * Refuse jsonb that is larger than max_bytes or deeper than MAX_JSON_DEPTH, and one whose
+ * numbers take more than max_bytes as text: whoever reads it has it printed.
+ */
 void
 api_check_json(const char *argument, Jsonb *value, int max_bytes)
 {
-	JsonbIterator *iterator = JsonbIteratorInit(&value->root);
-	JsonbIteratorToken token;
-	JsonbValue item;
-	int depth = 0;
+	size_t printed = 0;
 
 	if (VARSIZE(value) > max_bytes)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("argument \"%s\" is too large", argument),
-				 errdetail("It has %zu bytes; at most %d are accepted.", (size_t) VARSIZE(value),
-						   max_bytes),
-				 errhint("Store large data elsewhere and pass a reference, or raise "
-						 "gpu_orch.max_payload_bytes.")));
-	while ((token = JsonbIteratorNext(&iterator, &item, false)) != WJB_DONE)
-	{
-		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
-			depth++;
-		else if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
-			depth--;
-		if (depth > MAX_JSON_DEPTH)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("argument \"%s\" is nested too deeply", argument),
-					 errdetail("At most %d levels are accepted.", MAX_JSON_DEPTH),
-					 errhint("Flatten it.")));
-	}
+		too_large(argument, VARSIZE(value), "", max_bytes);
+	check_container(argument, &value->root, 1, &printed, max_bytes);
 }
 
 /* The jsonb {}. */

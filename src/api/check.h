@@ -14,6 +14,7 @@
 #define MAX_NAME_LENGTH 200
 #define MAX_ERROR_BYTES 16384
 #define MAX_JSON_DEPTH 64
+#define MAX_DIGITS 1000 /* of a number in jsonb, before and after the point */
 
 /*
  * Declare a function that SQL calls by this name. What follows defines name_body(), which

@@ -34,6 +34,7 @@
 #define MAX_ENV 40
 #define MAX_ENV_VALUE 8192
 #define MAX_IMAGE_LENGTH 500
+#define MAX_OPTIONS_BYTES 1048576
 #define MAX_SPAWN 100
 #define MAX_WORKERS 100000
 
@@ -180,6 +181,7 @@ pool_set_options(int32 pool, Jsonb *options)
 		api_refuse("options", "It is not an object.",
 				   "Pass an object, as in "
 				   "{\"idle_timeout\": \"2 minutes\"}.");
+	api_check_json("options", options, MAX_OPTIONS_BYTES);
 	names = palloc((JB_ROOT_COUNT(options) + 1) * sizeof(char *));
 	values = palloc((JB_ROOT_COUNT(options) + 1) * sizeof(JsonbValue));
 	iterator = JsonbIteratorInit(&options->root);

@@ -273,9 +273,7 @@ json_integer(const char *key, const JsonbValue *value, int64 least, int64 most)
 			DirectFunctionCall2(numeric_lt, number, NumericGetDatum(int64_to_numeric(least)))) ||
 		DatumGetBool(
 			DirectFunctionCall2(numeric_gt, number, NumericGetDatum(int64_to_numeric(most)))))
-		api_refuse(key,
-				   psprintf("%s is out of range.",
-							DatumGetCString(DirectFunctionCall1(numeric_out, number))),
+		api_refuse(key, "It is out of range.",
 				   psprintf("Use a value from " INT64_FORMAT " to " INT64_FORMAT ".", least, most));
 	return DatumGetInt64(DirectFunctionCall1(numeric_int8, number));
 }

@@ -51,7 +51,7 @@ number_fits(Numeric number)
 
 	return DatumGetBool(
 			   DirectFunctionCall2(numeric_lt, DirectFunctionCall1(numeric_abs, value), limit)) &&
-		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, value)) <= MATCH_MAX_DIGITS;
+		DatumGetInt32(DirectFunctionCall1(numeric_scale, value)) <= MATCH_MAX_DIGITS;
 }
 
 /*
