@@ -128,6 +128,60 @@ SET ROLE ten_member;
 SELECT count(*) FROM task(:secret);
 CALL pg_temp.refusals($$submit_task('ten-a', tenant => 'ten-two')$$);
 RESET ROLE;
+-- A grant is to the role and not to its name: it survives a rename, and who has the name later does not get it.
+SELECT grant_tenant('ten-two', 'ten_app');
+ALTER ROLE ten_app RENAME TO ten_renamed;
+CREATE ROLE ten_app IN ROLE gpu_orch_submitter;
+SET ROLE ten_member;
+SELECT count(*) FROM task(:secret);
+SET ROLE ten_app;
+SELECT count(*) FROM task(:secret);
+CALL pg_temp.refusals($$submit_task('ten-a', tenant => 'ten-two')$$);
+RESET ROLE;
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+-- What is not in force can be revoked by the name that it had, and what is in force by the name of now alone.
+SELECT revoke_tenant('ten-two', 'ten_app');
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+-- Elsewhere the number alone says nothing: another person may have it. Those of the names get it by adoption.
+UPDATE gpu_orch.tenant_grant SET cluster = 'elsewhere', role = 'ten_app';
+SET ROLE ten_member;
+SELECT count(*) FROM task(:secret);
+RESET ROLE;
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+BEGIN;
+SELECT revoke_tenant('ten-two', 'ten_app');
+SELECT count(*) FROM tenant_grants WHERE tenant LIKE 'ten-%';
+ROLLBACK;
+BEGIN;
+SELECT adopt_installation();
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+ROLLBACK;
+-- After pg_upgrade both are as they were.
+UPDATE gpu_orch.tenant_grant SET role = 'ten_renamed';
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+SELECT adopt_installation();
+SELECT role, cluster <> 'elsewhere' AS ours FROM gpu_orch.tenant_grant;
+-- A role that is gone takes its grants with it.
+DROP ROLE ten_renamed;
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+SELECT adopt_installation();
+SELECT * FROM tenant_grants WHERE tenant LIKE 'ten-%';
+SELECT detail FROM events WHERE subject = 'ten-two' AND kind = 'tenant_revoked' ORDER BY event DESC LIMIT 1;
+
+-- Dropped once nothing of it is left to do; what it did stays, under its name, which is free again.
+SELECT create_tenant('ten-gone'), grant_tenant('ten-gone', 'ten_app'), submit_task('ten-c', tenant => 'ten-gone', run_at => clock() + interval '1 day') AS gone \gset
+CALL pg_temp.refusals($$drop_tenant('ten-gone')$$, $$drop_tenant('default')$$, $$drop_tenant('ten-nobody')$$);
+SELECT cancel_task(:gone), drop_tenant('ten-gone');
+SELECT tenant, state FROM tasks WHERE task_id = :gone;
+SELECT count(*) FROM tenant_usage WHERE tenant = 'ten-gone';
+SELECT count(*) FROM tenant_grants WHERE tenant = 'ten-gone';
+SET ROLE ten_app;
+SELECT count(*) FROM task(:gone);
+CALL pg_temp.refusals($$submit_task('ten-c', tenant => 'ten-gone')$$);
+RESET ROLE;
+CALL pg_temp.refusals($$drop_tenant('ten-gone')$$);
+SELECT create_tenant('ten-gone'), drop_tenant('ten-gone');
+
 SELECT kind, subject, detail FROM events WHERE subject IN ('ten-two', 'ten-free') AND kind <> 'tenant_altered' ORDER BY event;
 
 SELECT count(cancel_task(task_id)) FROM tasks WHERE kind LIKE 'ten-%' AND state IN ('ready', 'held', 'blocked');

@@ -62,6 +62,26 @@ CREATE FUNCTION gpu_orch.revoke_tenant(tenant text, role name) RETURNS void
 COMMENT ON FUNCTION gpu_orch.revoke_tenant(text, name) IS
     'Takes back what grant_tenant() gave';
 
+CREATE FUNCTION gpu_orch.drop_tenant(tenant text) RETURNS void
+    LANGUAGE C VOLATILE
+    AS 'MODULE_PATHNAME', 'gpu_orch_drop_tenant';
+COMMENT ON FUNCTION gpu_orch.drop_tenant(text) IS
+    'Drops a tenant of which no task waits or runs, and all its grants; what its tasks did and cost stays';
+
+CREATE FUNCTION gpu_orch.grant_holds(role_id oid, role name, cluster text) RETURNS boolean
+    LANGUAGE C STABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'gpu_orch_grant_holds';
+COMMENT ON FUNCTION gpu_orch.grant_holds(oid, name, text) IS
+    'Whether a row of tenant_grant still means the role that it was made for';
+
+CREATE VIEW gpu_orch.tenant_grants AS
+SELECT n.name AS tenant, coalesce(r.rolname, g.role) AS role, r.oid IS NOT NULL AS in_force
+FROM gpu_orch.tenant_grant g
+JOIN gpu_orch.tenant n ON n.id = g.tenant
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.role_id AND gpu_orch.grant_holds(g.role_id, g.role, g.cluster);
+COMMENT ON VIEW gpu_orch.tenant_grants IS
+    'Which roles may submit for which tenants; not in force is what came from another cluster, until adopt_installation() or grant_tenant()';
+
 CREATE FUNCTION gpu_orch.set_budget(pool text, per text, amount numeric, hard boolean DEFAULT true) RETURNS void
     LANGUAGE C VOLATILE
     AS 'MODULE_PATHNAME', 'gpu_orch_set_budget';

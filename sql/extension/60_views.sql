@@ -424,7 +424,7 @@ SELECT n.name AS tenant, n.max_running,
        (SELECT count(*) FROM gpu_orch.waiting w WHERE w.tenant = n.id AND w.state = 'held') AS held,
        n.id AS tenant_id
 FROM (SELECT 0 AS id, 'default' AS name, NULL::int AS max_running
-      UNION ALL SELECT t.id, t.name, t.max_running FROM gpu_orch.tenant t) n;
+      UNION ALL SELECT t.id, t.name, t.max_running FROM gpu_orch.tenant t WHERE t.dropped_at IS NULL) n;
 COMMENT ON VIEW gpu_orch.tenant_usage IS 'The tenants, their limits, and how many of their tasks run, are ready and are held';
 
 CREATE VIEW gpu_orch.config AS

@@ -70,12 +70,13 @@ GRANT SELECT ON
     gpu_orch.task_queue_analysis, gpu_orch.orchestrator_status, gpu_orch.active_workers_health,
     gpu_orch.recent_task_activity, gpu_orch.worker_performance, gpu_orch.cloud_ops, gpu_orch.decisions,
     gpu_orch.events, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.cost_estimate, gpu_orch.billing, gpu_orch.foreign_pods, gpu_orch.spend_by_pool,
-    gpu_orch.spend_by_day, gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.budget_state, gpu_orch.tenant_usage, gpu_orch.config,
+    gpu_orch.spend_by_day, gpu_orch.spend_by_tenant, gpu_orch.budgets, gpu_orch.budget_state, gpu_orch.tenant_usage, gpu_orch.tenant_grants, gpu_orch.config,
     gpu_orch.mismatches, gpu_orch.claim_stats, gpu_orch.api_stats, gpu_orch.tenant_service, gpu_orch.fairness, gpu_orch.worker_transition
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION
     gpu_orch.status(),
     gpu_orch.leader_status(),
+    gpu_orch.grant_holds(oid, name, text),
     gpu_orch.dollars(bigint, timestamptz, timestamptz),
     gpu_orch.queue_depth_exact(),
     gpu_orch.waiting_reason(text, boolean),
@@ -99,6 +100,7 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.alter_tenant(text, int, numeric),
     gpu_orch.grant_tenant(text, name),
     gpu_orch.revoke_tenant(text, name),
+    gpu_orch.drop_tenant(text),
     gpu_orch.set_budget(text, text, numeric, boolean),
     gpu_orch.pause(),
     gpu_orch.resume(),

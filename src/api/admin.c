@@ -24,6 +24,7 @@
 #include "store/fleet.h"
 #include "store/installation.h"
 #include "store/kill.h"
+#include "store/tenant.h"
 #include "store/usage.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -112,12 +113,13 @@ gpu_orch_kill_fleet_body(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(owed);
 }
 
-/* SQL: adopt_installation() -> void */
+/* SQL: adopt_installation() -> void. Grants of another cluster are bound to the roles of their names. */
 static Datum
 gpu_orch_adopt_installation_body(PG_FUNCTION_ARGS)
 {
 	shmem_require();
 	store_installation_adopt(clock_now());
+	store_tenant_follow_roles(true, clock_now());
 	shmem_look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);

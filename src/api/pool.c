@@ -48,6 +48,8 @@ API_FUNCTION(gpu_orch_create_tenant);
 API_FUNCTION(gpu_orch_alter_tenant);
 API_FUNCTION(gpu_orch_grant_tenant);
 API_FUNCTION(gpu_orch_revoke_tenant);
+API_FUNCTION(gpu_orch_drop_tenant);
+API_PURE_FUNCTION(gpu_orch_grant_holds);
 
 static void
 unknown(const char *what, const char *name, const char *view)
@@ -540,14 +542,17 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 {
 	int32 tenant = tenant_argument(fcinfo, 0);
 	char *role;
+	Oid role_id;
 
 	shmem_require();
 	if (PG_ARGISNULL(1))
 		api_refuse("role", "It is null.", "Name a role.");
 	role = NameStr(*PG_GETARG_NAME(1));
+	role_id = get_role_oid(role, !grant);
 	if (grant)
-		(void) get_role_oid(role, false);
-	store_tenant_grant(tenant, role, grant);
+		store_tenant_grant(tenant, role_id, role);
+	else
+		store_tenant_revoke(tenant, role_id, role);
 	store_event(grant ? "tenant_granted" : "tenant_revoked", text_to_cstring(PG_GETARG_TEXT_PP(0)),
 				store_detail("role", role), clock_now());
 }
@@ -566,4 +571,31 @@ gpu_orch_revoke_tenant_body(PG_FUNCTION_ARGS)
 {
 	change_grant(fcinfo, false);
 	PG_RETURN_VOID();
+}
+
+/* SQL: drop_tenant(tenant) -> void. Raises GO004 while a task of it waits or runs. */
+static Datum
+gpu_orch_drop_tenant_body(PG_FUNCTION_ARGS)
+{
+	int32 tenant = tenant_argument(fcinfo, 0);
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	TimestampTz now = clock_now();
+
+	api_begin_change();
+	if (!store_tenant_drop(tenant, now))
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("tenant \"%s\" has tasks that wait or run", name),
+				 errhint("Cancel them, or let them end. The view gpu_orch.tasks lists them.")));
+	store_event("tenant_dropped", name, NULL, now);
+	wake_at_commit(WAKE_DECIDE);
+	PG_RETURN_VOID();
+}
+
+/* SQL: grant_holds(role_id oid, role name, cluster text) -> boolean */
+Datum
+gpu_orch_grant_holds(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(store_tenant_grant_holds(PG_GETARG_OID(0), NameStr(*PG_GETARG_NAME(1)),
+											text_to_cstring(PG_GETARG_TEXT_PP(2))));
 }

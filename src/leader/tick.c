@@ -26,6 +26,7 @@
 #include "store/offer_stats.h"
 #include "store/op.h"
 #include "store/passed.h"
+#include "store/tenant.h"
 #include "store/waiting.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -229,6 +230,12 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 		}
 	}
 	return moved;
+}
+
+static void
+follow_roles(Leader *leader, void *arg)
+{
+	store_tenant_follow_roles(false, clock_now());
 }
 
 /*
@@ -482,6 +489,7 @@ leader_tick(Leader *leader)
 		}
 		good &= leader_step(leader, "planning deletes", prepare, &pools);
 		good &= admit_next(leader);
+		good &= leader_step(leader, "following the roles of tenants", follow_roles, NULL);
 		good &= plan_step(leader, "summing up", summarise, &summary);
 	}
 	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY ||

@@ -24,6 +24,10 @@ extern TenantRoom store_tenant_take_room(int32 tenant, bool *holds);
 extern int32 store_tenant_create(const char *name, int32 max_running, Datum weight,
 								 TimestampTz now);
 extern void store_tenant_change(int32 tenant, int32 max_running, Datum weight);
-extern void store_tenant_grant(int32 tenant, const char *role, bool grant);
+extern bool store_tenant_grant_holds(Oid role, const char *name, const char *cluster);
+extern void store_tenant_grant(int32 tenant, Oid role, const char *name);
+extern void store_tenant_revoke(int32 tenant, Oid role, const char *name);
+extern void store_tenant_follow_roles(bool bind, TimestampTz now);
+extern bool store_tenant_drop(int32 tenant, TimestampTz now);
 
 #endif

@@ -52,7 +52,6 @@ $node->sql(q{
 	$$});
 my $task = $node->sql(q{SELECT gpu_orch.submit_task('k', run_at => gpu_orch.clock() + '1 hour')});
 $node->sql('TRUNCATE public.seen');
-my $pid = $node->leader_pid;
 $node->wait_for_leader;
 $node->advance('2 hours');
 $node->until('the leader released a task', "SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $task");
