@@ -11,7 +11,7 @@ CREATE SCHEMA attacks AUTHORIZATION attacks_app;
 GRANT USAGE ON SCHEMA attacks TO PUBLIC;
 SELECT gpu_orch.create_tenant('attacks'), gpu_orch.grant_tenant('attacks', 'attacks_victim');
 SET ROLE attacks_victim;
-SELECT gpu_orch.submit_task('attacks', '"secret"', tenant => 'attacks', run_at => 'tomorrow') AS secret \gset
+SELECT gpu_orch.submit_task('attacks', '"secret"', tenant => 'attacks', run_at => gpu_orch.clock() + '1 day') AS secret \gset
 RESET ROLE;
 
 -- Code of the attacker that runs in somebody else's session has the attacker's rights, and not that one's.

@@ -16,22 +16,12 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "catalog/namespace.h"
+#include "db/ext_guard.h"
 #include "miscadmin.h"
 #include "store/event.h"
 #include "store/lease.h"
 #include "store/tenant.h"
 #include "utils/acl.h"
-#include "utils/lsyscache.h"
-
-/* Whether the tables are those of version 0.1.0: no tenant is dropped, and grants are by name. */
-static bool
-is_older_schema(void)
-{
-	Oid tenant = get_relname_relid("tenant", get_namespace_oid("gpu_orch", false));
-
-	return get_attnum(tenant, "dropped_at") == InvalidAttrNumber;
-}
 
 /* The cluster in which roles have their oids, as text. */
 static char *
@@ -58,7 +48,7 @@ store_tenant_find(const char *name, int32 *tenant)
 	}
 	spi_begin();
 	spi_arg_text(&args, name);
-	found = spi_read(is_older_schema() ? &older : &query, &args, 1) == 1;
+	found = spi_read(ext_is_older_schema() ? &older : &query, &args, 1) == 1;
 	if (found)
 		*tenant = spi_int4(0, 1);
 	spi_end();
@@ -118,7 +108,7 @@ store_tenant_allows(int32 tenant, Oid role)
 
 	if (tenant == DEFAULT_TENANT || (OidIsValid(operators) && has_privs_of_role(role, operators)))
 		return true;
-	by_name = is_older_schema();
+	by_name = ext_is_older_schema();
 	spi_begin();
 	spi_arg_int4(&args, tenant);
 	n = spi_read(by_name ? &older : &query, &args, 0);
@@ -259,7 +249,7 @@ store_tenant_grant(int32 tenant, Oid role, const char *name)
 		{ INT4OID, TEXTOID }
 	};
 	SpiArgs args = SPI_ARGS_INIT;
-	bool by_name = is_older_schema();
+	bool by_name = ext_is_older_schema();
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
@@ -289,7 +279,7 @@ store_tenant_revoke(int32 tenant, Oid role, const char *name)
 							  2,
 							  { INT4OID, TEXTOID } };
 	SpiArgs args = SPI_ARGS_INIT;
-	bool by_name = is_older_schema();
+	bool by_name = ext_is_older_schema();
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
@@ -335,7 +325,7 @@ store_tenant_follow_roles(bool bind, TimestampTz now)
 	char **gone;
 	uint64 n;
 
-	if (is_older_schema())
+	if (ext_is_older_schema())
 		return;
 	spi_begin();
 	spi_arg_text(&args, this_cluster());

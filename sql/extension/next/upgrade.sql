@@ -25,6 +25,8 @@ DROP INDEX gpu_orch.ready_queue_task;
 CREATE INDEX attempt_ended ON gpu_orch.attempt (ended_at);
 CREATE INDEX attempt_unsuccessful ON gpu_orch.attempt (task_id) WHERE final_state <> 'succeeded';
 ALTER TABLE gpu_orch.worker_profile ADD slots int NOT NULL DEFAULT 1 CHECK (slots BETWEEN 1 AND 1000);
+ALTER TABLE gpu_orch.tenant ADD dropped_at timestamptz, DROP CONSTRAINT tenant_name_key;
+CREATE UNIQUE INDEX tenant_name ON gpu_orch.tenant (name) WHERE dropped_at IS NULL;
 @new TABLE gpu_orch.usage_day
 @new TABLE gpu_orch.share_day
 @new TABLE gpu_orch.spend_day
@@ -35,6 +37,16 @@ ALTER TABLE gpu_orch.worker_profile ADD slots int NOT NULL DEFAULT 1 CHECK (slot
 UPDATE gpu_orch.attempt a SET final_state = NULL
 FROM (SELECT task_id FROM gpu_orch.waiting UNION ALL SELECT task_id FROM gpu_orch.ready_queue UNION ALL SELECT task_id FROM gpu_orch.lease) s
 WHERE a.task_id = s.task_id AND a.final_state IS NOT NULL;
+
+-- Grants followed names; from now on they follow the roles that have these names.
+ALTER TABLE gpu_orch.tenant_grant RENAME TO tenant_grant_by_name;
+ALTER TABLE gpu_orch.tenant_grant_by_name RENAME CONSTRAINT tenant_grant_pkey TO tenant_grant_by_name_pkey;
+ALTER TABLE gpu_orch.tenant_grant_by_name DROP CONSTRAINT tenant_grant_tenant_fkey;
+@new TABLE gpu_orch.tenant_grant
+INSERT INTO gpu_orch.tenant_grant (tenant, role_id, role, cluster)
+    SELECT g.tenant, r.oid, g.role, (SELECT system_identifier::text FROM pg_control_system())
+    FROM gpu_orch.tenant_grant_by_name g JOIN pg_roles r ON r.rolname = g.role;
+DROP TABLE gpu_orch.tenant_grant_by_name;
 
 -- What waits is looked at once, as if it had just begun to wait.
 DROP INDEX gpu_orch.task_dependency_parent, gpu_orch.waiting_held;
@@ -105,13 +117,13 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.progress_task(text, text, bigint, uuid, double precision, text)
     TO gpu_orch_worker, gpu_orch_operator;
 GRANT SELECT ON
-    gpu_orch.submissions, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.spend_by_day, gpu_orch.budget_state, gpu_orch.worker_transition
+    gpu_orch.submissions, gpu_orch.alerts, gpu_orch.alert_rule, gpu_orch.spend_by_day, gpu_orch.budget_state, gpu_orch.worker_transition, gpu_orch.tenant_grants
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION
-    gpu_orch.queue_depth_exact(), gpu_orch.waiting_reason(text, boolean), gpu_orch.spend_of_days(date, date), gpu_orch.worker_rules(),
+    gpu_orch.grant_holds(oid, name, text), gpu_orch.queue_depth_exact(), gpu_orch.waiting_reason(text, boolean), gpu_orch.spend_of_days(date, date), gpu_orch.worker_rules(),
     gpu_orch.check_invariants(boolean)
     TO gpu_orch_monitor;
-GRANT EXECUTE ON FUNCTION gpu_orch.count_usage() TO gpu_orch_operator;
+GRANT EXECUTE ON FUNCTION gpu_orch.count_usage(), gpu_orch.drop_tenant(text) TO gpu_orch_operator;
 DROP TABLE pg_temp.gpu_orch_before;
 
 -- Types and domains were left to everybody.
@@ -121,5 +133,5 @@ REVOKE ALL ON TYPE gpu_orch.claimed_task, gpu_orch.worker_session FROM PUBLIC;
 
 -- Dumps hold the new tables.
 SELECT pg_catalog.pg_extension_config_dump('gpu_orch.' || r, '')
-FROM unnest(ARRAY['dependency_check', 'dependency_check_id_seq', 'cancel_request', 'usage_day', 'share_day', 'spend_day', 'queue_count',
+FROM unnest(ARRAY['tenant_grant', 'dependency_check', 'dependency_check_id_seq', 'cancel_request', 'usage_day', 'share_day', 'spend_day', 'queue_count',
                   'counted']) r;
