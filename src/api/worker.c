@@ -190,7 +190,7 @@ gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 	Installation installation;
 	WorkerRow worker;
 	int32 pool = 0;
-	int32 slots = PG_ARGISNULL(5) ? 1 : PG_GETARG_INT32(5);
+	int32 slots = PG_NARGS() < 6 || PG_ARGISNULL(5) ? 1 : PG_GETARG_INT32(5);
 	char session[TOKEN_LENGTH + 1];
 	Interval interval = { 0 };
 	TupleDesc row_type;

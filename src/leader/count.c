@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/inject.h"
+#include "db/ext_guard.h"
 #include "leader/leader.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -25,19 +26,22 @@ static void
 count_queue(Leader *leader, void *arg)
 {
 	INJECT("leader.count");
-	store_queue_depth_count(clock_now());
+	if (!ext_is_older_schema())
+		store_queue_depth_count(clock_now());
 }
 
 static void
 count_usage(Leader *leader, void *arg)
 {
-	*(int64 *) arg = store_usage_count(clock_now());
+	if (!ext_is_older_schema())
+		*(int64 *) arg = store_usage_count(clock_now());
 }
 
 static void
 sum_day(Leader *leader, void *arg)
 {
-	store_spend_sum_day(clock_now());
+	if (!ext_is_older_schema())
+		store_spend_sum_day(clock_now());
 }
 
 /* When a count that was put off by a clock that was then set back is due at the latest. */

@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "base/inject.h"
+#include "db/ext_guard.h"
 #include "store/cancel.h"
 #include "store/lease.h"
 #include "store/waiting.h"
@@ -40,6 +41,12 @@ store_cancel_request(int64 task_id, TimestampTz now)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool held;
 
+	if (ext_is_older_schema())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("task " INT64_FORMAT " runs and cannot be cancelled now", task_id),
+				 errdetail("The schema of the version before cannot hold the request."),
+				 errhint("Run ALTER EXTENSION gpu_orch UPDATE.")));
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	spi_arg_time(&args, now);
@@ -60,6 +67,8 @@ store_cancel_requested(int64 task_id)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool requested;
 
+	if (ext_is_older_schema())
+		return false;
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	requested = spi_read(&query, &args, 1) == 1;
@@ -76,6 +85,8 @@ store_cancel_forget(int64 task_id)
 							  { INT8OID } };
 	SpiArgs args = SPI_ARGS_INIT;
 
+	if (ext_is_older_schema())
+		return;
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	spi_run(&query, &args);
@@ -96,13 +107,19 @@ store_cancel_of_worker(int64 worker)
 		1,
 		{ INT8OID }
 	};
+	static SpiQuery older = {
+		"SELECT coalesce(pg_catalog.array_agg(task_id ORDER BY task_id), '{}')"
+		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested",
+		1,
+		{ INT8OID }
+	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool isnull;
 	Datum tasks;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
-	spi_read(&query, &args, 1);
+	spi_read(ext_is_older_schema() ? &older : &query, &args, 1);
 	tasks = SPI_datumTransfer(spi_datum(0, 1, &isnull), false, -1);
 	spi_end();
 	return tasks;
@@ -133,6 +150,8 @@ store_cancel_admit(TimestampTz now, bool *more)
 	bool settled = false;
 	int n;
 
+	if (ext_is_older_schema())
+		return 0;
 	spi_begin();
 	spi_arg_int8(&args, CANCEL_BATCH);
 	n = (int) spi_run(&idle, &args);

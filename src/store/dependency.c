@@ -13,13 +13,15 @@
  *   end not be committed by then, its attempt is there, and the row is kept.
  *
  * What is done by hand, such as deleting a parent, leaves no row: a slow round over all
- * blocked tasks finds it.
+ * blocked tasks finds it. That round is all there is in the schema before this one, which
+ * has no dependency_check.
  */
 #include "postgres.h"
 
 #include "access/stratnum.h"
 #include "base/inject.h"
 #include "db/direct.h"
+#include "db/ext_guard.h"
 #include "storage/bufmgr.h"
 #include "store/attempt.h"
 #include "store/dependency.h"
@@ -167,6 +169,8 @@ store_dependency_check(int64 task_id)
 							  { INT8OID } };
 	SpiArgs args = SPI_ARGS_INIT;
 
+	if (ext_is_older_schema())
+		return;
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	spi_run_one(&query, &args, "noting that a task is to be looked at");
@@ -335,6 +339,8 @@ store_dependency_admit(TimestampTz now, bool *more)
 	int left = ADMIT_BATCH;
 	int64 moved = 0;
 
+	if (ext_is_older_schema())
+		return store_dependency_repair(now);
 	spi_begin();
 	spi_arg_int8(&args, last_id);
 	spi_arg_int8(&args, ADMIT_BATCH);

@@ -12,6 +12,7 @@
 #include "common/cryptohash.h"
 #include "common/hashfn.h"
 #include "db/direct.h"
+#include "db/ext_guard.h"
 #include "base/heard.h"
 #include "base/inject.h"
 #include "store/event.h"
@@ -402,6 +403,14 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 		5,
 		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID, INT4OID }
 	};
+	static SpiQuery older_wide = {
+		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
+		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4)"
+		" WHERE worker = $1",
+		4,
+		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
+	};
+	bool older = ext_is_older_schema();
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs wide_args = SPI_ARGS_INIT;
 	uint8 digest[PG_SHA256_DIGEST_LENGTH];
@@ -418,8 +427,9 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	spi_arg_jsonb(&wide_args, capabilities);
 	spi_arg_time(&wide_args, now);
 	spi_arg_text(&wide_args, pod_id);
-	spi_arg_int4(&wide_args, slots);
-	spi_run_one(&wide, &wide_args, "storing a worker's capabilities");
+	if (!older)
+		spi_arg_int4(&wide_args, slots);
+	spi_run_one(older ? &older_wide : &wide, &wide_args, "storing a worker's capabilities");
 	spi_end();
 }
 
@@ -512,6 +522,8 @@ store_worker_slots(int64 no)
 	SpiArgs args = SPI_ARGS_INIT;
 	int32 slots;
 
+	if (ext_is_older_schema())
+		return 1;
 	spi_begin();
 	spi_arg_int8(&args, no);
 	spi_run_one(&query, &args, "reading a worker's slots");
