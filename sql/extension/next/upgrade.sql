@@ -13,6 +13,12 @@ CREATE TEMP TABLE gpu_orch_before AS
     JOIN pg_catalog.pg_extension e ON e.extname = 'gpu_orch' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
                                   AND d.refobjid = e.oid AND d.deptype = 'e';
 
+-- Functions whose arguments changed; those from before go, or calls would fit both.
+DROP FUNCTION gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text);
+DROP FUNCTION gpu_orch.register_worker(text, text, jsonb, text, text);
+DROP FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, real, text);
+DROP FUNCTION gpu_orch.check_invariants();
+
 -- Tables, and what was filled in by hand and is a view now.
 DROP VIEW gpu_orch.alerts;
 DROP TABLE gpu_orch.alert_rule, gpu_orch.worker_transition;
@@ -58,12 +64,6 @@ INSERT INTO gpu_orch.dependency_check (task_id) SELECT w.task_id FROM gpu_orch.w
 -- Who did it. Rows from before have none, so the defaults come after.
 ALTER TABLE gpu_orch.event ADD session_role name, ADD application text, ADD address inet, ADD leader bigint, ADD digest bytea;
 CREATE INDEX event_subject ON gpu_orch.event (subject);
-
--- Functions whose arguments changed; those from before go, or calls would fit both.
-DROP FUNCTION gpu_orch.submit_task(text, jsonb, jsonb, int, text, timestamptz, int, interval, text, bigint[], text);
-DROP FUNCTION gpu_orch.register_worker(text, text, jsonb, text, text);
-DROP FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, real, text);
-DROP FUNCTION gpu_orch.check_invariants();
 
 @new TABLE gpu_orch.cancel_request
 @replace
