@@ -217,7 +217,7 @@ SELECT w.id AS worker_id, p.name AS pool, w.state::text AS state,
 FROM gpu_orch.worker w
 JOIN gpu_orch.worker_profile f ON f.worker = w.no
 LEFT JOIN gpu_orch.pool p ON p.id = w.pool
-LEFT JOIN LATERAL (SELECT * FROM gpu_orch.lease x WHERE x.worker = w.no ORDER BY x.claimed_at, x.task_id LIMIT 1) l ON true
+LEFT JOIN LATERAL (SELECT x.task_id, x.stage, x.progress, x.claimed_at, x.deadline FROM gpu_orch.lease x WHERE x.worker = w.no ORDER BY x.claimed_at, x.task_id LIMIT 1) l ON true
 WHERE w.state <> 'terminated';
 COMMENT ON VIEW gpu_orch.active_workers_health IS 'Each worker that is not terminated: how it is, and the task that it has run longest';
 

@@ -1,11 +1,28 @@
 -- From 0.1.0. assemble.awk puts the parts of the install script in where a line begins with @.
 --
--- The leader's steps hold this table in share mode: none runs during the update, and none sees half of it. The lock also
--- has every session read the version of the extension anew.
-LOCK TABLE gpu_orch.installation IN ACCESS EXCLUSIVE MODE;
+-- All tables are locked first, or an update beside others' calls would end in a deadlock: either all of them within a
+-- moment, or none, and again. The leader's steps hold the table of the installation, so none runs during the update. That the
+-- definition of that table changes has every session read the version of the extension anew.
+SET LOCAL search_path = pg_catalog, pg_temp;
+DO $lock$
+DECLARE
+    tables text := (SELECT string_agg(format('gpu_orch.%I', c.relname), ', ' ORDER BY c.oid) FROM pg_class c
+                    WHERE c.relnamespace = 'gpu_orch'::regnamespace AND c.relkind = 'r');
+BEGIN
+    SET LOCAL lock_timeout = '300ms';
+    LOOP
+        BEGIN
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', tables);
+            EXIT;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            PERFORM pg_sleep(random() * 0.3);
+        END;
+    END LOOP;
+    SET LOCAL lock_timeout = 0;
+END
+$lock$;
 ALTER TABLE gpu_orch.installation SET (fillfactor = 100);
 ALTER TABLE gpu_orch.installation RESET (fillfactor);
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- What is there before. What is made from here on gets no right that a site's default privileges grant.
 CREATE TEMP TABLE gpu_orch_before AS
