@@ -4,8 +4,9 @@
 SET search_path = gpu_orch, pg_catalog;
 SELECT create_pool('budgets-a', 'image', '{L4}', max_workers => 20), create_pool('budgets-b', 'image', '{L4,A40}', max_workers => 20);
 UPDATE gpu_orch.offer SET price_micros = 1000000 WHERE gpu_type = 'L4';
+-- In tenths of a dollar: what the minutes of the test itself cost is not seen.
 CREATE VIEW pg_temp.shown AS
-SELECT pool, per, hard, amount, round(spent, 2) AS spent, round(committed, 2) AS committed, round("left", 2) AS "left", price_per_hour
+SELECT pool, per, hard, amount, round(spent, 1) AS spent, round(committed, 1) AS committed, round("left", 1) AS "left", price_per_hour
 FROM budgets ORDER BY pool, per, hard;
 -- At noon on the 27th, by the calendar of all: half the day is left, and two to five days of the month. In seconds: some days have 23 hours.
 SELECT advance_clock(make_interval(secs => extract(epoch FROM date_trunc('month', clock() + interval '1 month', 'UTC')
