@@ -53,23 +53,23 @@ $node->until('the task of a worker that was ended meanwhile is ready again',
 is($node->sql("SELECT outcome FROM gpu_orch.attempts WHERE task_id = $race"), 'lost', 'at the cost of a lost attempt');
 
 # The same where no leader acted for longer than an hour after that end.
-my $late = sql(q{SELECT gpu_orch.submit_task('k', priority => 5)});
+my $late = $node->sql(q{SELECT gpu_orch.submit_task('k', priority => 5)});
 my $slept = register('slept');
-my $sleeper = $node->background_psql('app', on_error_stop => 1);
+my $sleeper = $node->session;
 $sleeper->query_safe('BEGIN');
 like($sleeper->query_safe("SELECT task_id FROM gpu_orch.claim_tasks('slept', '$slept')"), qr/\b$late\b/,
 	'a claim is made and not yet committed');
-sql(q{SELECT gpu_orch.terminate_worker('slept', true)});
-set_and_reload($node, 'gpu_orch.enabled' => 'off');
-wait_until('no leader acts', sub { leader_pid($node) eq '' });
+$node->sql(q{SELECT gpu_orch.terminate_worker('slept', true)});
+$node->set('gpu_orch.enabled' => 'off');
+wait_until('no leader acts', sub { $node->leader eq '' });
 $sleeper->query_safe('COMMIT');
 $sleeper->quit;
-sql(q{SELECT gpu_orch.advance_clock('2 hours')});
-is(sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $late"), 'running', 'nobody ends the lease meanwhile');
-set_and_reload($node, 'gpu_orch.enabled' => 'on');
-ok(until_true("SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $late"),
-	'the task of a worker that ended hours ago is ready again');
-sql("SELECT gpu_orch.cancel_task($late)");
+$node->advance('2 hours');
+is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $late"), 'running', 'nobody ends the lease meanwhile');
+$node->set('gpu_orch.enabled' => 'on');
+$node->until('the task of a worker that ended hours ago is ready again',
+	"SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $late");
+$node->sql("SELECT gpu_orch.cancel_task($late)");
 
 # The answer to a claim was lost: the worker lives and does not name the lease.
 my $deaf = register('deaf');
@@ -79,51 +79,51 @@ wait_until('the lease is given back', sub {
 	$node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $race") eq 'ready' });
 pass('a lease that its worker does not name is given back');
 
-# A worker whose row somebody has locked is heard of all the same.
-my $loud = register('loud');
-my $work = sql(q{SELECT gpu_orch.submit_task('k', priority => 5)});
-$lease = sql("SELECT lease FROM gpu_orch.claim_tasks('loud', '$loud')");
-my $operator = $node->background_psql('app', on_error_stop => 1);
-$operator->query_safe('BEGIN');
-$operator->query_safe("SELECT gpu_orch.drain_worker('loud')");
-for (1 .. 4)
-{
-	sql(q{SELECT gpu_orch.advance_clock('4 seconds')});
-	is( sql("SET statement_timeout = '60s'; SELECT directive FROM gpu_orch.heartbeat('loud', '$loud', '{}', '{$lease}')"),
-		'continue', 'a heartbeat waits for nobody');
-	sql('SELECT gpu_orch.run_cycle()');
-}
-is(sql("SELECT state, worker FROM gpu_orch.tasks WHERE task_id = $work"), 'running|loud',
-	'the worker is not given up while its row is locked');
-$operator->query_safe('ROLLBACK');
-$operator->quit;
-sql('SELECT gpu_orch.run_cycle()');
-is(sql(q{SELECT state FROM gpu_orch.workers WHERE worker_id = 'loud'}), 'active', 'nor once it is free');
-
-# A worker that ended and whose lease nobody has looked for: a cancelled task ends at once.
-my $gone = sql(q{SELECT gpu_orch.submit_task('k', priority => 6)});
-my $left = register('left');
-my $leaver = $node->background_psql('app', on_error_stop => 1);
-$leaver->query_safe('BEGIN');
-like($leaver->query_safe("SELECT task_id FROM gpu_orch.claim_tasks('left', '$left')"), qr/\b$gone\b/, 'a claim is made');
-sql(q{SELECT gpu_orch.terminate_worker('left', true)});
-set_and_reload($node, 'gpu_orch.enabled' => 'off');
-wait_until('no leader acts', sub { leader_pid($node) eq '' });
-$leaver->query_safe('COMMIT');
-$leaver->quit;
-is(sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $gone"), 'running', 'nobody has ended it');
-is(sql("SELECT gpu_orch.cancel_task($gone)"), 't', 'it is cancelled');
-is(sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $gone"), 'cancelled', 'there and then');
-set_and_reload($node, 'gpu_orch.enabled' => 'on');
-wait_for_leader($node);
-ok(until_true('SELECT count(*) = 0 FROM gpu_orch.cancel_request'), 'and nothing is left of the request');
-
 # A silent worker.
 ok($node->sql("SELECT lease FROM gpu_orch.claim_tasks('deaf', '$deaf')"), 'the task is claimed');
 $node->advance('2 hours');
 $node->until('a silent worker loses its task',
 	"SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $race");
 is($node->sqlstate("SELECT gpu_orch.heartbeat('deaf', '$deaf')"), '42501', 'and its session');
+
+# A worker whose row somebody has locked is heard of all the same.
+my $loud = register('loud');
+my $work = $node->sql(q{SELECT gpu_orch.submit_task('k', priority => 5)});
+$lease = $node->sql("SELECT lease FROM gpu_orch.claim_tasks('loud', '$loud')");
+my $operator = $node->session;
+$operator->query_safe('BEGIN');
+$operator->query_safe("SELECT gpu_orch.drain_worker('loud')");
+for (1 .. 4)
+{
+	$node->advance('40 minutes');
+	is( $node->sql("SET statement_timeout = '60s'; SELECT directive FROM gpu_orch.heartbeat('loud', '$loud', '{}', '{$lease}')"),
+		'continue', 'a heartbeat waits for nobody');
+	$node->cycle;
+}
+is($node->sql("SELECT state, worker FROM gpu_orch.tasks WHERE task_id = $work"), 'running|loud',
+	'the worker is not given up while its row is locked');
+$operator->query_safe('ROLLBACK');
+$operator->quit;
+$node->cycle;
+is($node->sql(q{SELECT state FROM gpu_orch.workers WHERE worker_id = 'loud'}), 'active', 'nor once it is free');
+
+# A worker that ended and whose lease nobody has looked for: a cancelled task ends at once.
+my $gone = $node->sql(q{SELECT gpu_orch.submit_task('k', priority => 6)});
+my $left = register('left');
+my $leaver = $node->session;
+$leaver->query_safe('BEGIN');
+like($leaver->query_safe("SELECT task_id FROM gpu_orch.claim_tasks('left', '$left')"), qr/\b$gone\b/, 'a claim is made');
+$node->sql(q{SELECT gpu_orch.terminate_worker('left', true)});
+$node->set('gpu_orch.enabled' => 'off');
+wait_until('no leader acts', sub { $node->leader eq '' });
+$leaver->query_safe('COMMIT');
+$leaver->quit;
+is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $gone"), 'running', 'nobody has ended it');
+is($node->sql("SELECT gpu_orch.cancel_task($gone)"), 't', 'it is cancelled');
+is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $gone"), 'cancelled', 'there and then');
+$node->set('gpu_orch.enabled' => 'on');
+$node->wait_for_leader;
+$node->until('and nothing is left of the request', 'SELECT count(*) = 0 FROM gpu_orch.cancel_request');
 
 $node->holds_invariants;
 $node->stop;

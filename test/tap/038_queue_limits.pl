@@ -83,16 +83,15 @@ is(states(), '', 'and none is left');
 
 # Held tasks without a place keep no other task waiting, and nobody writes them again and again.
 submit(join ' ', map { "p$_" } 1 .. 16);
-sql(q{SELECT count(gpu_orch.submit_task('noroom')) FROM generate_series(1, 1200)});
-my $due = sql(q{SELECT gpu_orch.submit_task('p1', run_at => gpu_orch.clock() + interval '1 minute')});
+$node->sql(q{SELECT count(gpu_orch.submit_task('noroom')) FROM generate_series(1, 1200)});
+my $due = $node->sql(q{SELECT gpu_orch.submit_task('p1', run_at => gpu_orch.clock() + interval '1 minute')});
 is(states(), "held|1200\nready|16", 'all places are taken and many tasks are held');
-sql(q{SELECT gpu_orch.advance_clock('1 minute')});
-ok($node->poll_query_until('app', "SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $due"),
-	'a task whose shape has a place becomes ready when it is due');
-is( sql(q{BEGIN; SELECT gpu_orch.admit(); SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_xact_all_tables
+$node->advance('1 minute');
+$node->until('a task whose shape has a place becomes ready when it is due', "SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $due");
+is( $node->sql(q{BEGIN; SELECT gpu_orch.admit(); SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_xact_all_tables
 		WHERE schemaname = 'gpu_orch'; COMMIT}),
 	"0\n0", 'and looking at the held ones writes no row');
-sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE state IN ('held', 'ready')});
+$node->sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE state IN ('held', 'ready')});
 is(states(), '', 'none is left');
 
 # Places of shapes whose tasks went away without a claim.
