@@ -11,6 +11,7 @@
 
 #include "base/guc.h"
 #include "base/inject.h"
+#include "miscadmin.h"
 #include "queue/match.h"
 #include "decide/place.h"
 #include "store/breaker.h"
@@ -93,25 +94,40 @@ live_workers(const PlanInput *input)
 	return live;
 }
 
+/* What a pool's workers offer, as far as it is declared. */
+static CapabilitySet
+offered_by(const PoolRow *pool)
+{
+	CapabilitySet set = { .capabilities = pool->capabilities };
+
+	if (pool->capabilities != NULL)
+		set.digest = match_shape_id(match_capabilities_canonical(pool->capabilities));
+	return set;
+}
+
 /*
  * Give each shape's claimable tasks to the first pool whose workers meet it; a
  * pool that is full passes them on to the next, if there is one.
  */
 static void
-assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
+assign_demand(FleetPlan *fleet)
 {
+	CapabilitySet anything = { 0 };
+	CapabilitySet *offered = palloc((fleet->n_pools + 1) * sizeof(CapabilitySet));
 	ShapeCount *counts;
+	IdleSet *idle;
 	int n = store_queue_count(&counts, COUNT_LIMIT);
-	bool *counted = palloc0((n_workers + 1) * sizeof(bool));
+	int n_idle = store_worker_idle_external(&idle);
 
+	for (int p = 0; p < fleet->n_pools; p++)
+		offered[p] = offered_by(&fleet->pools[p].row);
 	for (int i = 0; i < n; i++)
 	{
 		FleetPool *taker = NULL;
-		char *kind;
-		Jsonb *requirements;
 
+		CHECK_FOR_INTERRUPTS();
 		fleet->summary.queued += counts[i].count;
-		if (!store_shape_load(counts[i].shape, &kind, &requirements))
+		if (!store_meets(&anything, counts[i].shape))
 			continue;
 		for (int p = 0; p < fleet->n_pools; p++)
 		{
@@ -120,8 +136,7 @@ assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 				live_workers(&pool->input) >= pool->row.plan.max_workers;
 
 			if (pool->row.dropped || pool->row.plan.max_workers == 0 ||
-				(pool->row.capabilities != NULL &&
-				 !match_satisfies(pool->row.capabilities, requirements, kind, NULL)))
+				!store_meets(&offered[p], counts[i].shape))
 				continue;
 			if (taker == NULL || !full)
 				taker = pool;
@@ -132,13 +147,11 @@ assign_demand(FleetPlan *fleet, const WorkerInfo *workers, int n_workers)
 			continue;
 		taker->input.claimable =
 			(int) Min((int64) PG_INT32_MAX, taker->input.claimable + counts[i].count);
-		for (int w = 0; w < n_workers; w++)
-			if (workers[w].origin == WO_EXTERNAL && workers[w].state == WS_ACTIVE &&
-				workers[w].held == 0 && !counted[w] &&
-				match_satisfies(store_worker_capabilities(workers[w].no), requirements, kind, NULL))
+		for (int s = 0; s < n_idle; s++)
+			if (idle[s].workers > 0 && store_meets(&idle[s].set, counts[i].shape))
 			{
-				counted[w] = true;
-				taker->input.matching_external++;
+				taker->input.matching_external += idle[s].workers;
+				idle[s].workers = 0;
 			}
 	}
 }
@@ -322,7 +335,7 @@ store_fleet_plan(FleetPlan *fleet, TimestampTz now)
 	}
 
 	note_unreadable(fleet, workers, n_workers);
-	assign_demand(fleet, workers, n_workers);
+	assign_demand(fleet);
 	for (int p = 0; p < fleet->n_pools; p++)
 	{
 		FleetPool *pool = &fleet->pools[p];

@@ -8,16 +8,15 @@
  */
 #include "postgres.h"
 
-#include "queue/match.h"
+#include "store/meets.h"
 #include "store/passed.h"
 #include "queue/ready.h"
-#include "store/task.h"
 #include "store/worker.h"
 
 /* A worker that has never claimed, and what is noted of it. */
 typedef struct Passed
 {
-	int64 worker;
+	CapabilitySet set;
 	bool noted;
 } Passed;
 
@@ -25,7 +24,7 @@ static int
 read_candidates(Passed **candidates)
 {
 	static SpiQuery query = {
-		"SELECT w.no, f.passed_since IS NOT NULL FROM gpu_orch.worker w"
+		"SELECT w.no, f.passed_since IS NOT NULL, w.capset FROM gpu_orch.worker w"
 		" JOIN gpu_orch.worker_profile f ON f.worker = w.no"
 		" WHERE w.state <> 'terminated' AND w.state = 'active' AND w.origin = 'cloud'"
 		" AND f.image IS NOT NULL AND f.learned < 2 AND w.busy_at <= f.registered_at"
@@ -41,7 +40,8 @@ read_candidates(Passed **candidates)
 	*candidates = SPI_palloc((n + 1) * sizeof(Passed));
 	for (int i = 0; i < n; i++)
 	{
-		(*candidates)[i].worker = spi_int8(i, 1);
+		(*candidates)[i].set =
+			(CapabilitySet){ .worker = spi_int8(i, 1), .digest = spi_int8(i, 3) };
 		(*candidates)[i].noted = spi_bool(i, 2);
 	}
 	spi_end();
@@ -50,19 +50,11 @@ read_candidates(Passed **candidates)
 
 /* Whether any of these shapes' tasks could be claimed by a worker. */
 static bool
-could_claim(int64 worker, const ShapeCount *shapes, int n_shapes)
+could_claim(CapabilitySet *set, const ShapeCount *shapes, int n_shapes)
 {
-	Jsonb *capabilities = store_worker_capabilities(worker);
-
 	for (int i = 0; i < n_shapes; i++)
-	{
-		char *kind;
-		Jsonb *requirements;
-
-		if (shapes[i].count > 0 && store_shape_load(shapes[i].shape, &kind, &requirements) &&
-			match_satisfies(capabilities, requirements, kind, NULL))
+		if (store_meets(set, shapes[i].shape))
 			return true;
-	}
 	return false;
 }
 
@@ -97,9 +89,9 @@ store_passed_watch(TimestampTz now)
 
 	for (int i = 0; i < n; i++)
 	{
-		bool passed = n_shapes > 0 && could_claim(candidates[i].worker, shapes, n_shapes);
+		bool passed = could_claim(&candidates[i].set, shapes, n_shapes);
 
 		if (passed != candidates[i].noted)
-			passed_note(candidates[i].worker, passed, now);
+			passed_note(candidates[i].set.worker, passed, now);
 	}
 }

@@ -532,6 +532,32 @@ store_worker_slots(int64 no)
 	return slots;
 }
 
+/*
+ * The active workers of no pool's that hold no lease, by what they offer. Returns how
+ * many different sets there are; the array is allocated in the current memory context.
+ */
+int
+store_worker_idle_external(IdleSet **sets)
+{
+	static SpiQuery query = {
+		"SELECT w.capset, pg_catalog.min(w.no), pg_catalog.count(*) FROM gpu_orch.worker w"
+		" WHERE w.state <> 'terminated' AND w.state = 'active' AND w.origin = 'external'"
+		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no) GROUP BY w.capset",
+		0,
+		{ 0 }
+	};
+	int n;
+
+	spi_begin();
+	n = (int) spi_read(&query, NULL, 0);
+	*sets = SPI_palloc((n + 1) * sizeof(IdleSet));
+	for (int i = 0; i < n; i++)
+		(*sets)[i] = (IdleSet){ .set = { .digest = spi_int8(i, 1), .worker = spi_int8(i, 2) },
+								.workers = (int) spi_int8(i, 3) };
+	spi_end();
+	return n;
+}
+
 /* Set the digest of the token that a pod is about to be given. */
 void
 store_worker_set_registration(int64 no, const uint8 *digest)

@@ -8,6 +8,7 @@
 #include "common/sha2.h"
 #include "decide/fsm_worker.h"
 #include "db/spi_util.h"
+#include "store/meets.h"
 
 /* A token as it is handed out: 256 random bits in hex. */
 #define TOKEN_LENGTH 64
@@ -76,6 +77,13 @@ typedef struct WorkerInfo
 	char *unreadable;		  /* what its row says, which is no state; NULL: it says one */
 } WorkerInfo;
 
+/* Idle workers that offer the same. */
+typedef struct IdleSet
+{
+	CapabilitySet set;
+	int workers;
+} IdleSet;
+
 extern void worker_token_make(char token[TOKEN_LENGTH + 1]);
 extern void worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH]);
 extern bool worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH]);
@@ -86,6 +94,7 @@ extern bool store_worker_ended(const char *id, TimestampTz *ended_at, char **cau
 extern bool store_worker_lock(int64 no, WorkerRow *worker);
 extern bool store_worker_is_free(int64 no);
 extern void store_worker_profile(int64 no, WorkerProfile *profile);
+extern int store_worker_idle_external(IdleSet **sets);
 extern int64 store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
 								 TimestampTz now);
 extern void store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset,
