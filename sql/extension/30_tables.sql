@@ -567,7 +567,9 @@ SELECT r.name, r.level, r.meaning, r.action FROM (VALUES
     ('worker_broken', 'warning', 'A worker ended since it found that its handler cannot work there; its tasks went back at no cost',
      'Read the detail, and mend the machine or the image. The alert is cleared after an hour.'),
     ('worker_id_shared', 'warning', 'Two processes register under one worker id; whoever comes later is refused while the other one lives',
-     'Give each process a GPU_ORCH_WORKER_ID of its own, or none, and end the one that is too many.')
+     'Give each process a GPU_ORCH_WORKER_ID of its own, or none, and end the one that is too many.'),
+    ('shape_limit', 'warning', 'Tasks of a tenant are held since it has its share of the places for different requirements',
+     'Let its tasks have fewer different requirements, or workers serve those that are ready; or raise gpu_orch.max_shapes.')
 ) r (name, level, meaning, action);
 COMMENT ON VIEW gpu_orch.alert_rule IS 'What alerts there are, how grave each is, and what to do about it';
 

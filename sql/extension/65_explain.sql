@@ -1,10 +1,10 @@
 -- Why a task waits, and how the queue does: for whoever submits, and for whoever watches. Only reads.
 
-CREATE FUNCTION gpu_orch.shape_has_room(shape bigint) RETURNS boolean
+CREATE FUNCTION gpu_orch.shape_has_room(shape bigint, tenant int) RETURNS boolean
     LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'gpu_orch_shape_has_room';
-COMMENT ON FUNCTION gpu_orch.shape_has_room(bigint) IS
-    'Whether tasks of a shape may become ready, or gpu_orch.max_shapes others are';
+COMMENT ON FUNCTION gpu_orch.shape_has_room(bigint, int) IS
+    'Whether tasks of a shape and a tenant may become ready, by their shares of gpu_orch.max_shapes';
 
 CREATE FUNCTION gpu_orch.why_waiting_for_caller(task_id bigint, OUT reason text, OUT subject text, OUT workers bigint,
                                      OUT detail text, OUT hint text)
@@ -68,10 +68,10 @@ CREATE FUNCTION gpu_orch.why_waiting_for_caller(task_id bigint, OUT reason text,
             FROM room r WHERE r.is_full
             UNION ALL
             SELECT 4, 0, 'shape_limit', NULL, NULL,
-                   format('Tasks with %s different requirements are ready, and no more are followed at a time.',
+                   format('No place is left for its requirements: %s are shared by tenants and databases, and each has its share.',
                           pg_catalog.current_setting('gpu_orch.max_shapes', true)),
-                   'It goes on when all tasks with one of them have ended, or gpu_orch.max_shapes is raised.'
-            FROM t WHERE t.state = 'held' AND NOT gpu_orch.shape_has_room(t.shape)),
+                   'It goes on when no task is ready any more with some other requirements of its tenant, or gpu_orch.max_shapes is raised.'
+            FROM t WHERE t.state = 'held' AND NOT gpu_orch.shape_has_room(t.shape, t.tenant)),
         -- How the registered workers are that could take it. Equal capabilities are matched once.
         capset AS MATERIALIZED (
             SELECT g.*, gpu_orch.match_keys(f.capabilities, g.requirements, g.kind) AS keys,

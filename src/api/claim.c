@@ -22,6 +22,7 @@
 #include "queue/match.h"
 #include "store/attempt.h"
 #include "store/lease.h"
+#include "store/running.h"
 #include "store/task.h"
 #include "store/tenant.h"
 #include "store/waiting.h"
@@ -95,18 +96,19 @@ capabilities_of(Claimant *claimant)
 	return claimant->capabilities;
 }
 
-/* Whether a worker serves a shape. */
-static Verdict
-worker_serves(int64 shape, void *arg, uint32 *model)
+/* Whether a worker serves a shape, see ShapeTest. */
+static bool
+worker_serves(int64 shape, void *arg, bool *matches, uint32 *model)
 {
 	Jsonb *capabilities = capabilities_of(arg);
 	char *kind;
 	Jsonb *requirements;
 
 	if (!store_shape_load(shape, &kind, &requirements))
-		return VERDICT_UNKNOWN;
+		return false;
 	*model = model_digest(kind, requirements);
-	return match_satisfies(capabilities, requirements, kind, NULL) ? VERDICT_YES : VERDICT_NO;
+	*matches = match_satisfies(capabilities, requirements, kind, NULL);
+	return true;
 }
 
 /* How many more leases a worker may take before they are counted again. */
@@ -141,21 +143,19 @@ lease_room(const WorkerCall *worker, int n)
 
 /*
  * Claim up to n tasks for a worker and put them into the result. A task that does
- * not fit its tenant's limit goes back to the held ones; one whose tenant another
- * claim is at ends the batch, and so does the limit of leases of a worker. Returns how
- * many were claimed.
+ * not fit its tenant's limit goes back to the held ones; the limit of leases of a worker
+ * ends the batch. Returns how many were claimed.
  */
 static int
 claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed_after,
 	  TimestampTz now)
 {
-	QueueScan *queue;
+	QueueClaim *queue;
 	TaskSlot slot;
 	Snapshot snapshot;
 	Claimant claimant = { worker, CurrentMemoryContext };
 	LeaseRoom *room;
 	int claimed_count = 0;
-	bool holds_tenant = false;
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
@@ -173,17 +173,9 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 	while (claimed_count < n && store_queue_take(queue, &slot, &snapshot))
 	{
 		ClaimedTask claimed;
-		TenantRoom room = slot.tenant == DEFAULT_TENANT ?
-			TENANT_HAS_ROOM :
-			store_tenant_take_room(slot.tenant, &holds_tenant);
+		RunningPlace place;
 
-		if (room == TENANT_BUSY)
-		{
-			if (!store_queue_put(&slot, 1))
-				store_waiting_hold(&slot, now);
-			break;
-		}
-		if (room == TENANT_FULL)
+		if (!store_running_enter(slot.tenant, &place))
 		{
 			store_waiting_hold(&slot, now);
 			wake_at_commit(WAKE_DECIDE);
@@ -191,6 +183,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 		}
 		INJECT("claim.taken");
 		store_lease_create(&slot, worker->no, claimed_after, now, snapshot, &claimed);
+		store_running_leave(&place);
 		tuplestore_putvalues(result->setResult, result->setDesc, claimed.values, claimed.nulls);
 		claimed_count++;
 	}

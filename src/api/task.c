@@ -634,11 +634,16 @@ gpu_orch_why_waiting_body(PG_FUNCTION_ARGS)
 	return rows_about_task(fcinfo, &query);
 }
 
-/* SQL: shape_has_room(shape) -> boolean; true where the library is not preloaded. */
+/*
+ * SQL: shape_has_room(shape, tenant) -> boolean; true where the library is not preloaded.
+ * The schema before asks without a tenant.
+ */
 static Datum
 gpu_orch_shape_has_room_body(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(!shmem_available() || store_queue_has_room(PG_GETARG_INT64(0)));
+	PG_RETURN_BOOL(!shmem_available() ||
+				   store_queue_has_room(PG_GETARG_INT64(0),
+										PG_NARGS() < 2 ? DEFAULT_TENANT : PG_GETARG_INT32(1)));
 }
 
 /*

@@ -34,7 +34,7 @@ int guc_locality_window = 0;
 int guc_max_capability_sets = 128;
 int guc_max_losses = 5;
 int guc_max_payload_bytes = 1024 * 1024;
-int guc_max_shapes = 16384;
+int guc_max_shapes = 32768;
 int guc_orphan_grace = 600000;
 int guc_priority_ageing = 0;
 int guc_reconcile_interval = 60000;
@@ -136,7 +136,7 @@ guc_init(void)
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable(
 			"gpu_orch.max_shapes", "Different requirements that may be ready at a time.",
-			"Tasks with further ones are held until there is room.", &guc_max_shapes, 16384, 16,
+			"Tasks with further ones are held until there is room.", &guc_max_shapes, 32768, 16,
 			1048576, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.orphan_grace",
 							"Age at which a pod of ours without a row that wants it is deleted.",

@@ -26,6 +26,7 @@
 #include "store/offer_stats.h"
 #include "store/op.h"
 #include "store/passed.h"
+#include "store/places_wanted.h"
 #include "store/tenant.h"
 #include "store/waiting.h"
 #include "utils/memutils.h"
@@ -134,6 +135,7 @@ keep_queue(Leader *leader, void *arg)
 	if (leader->next_recheck <= now)
 	{
 		store_queue_recheck();
+		store_places_wanted_watch(now);
 		leader->next_recheck = now + RECHECK_INTERVAL;
 	}
 }

@@ -1,19 +1,12 @@
 /*
  * queue/bound.h
- *	  Lower bounds of what is claimable, for each shape, in shared memory.
+ *	  What is known of the rows of one shape: where the first claimable one can
+ *	  stand, and where none stands.
  */
 #ifndef GPU_ORCH_QUEUE_BOUND_H
 #define GPU_ORCH_QUEUE_BOUND_H
 
 #include "access/transam.h"
-#include "storage/lwlock.h"
-
-/* A queue table: the one of a database, until it is truncated or rewritten. */
-typedef struct QueueId
-{
-	Oid database;
-	Oid file;
-} QueueId;
 
 /* The place of a row among those of its shape, in the order of the index. */
 typedef struct QueueKey
@@ -36,50 +29,43 @@ queue_key_before(const QueueKey *a, const QueueKey *b)
 	return a->task_id < b->task_id;
 }
 
-/* Transactions in progress that one gap may be made of. */
+/* Transactions in progress that the rows of one gap may be in the hands of. */
 #define MAX_GAP_XIDS 16
 
 /*
- * What is known of one shape: no claimable row stands below the bound. The rows
- * from the bound up to gap_end are all gone or in the hands of these transactions,
- * so they need no second look while all of these are in progress.
+ * The rows between start and end, both excluded, are gone or in the hands of these
+ * transactions. So they need no look while all of these are in progress.
  */
+typedef struct QueueGap
+{
+	uint32 length; /* index entries, about; 0: there is no gap */
+	QueueKey start;
+	QueueKey end;
+	int n_xids;
+	TransactionId xids[MAX_GAP_XIDS];
+} QueueGap;
+
+/* What is known of one shape's rows. */
 typedef struct ShapeBound
 {
-	bool work; /* false: no claimable row at all */
-	QueueKey bound;
-	QueueKey gap_end;
-	int n_gap_xids; /* 0: no gap */
-	TransactionId gap_xids[MAX_GAP_XIDS];
+	bool work;		/* false: there is no claimable row, and the bound is the last key */
+	QueueKey bound; /* no claimable row stands before it */
+	uint32 passed;	/* index entries right before the bound, about, whose rows are gone */
+	QueueGap gap;	/* the longest one that is known */
 } ShapeBound;
 
-/* One shape as it was when it was looked at. */
-typedef struct ShapeView
+/* The keys at which rows were put; least > greatest: at none. */
+typedef struct QueuePuts
 {
-	int index;
-	int64 shape;
-	uint64 generation;
-	uint32 model;	/* see queue/ring.c */
-	int64 last_tag; /* of the last claim; 0: none yet */
-	ShapeBound bound;
-} ShapeView;
+	QueueKey least;
+	QueueKey greatest;
+} QueuePuts;
 
-extern Size queue_bound_size(void);
-extern void queue_bound_startup(LWLock *lock);
+#define QUEUE_NO_PUTS ((QueuePuts){ QUEUE_KEY_LAST, QUEUE_KEY_FIRST })
 
-extern bool queue_bound_known(QueueId queue);
-extern bool queue_bound_is_known(QueueId queue);
-extern void queue_bound_set_known(QueueId queue);
-extern bool queue_bound_lower(QueueId queue, int64 shape, const QueueKey *key);
-extern bool queue_bound_room(QueueId queue, int64 shape);
-extern int queue_bound_count(void);
-extern bool queue_bound_look(int index, QueueId queue, ShapeView *view);
-extern bool queue_bound_look_at(int index, QueueId queue, ShapeView *view);
-extern bool queue_bound_find(QueueId queue, int64 shape, ShapeView *view);
-extern void queue_bound_raise(const ShapeView *view, const ShapeBound *bound);
-extern void queue_bound_claimed(QueueId queue, int64 shape, int64 tag);
-extern bool queue_bound_is(int index, QueueId queue, int64 shape);
-extern void queue_bound_set_model(int index, uint32 model);
-extern void queue_bound_reused(void (*callback)(int index));
+extern void queue_puts_add(QueuePuts *puts, const QueueKey *key);
+extern void queue_bound_clear(ShapeBound *bound);
+extern void queue_bound_put(ShapeBound *bound, const QueuePuts *puts, const QueueKey *last);
+extern bool queue_gap_holds(const QueueGap *gap);
 
 #endif

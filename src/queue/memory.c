@@ -2,15 +2,15 @@
  * queue/memory.c
  *	  Asks for the shared memory of the claim engine, and shares out its locks.
  *
- * Knows how much ring.c, bound.c and tag.c need, and nothing of what they keep
+ * Knows how much ring.c, places.c and tag.c need, and nothing of what they keep
  * there. After a restart all of it is zero and is learned from the tables again.
  */
 #include "postgres.h"
 
 #include "base/guc.h"
 #include "miscadmin.h"
-#include "queue/bound.h"
 #include "queue/memory.h"
+#include "queue/places.h"
 #include "queue/ring.h"
 #include "queue/tag.h"
 #include "storage/ipc.h"
@@ -18,12 +18,13 @@
 #include "storage/shmem.h"
 
 #define QUEUE_LOCKS "gpu_orch_queue"
-#define FILL_LOCKS "gpu_orch_fill"
+#define RING_LOCKS "gpu_orch_ring"
 
 /* The locks of the tranche QUEUE_LOCKS. */
 enum
 {
 	LOCK_PLACES,
+	LOCK_PREPARED,
 	LOCK_TAGS,
 	N_LOCKS
 };
@@ -36,11 +37,11 @@ request(void)
 {
 	if (previous_request_hook)
 		previous_request_hook();
-	RequestAddinShmemSpace(queue_bound_size());
+	RequestAddinShmemSpace(queue_places_size());
 	RequestAddinShmemSpace(queue_ring_size());
 	RequestAddinShmemSpace(queue_tag_size());
 	RequestNamedLWLockTranche(QUEUE_LOCKS, N_LOCKS);
-	RequestNamedLWLockTranche(FILL_LOCKS, guc_max_capability_sets);
+	RequestNamedLWLockTranche(RING_LOCKS, guc_max_capability_sets);
 }
 
 static void
@@ -52,8 +53,8 @@ startup(void)
 		previous_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	locks = GetNamedLWLockTranche(QUEUE_LOCKS);
-	queue_bound_startup(&locks[LOCK_PLACES].lock);
-	queue_ring_startup(&locks[LOCK_PLACES].lock, GetNamedLWLockTranche(FILL_LOCKS));
+	queue_places_startup(&locks[LOCK_PLACES].lock);
+	queue_ring_startup(&locks[LOCK_PREPARED].lock, GetNamedLWLockTranche(RING_LOCKS));
 	queue_tag_startup(&locks[LOCK_TAGS].lock);
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -6,22 +6,25 @@
  * in which they are claimed. A claim takes the next entry of its capability set's
  * ring (queue/ring.c) and deletes that row without ever waiting for another
  * claimer. When the ring is empty, one claimer looks into the index: from the
- * bounds of the matching shapes (queue/bound.c) it merges their rows in order,
+ * bounds of the matching shapes (queue/places.c) it merges their rows in order,
  * passing over what others are taking. A row that comes back is a new row.
  *
  * Nothing here knows about workers, leases or limits.
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/xact.h"
 #include "base/claim_stats.h"
-#include "db/direct.h"
 #include "base/guc.h"
+#include "base/inject.h"
+#include "db/direct.h"
 #include "miscadmin.h"
-#include "queue/tag.h"
-#include "queue/scan.h"
 #include "queue/ready.h"
+#include "queue/scan.h"
+#include "queue/tag.h"
 #include "storage/bufmgr.h"
+#include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -60,9 +63,9 @@ static struct
 	QueueKey first_taken;
 } done;
 
-struct QueueScan
+struct QueueClaim
 {
-	Relation table;
+	QueueTable files;  /* the index is NULL until it is needed; then it stays open */
 	Snapshot snapshot; /* NULL: none taken yet */
 	TupleTableSlot *row;
 	Ring ring;
@@ -74,9 +77,51 @@ struct QueueScan
 	bool took;
 	BlockNumber n_blocks; /* of the table, as far as it was looked at */
 	int n_missing;		  /* shapes that are not there, at the last judgement */
-	Found *own;			  /* of a transaction that made rows claimable itself; see take_own() */
+	bool alone;			  /* it takes what it finds for itself, not from the ring */
+	Found *own;			  /* what it found for itself; NULL: it did not look yet */
 	int own_next;
 };
+
+static int32
+tenant_of(TupleTableSlot *row)
+{
+	return direct_int4(&ready_queue, row, READY_TENANT);
+}
+
+/* Open the index of the queue, before anything is held that others wait for. */
+static void
+open_index(QueueTable *files)
+{
+	if (files->index == NULL)
+		files->index = index_open(direct_index(&ready_queue), AccessShareLock);
+}
+
+/* Open the queue; with its index, unless that may be left to open_index(). */
+static void
+open_queue(QueueTable *files, bool with_index)
+{
+	files->table = direct_open(&ready_queue);
+	files->index = NULL;
+	files->tenant_of = tenant_of;
+	if (with_index)
+		open_index(files);
+}
+
+static void
+close_queue(QueueTable *files)
+{
+	if (files->index != NULL)
+		index_close(files->index, NoLock);
+	direct_close(files->table);
+}
+
+/* See queue_scan_discover(). */
+static void
+discover(QueueTable *files)
+{
+	open_index(files);
+	queue_scan_discover(files);
+}
 
 /*
  * Tell the rings when rows become claimable: before the commit, so that no ring
@@ -140,15 +185,15 @@ note(bool *any, QueueKey *first, QueueId queue, const QueueKey *key)
 
 /* Whether rows of a shape were seen to stand in the queue; if none does, its place has no work any more. */
 static bool
-has_rows(QueueScan *queue, int64 shape)
+has_rows(QueueClaim *claim, int64 shape)
 {
 	ShapeView view;
 	Found *found;
 	bool seen;
 
-	if (!queue_bound_find(queue->ring.queue, shape, &view))
+	if (!queue_places_find(claim->ring.set.queue, shape, &view, true))
 		return false;
-	found = store_look(queue->table, direct_index(&ready_queue), &view, 1, 1, false);
+	found = queue_scan_rows(&claim->files, &view, 1, 1, false);
 	seen = found->n > 0 || !found->settled;
 	pfree(found);
 	return seen;
@@ -159,31 +204,32 @@ has_rows(QueueScan *queue, int64 shape)
  * they are to be asked for again afterwards. A shape that is not stored was rolled back
  * together with its rows, or is about to be stored: nothing is noted of it. It comes
  * before the rows of its tasks, so where these stand and it is still not there it is
- * missing, as during a restore: this scan passes over as many shapes as are missing.
+ * missing, as during a restore: this claim passes over as many shapes as are missing.
  */
 static void
-judge(QueueScan *queue, const int64 *shapes, int n)
+judge(QueueClaim *claim, const int64 *shapes, int n)
 {
 	MemoryContext outer = CurrentMemoryContext;
 	MemoryContext context =
 		AllocSetContextCreate(outer, "gpu_orch verdicts", ALLOCSET_DEFAULT_SIZES);
 
-	queue->n_missing = 0;
+	claim->n_missing = 0;
 	for (int i = 0; i < n; i++)
 	{
 		uint32 model = 0;
-		Verdict verdict;
+		bool matches;
+		bool stored;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
-		verdict = queue->test(shapes[i], queue->arg, &model);
-		if (verdict == VERDICT_UNKNOWN && has_rows(queue, shapes[i]))
+		stored = claim->test(shapes[i], claim->arg, &matches, &model);
+		if (!stored && has_rows(claim, shapes[i]))
 		{
-			verdict = queue->test(shapes[i], queue->arg, &model);
-			queue->n_missing += verdict == VERDICT_UNKNOWN;
+			stored = claim->test(shapes[i], claim->arg, &matches, &model);
+			claim->n_missing += !stored;
 		}
-		if (verdict != VERDICT_UNKNOWN)
-			queue_ring_set_verdict(&queue->ring, shapes[i], verdict == VERDICT_YES, model);
+		if (stored)
+			queue_places_set_verdict(&claim->ring.set, shapes[i], matches, model);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(context);
 	}
@@ -191,85 +237,114 @@ judge(QueueScan *queue, const int64 *shapes, int n)
 }
 
 /*
- * Fill the ring. Returns how many rows were found for it, 0 for none, or -1 when
- * it is to be asked again.
+ * Find rows of all shapes that the capability set meets. NULL, when that has to be asked
+ * again after learn_shapes(), with what is to be learned in *unknown; n_unknown -1
+ * stands for everything.
  */
-static int
-fill_ring(QueueScan *queue)
+static Found *
+find_rows(QueueClaim *claim, int want, int64 **unknown, int *n_unknown)
 {
-	Ring *ring = &queue->ring;
-	Found *found;
+	Found *found = NULL;
 	ShapeView *views;
-	int64 *unknown;
-	int n_views;
-	int n_unknown;
-	int want = queue->wanted;
-	int n;
+	int n_views = queue_places_candidates(&claim->ring.set, &views, unknown, n_unknown);
 
-	CHECK_FOR_INTERRUPTS();
-	if (!queue_ring_begin_fill(ring, &want))
-		return -1;
-	n_views = queue_ring_candidates(ring, &views, &unknown, &n_unknown);
-	if (n_views < 0 || n_unknown > queue->n_missing)
-	{
-		queue_ring_abandon_fill(ring);
-		if (n_views < 0)
-			store_look_discover(queue->table, direct_index(&ready_queue));
-		judge(queue, unknown, n_unknown);
-		pfree(views);
-		pfree(unknown);
-		return -1;
-	}
-	found = store_look(queue->table, direct_index(&ready_queue), views, n_views, want, false);
-	n = found->n;
-	if (n == 0 && found->paused)
-	{
-		queue_ring_abandon_fill(ring);
-		n = -1;
-	}
-	else
-		queue_ring_end_fill(ring, found->entries, n, found->all, found->settled && n_unknown == 0);
-	pfree(found);
+	if (n_views < 0)
+		*n_unknown = -1;
+	else if (*n_unknown <= claim->n_missing)
+		found = queue_scan_rows(&claim->files, views, n_views, want, done.put);
 	pfree(views);
-	pfree(unknown);
-	return n;
+	return found;
+}
+
+/* Learn what find_rows() has found to be unknown. */
+static void
+learn_shapes(QueueClaim *claim, int64 *unknown, int n_unknown)
+{
+	if (n_unknown >= 0)
+		judge(claim, unknown, n_unknown);
+	else if (claim->ring.set.index < 0)
+		queue_places_enter_set(&claim->ring.set);
+	else
+		discover(&claim->files);
+}
+
+static void
+give_up_fill(int code, Datum claim)
+{
+	queue_ring_abandon_fill(&((QueueClaim *) DatumGetPointer(claim))->ring);
 }
 
 /*
- * The next entry for a transaction that made rows claimable itself: it sees them
- * in their places, nobody else does, so it looks for itself alone. False when there
- * is none.
+ * Fill the ring, or find out that this claim has to look for itself. True when nothing
+ * is claimable; else the ring is to be asked again. However the fill ends, by an
+ * error or the end of the session too, others may fill the ring then.
  */
 static bool
-take_own(QueueScan *queue, RingEntry *entry)
+fill_ring(QueueClaim *claim)
 {
-	while (queue->own == NULL || queue->own_next == queue->own->n)
+	Found *found;
+	int64 *unknown;
+	int n_unknown;
+	int want = claim->wanted;
+
+	CHECK_FOR_INTERRUPTS();
+	open_index(&claim->files);
+	switch (queue_ring_begin_fill(&claim->ring, &want))
 	{
-		ShapeView *views;
+		case FILL_OTHERS:
+			return false;
+		case FILL_BUSY:
+			claim->alone = true;
+			return false;
+		case FILL_BEGUN:
+			break;
+	}
+	PG_ENSURE_ERROR_CLEANUP(give_up_fill, PointerGetDatum(claim));
+	{
+		INJECT("claim.fill");
+		found = find_rows(claim, want, &unknown, &n_unknown);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(give_up_fill, PointerGetDatum(claim));
+	if (found == NULL || (found->n == 0 && found->paused))
+	{
+		queue_ring_abandon_fill(&claim->ring);
+		if (found == NULL)
+			learn_shapes(claim, unknown, n_unknown);
+		return false;
+	}
+	if (!queue_ring_end_fill(&claim->ring, found->entries, found->n, found->all,
+							 found->settled && n_unknown == 0))
+	{
+		claim->alone = true;
+		claim->own = found;
+		claim->own_next = 0;
+	}
+	return found->n == 0;
+}
+
+/*
+ * The next entry for a claim that looks for itself alone: in a transaction that
+ * made rows claimable, which sees them in their places while nobody else does, or when
+ * the ring could not be had. False when there is none.
+ */
+static bool
+take_own(QueueClaim *claim, RingEntry *entry)
+{
+	open_index(&claim->files);
+	while (claim->own == NULL || claim->own_next == claim->own->n)
+	{
 		int64 *unknown;
-		int n_views;
 		int n_unknown;
 
 		CHECK_FOR_INTERRUPTS();
-		n_views = queue_ring_candidates(&queue->ring, &views, &unknown, &n_unknown);
-		if (n_views < 0 || n_unknown > queue->n_missing)
-		{
-			if (n_views < 0)
-				store_look_discover(queue->table, direct_index(&ready_queue));
-			judge(queue, unknown, n_unknown);
-			pfree(views);
-			pfree(unknown);
-			continue;
-		}
-		queue->own = store_look(queue->table, direct_index(&ready_queue), views, n_views,
-								queue->wanted, true);
-		queue->own_next = 0;
-		pfree(views);
-		pfree(unknown);
-		if (queue->own->n == 0 && !queue->own->paused)
+		claim->own = find_rows(claim, claim->wanted, &unknown, &n_unknown);
+		claim->own_next = 0;
+		if (claim->own == NULL)
+			learn_shapes(claim, unknown, n_unknown);
+		else if (claim->own->n == 0 && !claim->own->paused)
 			return false;
 	}
-	*entry = queue->own->entries[queue->own_next++];
+	*entry = claim->own->entries[claim->own_next++];
 	return true;
 }
 
@@ -278,22 +353,20 @@ take_own(QueueScan *queue, RingEntry *entry)
  * before the function that opened it returns; everything is in the current memory
  * context.
  */
-QueueScan *
+QueueClaim *
 store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg)
 {
-	QueueScan *queue = palloc0(sizeof(QueueScan));
+	QueueClaim *claim = palloc0(sizeof(QueueClaim));
 
-	queue->table = direct_open(&ready_queue);
-	queue->row = table_slot_create(queue->table, NULL);
-	queue->ring.queue = store_look_queue(queue->table);
-	queue->ring.capset = capset;
-	queue->ring.index = -1;
-	queue->worker = worker;
-	queue->model = guc_locality_window > 0 ? queue_ring_warm_model(worker) : 0;
-	queue->wanted = n;
-	queue->test = test;
-	queue->arg = arg;
-	return queue;
+	open_queue(&claim->files, false);
+	claim->row = table_slot_create(claim->files.table, NULL);
+	queue_ring_init(&claim->ring, queue_scan_id(claim->files.table), capset);
+	claim->worker = worker;
+	claim->model = guc_locality_window > 0 ? queue_ring_warm_model(worker) : 0;
+	claim->wanted = n;
+	claim->test = test;
+	claim->arg = arg;
+	return claim;
 }
 
 static void
@@ -314,30 +387,31 @@ read_row(TupleTableSlot *row, TaskSlot *slot)
  * have cut off its page before we had the table's lock, but not since.
  */
 static bool
-fetch(QueueScan *queue, RingEntry *entry, TaskSlot *slot)
+fetch(QueueClaim *claim, RingEntry *entry, TaskSlot *slot)
 {
 	bool fresh = false;
 
-	if (ItemPointerGetBlockNumber(&entry->tid) >= queue->n_blocks)
-		queue->n_blocks = RelationGetNumberOfBlocks(queue->table);
-	if (ItemPointerGetBlockNumber(&entry->tid) >= queue->n_blocks)
+	if (ItemPointerGetBlockNumber(&entry->tid) >= claim->n_blocks)
+		claim->n_blocks = RelationGetNumberOfBlocks(claim->files.table);
+	if (ItemPointerGetBlockNumber(&entry->tid) >= claim->n_blocks)
 		return false;
 	for (;;)
 	{
-		if (queue->snapshot == NULL)
+		if (claim->snapshot == NULL)
 		{
-			queue->snapshot = direct_snapshot();
+			claim->snapshot = direct_snapshot();
 			fresh = true;
 		}
-		if (table_tuple_fetch_row_version(queue->table, &entry->tid, queue->snapshot, queue->row))
+		if (table_tuple_fetch_row_version(claim->files.table, &entry->tid, claim->snapshot,
+										  claim->row))
 		{
-			read_row(queue->row, slot);
+			read_row(claim->row, slot);
 			return slot->task_id == entry->key.task_id && slot->shape == entry->shape;
 		}
 		if (fresh)
 			return false;
-		direct_release(queue->snapshot);
-		queue->snapshot = NULL;
+		direct_release(claim->snapshot);
+		claim->snapshot = NULL;
 	}
 }
 
@@ -347,51 +421,53 @@ fetch(QueueScan *queue, RingEntry *entry, TaskSlot *slot)
  * another transaction.
  */
 bool
-store_queue_take(QueueScan *queue, TaskSlot *slot, Snapshot *snapshot)
+store_queue_take(QueueClaim *claim, TaskSlot *slot, Snapshot *snapshot)
 {
 	for (;;)
 	{
 		RingEntry entry;
 		TM_FailureData failure;
 		RingAnswer answer;
+		bool own;
 
-		if (!done.put)
-			answer = queue_ring_pop(&queue->ring, queue->model, &entry);
+		own = done.put || claim->alone;
+		if (!own)
+			answer = queue_ring_pop(&claim->ring, claim->model, &entry);
 		else
-			answer = take_own(queue, &entry) ? RING_TOOK : RING_EMPTY;
-		if (answer == RING_EMPTY || (answer == RING_FILL && fill_ring(queue) == 0))
+			answer = take_own(claim, &entry) ? RING_TOOK : RING_EMPTY;
+		if (answer == RING_EMPTY || (answer == RING_FILL && fill_ring(claim)))
 			return false;
 		if (answer == RING_FILL)
 			continue;
-		if (!fetch(queue, &entry, slot) ||
-			table_tuple_delete(queue->table, &entry.tid, GetCurrentCommandId(true), queue->snapshot,
-							   InvalidSnapshot, false, &failure, false) != TM_Ok)
+		if (!fetch(claim, &entry, slot) ||
+			table_tuple_delete(claim->files.table, &entry.tid, GetCurrentCommandId(true),
+							   claim->snapshot, InvalidSnapshot, false, &failure, false) != TM_Ok)
 		{
-			if (!done.put)
-				queue_ring_missed(&queue->ring);
+			if (!own)
+				queue_ring_missed(&claim->ring);
 			claim_stats_skip();
 			continue;
 		}
-		note(&done.took, &done.first_taken, queue->ring.queue, &entry.key);
-		queue_tag_claimed(queue->ring.queue, slot->shape, slot->tag);
-		queue_ring_set_warm_model(queue->worker, entry.model);
-		queue->took = true;
-		*snapshot = queue->snapshot;
+		note(&done.took, &done.first_taken, claim->ring.set.queue, &entry.key);
+		queue_tag_claimed(claim->ring.set.queue, slot->shape, slot->tag);
+		queue_ring_set_warm_model(claim->worker, entry.model);
+		claim->took = true;
+		*snapshot = claim->snapshot;
 		return true;
 	}
 }
 
 /* Give back what store_queue_open() took. */
 void
-store_queue_close(QueueScan *queue)
+store_queue_close(QueueClaim *claim)
 {
-	ExecDropSingleTupleTableSlot(queue->row);
-	if (queue->snapshot != NULL)
-		direct_release(queue->snapshot);
-	direct_close(queue->table);
-	if (queue->took)
+	ExecDropSingleTupleTableSlot(claim->row);
+	if (claim->snapshot != NULL)
+		direct_release(claim->snapshot);
+	close_queue(&claim->files);
+	if (claim->took)
 		CommandCounterIncrement();
-	pfree(queue);
+	pfree(claim);
 }
 
 /* Add a slot's eight columns as arguments, in the order of the columns of waiting and lease. */
@@ -426,62 +502,74 @@ store_queue_slot_read(TaskSlot *slot, uint64 row)
 void
 store_queue_tag(TaskSlot *slot, double weight)
 {
-	Relation table = direct_open(&ready_queue);
-	QueueId queue = store_look_queue(table);
+	QueueTable files;
+	QueueId queue;
 
-	if (!queue_bound_is_known(queue))
-		store_look_discover(table, direct_index(&ready_queue));
+	open_queue(&files, false);
+	queue = queue_scan_id(files.table);
+	if (!queue_places_known(queue))
+		discover(&files);
 	if (slot->tag == 0)
 		slot->tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
-	direct_close(table);
+	close_queue(&files);
+}
+
+/* Insert the row of a task that is to be claimable, and tell the places of it. */
+static void
+insert_row(Relation table, QueueId queue, const TaskSlot *slot, const QueueKey *key)
+{
+	DirectRow *row = direct_new_row(&ready_queue);
+
+	row->values[READY_SHAPE] = Int64GetDatum(slot->shape);
+	row->values[READY_TASK_ID] = Int64GetDatum(slot->task_id);
+	row->values[READY_RANK] = Int32GetDatum(key->rank);
+	row->values[READY_TAG] = Int64GetDatum(key->tag);
+	row->values[READY_TENANT] = Int32GetDatum(slot->tenant);
+	row->values[READY_ATTEMPT] = Int32GetDatum(slot->attempt);
+	row->values[READY_FAULTS] = Int32GetDatum(slot->faults);
+	row->values[READY_LOSSES] = Int32GetDatum(slot->losses);
+	direct_insert(row, table);
+	/* Nearly never does it have none now; then the leader's recheck finds the row. */
+	(void) queue_places_put(queue, slot->shape, slot->tenant, key, false);
+	note(&done.put, &done.first_put, queue, key);
+	CommandCounterIncrement();
 }
 
 /*
  * Make a task claimable once this transaction commits; weight is its tenant's. A
  * task that was ready before keeps its tag and thereby its place. False, and
- * nothing changed, when the queue has no room for another shape.
+ * nothing changed, when its shape gets no place in the queue, unless it has to be put
+ * whether it does or not.
  */
+static bool
+put(const TaskSlot *slot, double weight, bool anyhow)
+{
+	QueueTable files;
+	QueueId queue;
+	PlaceAnswer answer;
+
+	open_queue(&files, false);
+	queue = queue_scan_id(files.table);
+	while ((answer = queue_places_reserve(queue, slot->shape, slot->tenant)) == PLACE_QUEUE_UNKNOWN)
+		discover(&files);
+	if (answer == PLACE_GIVEN || anyhow)
+	{
+		QueueKey key = { ~slot->priority, slot->tag, slot->task_id };
+
+		INJECT("queue.reserved");
+		if (key.tag == 0)
+			key.tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
+		insert_row(files.table, queue, slot, &key);
+	}
+	close_queue(&files);
+	return answer == PLACE_GIVEN;
+}
+
+/* Make a task claimable, see put(). */
 bool
 store_queue_put(const TaskSlot *slot, double weight)
 {
-	Relation table = direct_open(&ready_queue);
-	QueueId queue = store_look_queue(table);
-	QueueKey key = { ~slot->priority, slot->tag, slot->task_id };
-	DirectRow *row;
-	bool room;
-
-	if (!queue_bound_is_known(queue))
-		store_look_discover(table, direct_index(&ready_queue));
-	room = queue_bound_room(queue, slot->shape);
-	if (room)
-	{
-		if (key.tag == 0)
-			key.tag = queue_tag_next(queue, slot->shape, slot->tenant, weight);
-		row = direct_new_row(&ready_queue);
-		row->values[READY_SHAPE] = Int64GetDatum(slot->shape);
-		row->values[READY_TASK_ID] = Int64GetDatum(slot->task_id);
-		row->values[READY_RANK] = Int32GetDatum(key.rank);
-		row->values[READY_TAG] = Int64GetDatum(key.tag);
-		row->values[READY_TENANT] = Int32GetDatum(slot->tenant);
-		row->values[READY_ATTEMPT] = Int32GetDatum(slot->attempt);
-		row->values[READY_FAULTS] = Int32GetDatum(slot->faults);
-		row->values[READY_LOSSES] = Int32GetDatum(slot->losses);
-		direct_insert(row, table);
-		room = queue_bound_lower(queue, slot->shape, &key);
-		if (room)
-			note(&done.put, &done.first_put, queue, &key);
-		else
-		{
-			TM_FailureData failure;
-
-			/* Somebody else took the last place since we asked for it. */
-			(void) table_tuple_delete(table, &row->tid, GetCurrentCommandId(true),
-									  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false);
-		}
-		CommandCounterIncrement();
-	}
-	direct_close(table);
-	return room;
+	return put(slot, weight, false);
 }
 
 #define REMOVED_COLUMNS "shape, task_id, ~rank, tenant, attempt, faults, losses, tag"
@@ -517,7 +605,7 @@ store_queue_remove(int64 task_id, bool wait, TaskSlot *slot)
 		Relation table = direct_open(&ready_queue);
 		QueueKey key = { ~slot->priority, slot->tag, slot->task_id };
 
-		note(&done.took, &done.first_taken, store_look_queue(table), &key);
+		note(&done.took, &done.first_taken, queue_scan_id(table), &key);
 		direct_close(table);
 	}
 	return found;
@@ -529,29 +617,51 @@ store_queue_served(int32 tenant, int64 microseconds)
 {
 	Relation table = direct_open(&ready_queue);
 
-	queue_tag_served(store_look_queue(table), tenant, microseconds);
+	queue_tag_served(queue_scan_id(table), tenant, microseconds);
 	direct_close(table);
 }
 
-/* Whether a task of a shape could become ready: all places for shapes may be taken. */
+/* Whether a task of a shape and a tenant could become ready: places for shapes are shared. */
 bool
-store_queue_has_room(int64 shape)
+store_queue_has_room(int64 shape, int32 tenant)
 {
 	Relation table = direct_open(&ready_queue);
-	bool room = queue_bound_room(store_look_queue(table), shape);
+	bool room = queue_places_room(queue_scan_id(table), shape, tenant);
 
 	direct_close(table);
 	return room;
 }
 
-/* See store_look_recheck(). For the leader. */
+/* See queue_places_refused(). */
+bool
+store_queue_refused(TimestampTz since, int *at, int32 *tenant)
+{
+	Relation table = direct_open(&ready_queue);
+	bool refused = queue_places_refused(queue_scan_id(table), since, at, tenant);
+
+	direct_close(table);
+	return refused;
+}
+
+/* See queue_places_content(). */
 void
-store_queue_recheck(void)
+store_queue_content(int32 tenant)
 {
 	Relation table = direct_open(&ready_queue);
 
-	store_look_recheck(table, direct_index(&ready_queue));
+	queue_places_content(queue_scan_id(table), tenant);
 	direct_close(table);
+}
+
+/* See queue_scan_recheck(). For the leader. */
+void
+store_queue_recheck(void)
+{
+	QueueTable files;
+
+	open_queue(&files, true);
+	queue_scan_recheck(&files);
+	close_queue(&files);
 }
 
 /* Heads of each lower priority that one pass of the leader moves up, for each shape. */
@@ -596,44 +706,23 @@ store_queue_age(TimestampTz now)
 	for (int64 i = 0; i < n; i++)
 		store_queue_slot_read(&slots[i], i);
 	for (int64 i = 0; i < n; i++)
-		if (!store_queue_put(&slots[i], 1))
-			elog(ERROR, "gpu_orch: no room for a shape that has a place");
+		(void) put(&slots[i], 1, true);
 	spi_end();
 	return n;
 }
 
 /*
- * Count the claimable tasks of each shape, each up to limit. Returns the number
- * of shapes; the array is allocated in the current memory context.
+ * Count the claimable tasks of each shape that has any, each up to limit. Returns the
+ * number of shapes; the array is allocated in the current memory context.
  */
 int
 store_queue_count(ShapeCount **counts, int64 limit)
 {
-	static SpiQuery query = {
-		"WITH RECURSIVE s AS ("
-		" (SELECT shape FROM gpu_orch.ready_queue ORDER BY shape LIMIT 1)"
-		" UNION ALL"
-		" SELECT (SELECT r.shape FROM gpu_orch.ready_queue r WHERE r.shape > s.shape"
-		"         ORDER BY r.shape LIMIT 1)"
-		" FROM s WHERE s.shape IS NOT NULL) "
-		"SELECT shape, (SELECT count(*) FROM (SELECT 1 FROM gpu_orch.ready_queue r"
-		"                                     WHERE r.shape = s.shape LIMIT $1) c) "
-		"FROM s WHERE shape IS NOT NULL",
-		1,
-		{ INT8OID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
+	QueueTable files;
 	int n;
 
-	spi_begin();
-	spi_arg_int8(&args, limit);
-	n = (int) spi_read(&query, &args, 0);
-	*counts = SPI_palloc((n + 1) * sizeof(ShapeCount));
-	for (int i = 0; i < n; i++)
-	{
-		(*counts)[i].shape = spi_int8(i, 1);
-		(*counts)[i].count = spi_int8(i, 2);
-	}
-	spi_end();
+	open_queue(&files, true);
+	n = queue_scan_count(&files, limit, counts);
+	close_queue(&files);
 	return n;
 }

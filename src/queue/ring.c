@@ -5,7 +5,7 @@
  *
  * Claimers that each search for the head of the queue meet on it and walk over
  * what the others are taking. Here each takes an entry of its own. An entry is a
- * hint: whoever takes it checks the row, and rows that are not in the ring are
+ * hint: the claimer that takes it checks the row, and rows that are not in the ring are
  * found by the next look into the index, so an entry may be lost. Two things are
  * kept exact:
  *
@@ -14,14 +14,20 @@
  * - emptiness: a ring says that nothing is claimable only after a look that saw
  *   nothing in progress either, and until the next disturbance.
  *
- * Whether a capability set meets a shape is kept here as well, for as long as both
- * have their places. Both are named by digests, so a verdict never goes stale.
+ * The right to fill a ring is a flag, not a lock, as a fill reads tables: the others
+ * wait for its end at a condition variable, can be cancelled there, and after a
+ * while look for themselves. The number of the fill is kept with the flag, so that
+ * a claimer whose ring went to another capability set meanwhile leaves nothing there.
+ * A claimer that fails gives the right up: see fill_ring() in queue/ready.c.
  */
 #include "postgres.h"
 
 #include "base/guc.h"
+#include "pgstat.h"
 #include "port/atomics.h"
+#include "portability/instr_time.h"
 #include "queue/ring.h"
+#include "storage/condition_variable.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
@@ -29,34 +35,34 @@
 #define FIRST_FILL 8
 #define WARM_WORKERS 4096
 
+/* Milliseconds that a claim waits for others' fills, all together. */
+#define FILL_PATIENCE 1000
+
 /* Prepared transactions that are watched at a time. */
 #define MAX_PREPARED 64
 
-typedef struct RingKey
-{
-	QueueId queue;
-	int64 capset;
-} RingKey;
-
 typedef struct RingSlot
 {
-	RingKey key;	   /* changes under the lock and both of the below */
-	LWLock *fill_lock; /* held by the one that looks into the index */
-	pg_atomic_uint64 used_at;
-
-	slock_t mutex; /* guards what follows */
-	bool stale;
-	bool empty;				/* nothing was claimable at the last look */
-	QueueKey last;			/* what comes before it disturbs */
-	QueueKey put_meanwhile; /* the first key that was put since the last fill began */
-	int want;				/* entries that the next fill should find */
-	int filled;				/* entries that the last fill found */
-	int missed;				/* of those, whose rows were gone */
+	LWLock *lock; /* guards what follows, up to the spinlock */
+	int64 capset;
+	uint64 fill; /* the number of the fill under way; 0: none is */
+	bool empty;	 /* nothing was claimable at the last look */
+	int want;	 /* entries that the next fill should find */
+	int filled;	 /* entries that the last fill found */
+	int missed;	 /* of those, whose rows were gone */
 	int first;
 	int n;
 	int n_passed; /* of what was left when the last fill began */
 	RingEntry passed[MAX_LOCALITY_WINDOW];
 	RingEntry entries[RING_SIZE];
+
+	slock_t mutex; /* guards what follows */
+	QueueId queue; /* changes under the lock as well */
+	bool stale;
+	QueueKey last;			/* what comes before it disturbs */
+	QueueKey put_meanwhile; /* the first key that was put since the last fill began */
+
+	ConditionVariable filled_anew; /* a fill ended */
 } RingSlot;
 
 /* A prepared transaction that put or took rows, from this key on. */
@@ -69,132 +75,107 @@ typedef struct Prepared
 
 typedef struct RingState
 {
-	LWLock *lock; /* queue_bound's: places, and verdicts */
-	int n_rings;
-	pg_atomic_uint64 clock;
+	pg_atomic_uint32 n_rings; /* places ever used */
+	pg_atomic_uint64 fills;	  /* ever begun */
 	pg_atomic_uint64 warm[WARM_WORKERS];
-	slock_t prepared_mutex; /* guards what follows */
+
+	LWLock *prepared_lock; /* guards what follows; the number may be read without it */
 	int n_prepared;
 	Prepared prepared[MAX_PREPARED];
 } RingState;
 
 static RingState *state = NULL;
 static RingSlot *rings = NULL;
-static uint8 *verdicts = NULL; /* two bits for each ring and shape */
-
-static Size
-verdict_bytes(void)
-{
-	return (guc_max_shapes + 3) / 4;
-}
-
-static Size
-rings_size(void)
-{
-	return mul_size(guc_max_capability_sets, sizeof(RingSlot));
-}
 
 /* Shared memory that is needed. */
 Size
 queue_ring_size(void)
 {
-	Size size = add_size(MAXALIGN(sizeof(RingState)), MAXALIGN(rings_size()));
-
-	return add_size(size, MAXALIGN(mul_size(guc_max_capability_sets, verdict_bytes())));
+	return add_size(MAXALIGN(sizeof(RingState)),
+					mul_size(guc_max_capability_sets, sizeof(RingSlot)));
 }
 
-/* A place was given to another shape: what was known of the old one is void. */
-static void
-forget_shape(int index)
-{
-	for (int i = 0; i < state->n_rings; i++)
-		verdicts[i * verdict_bytes() + index / 4] &= ~(3 << (index % 4 * 2));
-}
-
-/* Set up or attach to shared memory; under AddinShmemInitLock. */
+/* Set up or attach to shared memory; under AddinShmemInitLock. There is a lock for each ring. */
 void
-queue_ring_startup(LWLock *lock, LWLockPadded *fill_locks)
+queue_ring_startup(LWLock *prepared_lock, LWLockPadded *locks)
 {
 	bool found;
 
 	state = ShmemInitStruct("gpu_orch rings", queue_ring_size(), &found);
 	rings = (RingSlot *) ((char *) state + MAXALIGN(sizeof(RingState)));
-	verdicts = (uint8 *) rings + MAXALIGN(rings_size());
-	if (!found)
+	if (found)
+		return;
+	memset(state, 0, queue_ring_size());
+	state->prepared_lock = prepared_lock;
+	pg_atomic_init_u32(&state->n_rings, 0);
+	pg_atomic_init_u64(&state->fills, 0);
+	for (int i = 0; i < WARM_WORKERS; i++)
+		pg_atomic_init_u64(&state->warm[i], 0);
+	for (int i = 0; i < guc_max_capability_sets; i++)
 	{
-		memset(state, 0, queue_ring_size());
-		state->lock = lock;
-		pg_atomic_init_u64(&state->clock, 0);
-		SpinLockInit(&state->prepared_mutex);
-		for (int i = 0; i < WARM_WORKERS; i++)
-			pg_atomic_init_u64(&state->warm[i], 0);
-		for (int i = 0; i < guc_max_capability_sets; i++)
-		{
-			rings[i].fill_lock = &fill_locks[i].lock;
-			SpinLockInit(&rings[i].mutex);
-			pg_atomic_init_u64(&rings[i].used_at, 0);
-		}
+		rings[i].lock = &locks[i].lock;
+		SpinLockInit(&rings[i].mutex);
+		ConditionVariableInit(&rings[i].filled_anew);
 	}
-	queue_bound_reused(forget_shape);
+}
+
+/* Begin to claim from the ring of a capability set. */
+void
+queue_ring_init(Ring *ring, QueueId queue, int64 capset)
+{
+	ring->set = (CapabilityPlace){ queue, capset, -1 };
+	ring->patience = FILL_PATIENCE;
 }
 
 static bool
 is_ring(const RingSlot *slot, const Ring *ring)
 {
-	return slot->key.capset == ring->capset && slot->key.queue.database == ring->queue.database &&
-		slot->key.queue.file == ring->queue.file;
+	return slot->capset == ring->set.capset && queue_same(slot->queue, ring->set.queue);
 }
 
+/*
+ * Lock the ring of a capability set: find its place if that is not known, and make
+ * the ring anew where another set had it. False, and not locked, when the place went
+ * to another set since the caller last knew it; then ask again.
+ */
 static bool
-lookup(Ring *ring)
+lock_ring(Ring *ring, RingSlot **locked)
 {
-	for (int i = 0; i < state->n_rings; i++)
-		if (is_ring(&rings[i], ring))
-		{
-			ring->index = i;
-			return true;
-		}
-	return false;
-}
-
-/* Find a ring's place, or take that of the one unused for longest. */
-static void
-find_place(Ring *ring)
-{
-	bool found;
-	int index = 0;
+	bool entered = ring->set.index < 0;
 	RingSlot *slot;
 
-	LWLockAcquire(state->lock, LW_SHARED);
-	found = lookup(ring);
-	LWLockRelease(state->lock);
-	if (found)
-		return;
-
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	if (lookup(ring))
+	if (entered)
+		queue_places_enter_set(&ring->set);
+	slot = &rings[ring->set.index];
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	if (!is_ring(slot, ring))
 	{
-		LWLockRelease(state->lock);
-		return;
+		if (!entered)
+		{
+			LWLockRelease(slot->lock);
+			ring->set.index = -1;
+			return false;
+		}
+		slot->capset = ring->set.capset;
+		slot->fill = 0;
+		slot->empty = false;
+		slot->want = FIRST_FILL;
+		slot->n = 0;
+		SpinLockAcquire(&slot->mutex);
+		slot->queue = ring->set.queue;
+		slot->stale = true;
+		SpinLockRelease(&slot->mutex);
+		while (pg_atomic_read_u32(&state->n_rings) <= (uint32) ring->set.index)
+		{
+			uint32 n = pg_atomic_read_u32(&state->n_rings);
+
+			(void) pg_atomic_compare_exchange_u32(&state->n_rings, &n, ring->set.index + 1);
+		}
+		/* Those who wait for a fill of the set that had the place must look where theirs is. */
+		ConditionVariableBroadcast(&slot->filled_anew);
 	}
-	if (state->n_rings < guc_max_capability_sets)
-		index = state->n_rings++;
-	else
-		for (int i = 1; i < state->n_rings; i++)
-			if (pg_atomic_read_u64(&rings[i].used_at) < pg_atomic_read_u64(&rings[index].used_at))
-				index = i;
-	slot = &rings[index];
-	SpinLockAcquire(&slot->mutex);
-	slot->key.queue = ring->queue;
-	slot->key.capset = ring->capset;
-	slot->stale = true;
-	slot->empty = false;
-	slot->want = FIRST_FILL;
-	slot->n = 0;
-	SpinLockRelease(&slot->mutex);
-	memset(verdicts + index * verdict_bytes(), 0, verdict_bytes());
-	ring->index = index;
-	LWLockRelease(state->lock);
+	*locked = slot;
+	return true;
 }
 
 /*
@@ -206,10 +187,10 @@ find_place(Ring *ring)
 void
 queue_ring_watch(QueueId queue, const QueueKey *first, TransactionId xid)
 {
-	SpinLockAcquire(&state->prepared_mutex);
+	LWLockAcquire(state->prepared_lock, LW_EXCLUSIVE);
 	if (state->n_prepared < MAX_PREPARED)
 		state->prepared[state->n_prepared++] = (Prepared){ xid, queue, *first };
-	SpinLockRelease(&state->prepared_mutex);
+	LWLockRelease(state->prepared_lock);
 }
 
 /* Act on the prepared transactions that have ended. */
@@ -219,20 +200,21 @@ look_at_prepared(void)
 	Prepared prepared[MAX_PREPARED];
 	int n;
 
-	SpinLockAcquire(&state->prepared_mutex);
+	LWLockAcquire(state->prepared_lock, LW_SHARED);
 	n = state->n_prepared;
 	memcpy(prepared, state->prepared, n * sizeof(Prepared));
-	SpinLockRelease(&state->prepared_mutex);
+	LWLockRelease(state->prepared_lock);
 	for (int i = 0; i < n; i++)
 	{
 		if (TransactionIdIsInProgress(prepared[i].xid))
 			continue;
 		queue_ring_disturb(prepared[i].queue, &prepared[i].first);
-		SpinLockAcquire(&state->prepared_mutex);
-		for (int j = 0; j < state->n_prepared; j++)
-			if (state->prepared[j].xid == prepared[i].xid)
+		LWLockAcquire(state->prepared_lock, LW_EXCLUSIVE);
+		for (int j = state->n_prepared - 1; j >= 0; j--)
+			if (state->prepared[j].xid == prepared[i].xid &&
+				state->prepared[j].first.task_id == prepared[i].first.task_id)
 				state->prepared[j] = state->prepared[--state->n_prepared];
-		SpinLockRelease(&state->prepared_mutex);
+		LWLockRelease(state->prepared_lock);
 	}
 }
 
@@ -291,13 +273,9 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 
 	if (state->n_prepared > 0)
 		look_at_prepared();
-	if (ring->index < 0)
-		find_place(ring);
-	slot = &rings[ring->index];
-	SpinLockAcquire(&slot->mutex);
-	if (!is_ring(slot, ring))
-		ring->index = -1;
-	else if (!slot->stale && slot->n > 0)
+	if (!lock_ring(ring, &slot))
+		return RING_FILL;
+	if (!slot->stale && slot->n > 0)
 	{
 		int chosen = choose(slot, model);
 
@@ -312,9 +290,7 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 	}
 	else if (!slot->stale && slot->empty)
 		answer = RING_EMPTY;
-	SpinLockRelease(&slot->mutex);
-	if (answer == RING_TOOK)
-		pg_atomic_write_u64(&slot->used_at, pg_atomic_fetch_add_u64(&state->clock, 1));
+	LWLockRelease(slot->lock);
 	return answer;
 }
 
@@ -322,53 +298,78 @@ queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry)
 void
 queue_ring_missed(Ring *ring)
 {
-	RingSlot *slot = &rings[ring->index];
+	RingSlot *slot;
 
-	SpinLockAcquire(&slot->mutex);
+	if (!lock_ring(ring, &slot))
+		return;
 	slot->missed++;
-	SpinLockRelease(&slot->mutex);
+	LWLockRelease(slot->lock);
 }
 
-/*
- * Begin to look into the index for a ring's capability set, alone: until it ends
- * or the transaction aborts, cancellation waits. False when somebody else did so
- * meanwhile; then pop again. *want is the number of rows to find.
- */
-bool
-queue_ring_begin_fill(Ring *ring, int *want)
+/* Begin a fill, unless the ring needs none or somebody else is at it. */
+static FillAnswer
+try_fill(Ring *ring, int *want)
 {
 	RingSlot *slot;
-	bool ours;
+	FillAnswer answer = FILL_BEGUN;
 
-	if (ring->index < 0)
-		find_place(ring);
-	slot = &rings[ring->index];
-	LWLockAcquire(slot->fill_lock, LW_EXCLUSIVE);
-	SpinLockAcquire(&slot->mutex);
-	ours = is_ring(slot, ring) && (slot->stale || (slot->n == 0 && !slot->empty));
-	if (ours)
+	if (!lock_ring(ring, &slot))
+		return FILL_OTHERS;
+	if (slot->fill != 0)
+		answer = FILL_BUSY;
+	else if (!slot->stale && (slot->n > 0 || slot->empty))
+		answer = FILL_OTHERS;
+	else
 	{
 		/* What was left when the ring became stale was too much. */
 		if (slot->stale && slot->n > slot->want / 2 && slot->want > FIRST_FILL)
 			slot->want /= 2;
-		slot->stale = false;
 		slot->empty = false;
-		slot->last = QUEUE_KEY_FIRST;
-		slot->put_meanwhile = QUEUE_KEY_LAST;
 		slot->n_passed = 0;
 		for (int i = 0; i < slot->n && i < MAX_LOCALITY_WINDOW; i++)
 			if (slot->entries[slot->first + i].passed > 0)
 				slot->passed[slot->n_passed++] = slot->entries[slot->first + i];
 		slot->first = slot->n = 0;
-		ring->filling = ring->index;
+		SpinLockAcquire(&slot->mutex);
+		slot->stale = false;
+		slot->last = QUEUE_KEY_FIRST;
+		slot->put_meanwhile = QUEUE_KEY_LAST;
+		SpinLockRelease(&slot->mutex);
+		slot->fill = ring->fill = pg_atomic_add_fetch_u64(&state->fills, 1);
+		ring->filling = ring->set.index;
 		*want = Max(*want, slot->want);
 	}
-	else if (!is_ring(slot, ring))
-		ring->index = -1;
-	SpinLockRelease(&slot->mutex);
-	if (!ours)
-		LWLockRelease(slot->fill_lock);
-	return ours;
+	LWLockRelease(slot->lock);
+	return answer;
+}
+
+/*
+ * Begin to look into the index for a ring's capability set, alone; *want is the
+ * number of rows to find. To be ended by queue_ring_end_fill() or
+ * queue_ring_abandon_fill(), also after an error. Waits while somebody else fills
+ * the ring, but no longer than the claim's patience lasts; can be cancelled.
+ */
+FillAnswer
+queue_ring_begin_fill(Ring *ring, int *want)
+{
+	FillAnswer answer;
+	instr_time begin;
+	instr_time now;
+	bool slept = false;
+
+	while ((answer = try_fill(ring, want)) == FILL_BUSY && ring->patience > 0)
+	{
+		INSTR_TIME_SET_CURRENT(begin);
+		(void) ConditionVariableTimedSleep(&rings[ring->set.index].filled_anew, ring->patience,
+										   PG_WAIT_EXTENSION);
+		INSTR_TIME_SET_CURRENT(now);
+		INSTR_TIME_SUBTRACT(now, begin);
+		ring->patience -= (long) INSTR_TIME_GET_MILLISEC(now);
+		slept = true;
+	}
+	if (slept)
+		ConditionVariableCancelSleep();
+	return answer;
 }
 
 /* Those found again keep the count of how often they were passed; both are in order. */
@@ -389,129 +390,75 @@ remember_passed(RingSlot *slot)
 
 /*
  * Leave what was found to others, in order. all: there is nothing claimable beyond
- * it; settled: nothing in progress was seen either.
+ * it; settled: nothing in progress was seen either. False when the place went to
+ * another capability set meanwhile, so that nothing was left there.
  */
-void
+bool
 queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all, bool settled)
 {
 	RingSlot *slot = &rings[ring->filling];
+	bool ours;
 
 	Assert(n <= RING_SIZE);
-	SpinLockAcquire(&slot->mutex);
-	if (is_ring(slot, ring))
+	Assert(n > 0 || all);
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	ours = slot->fill == ring->fill;
+	if (ours)
 	{
 		memcpy(slot->entries, entries, n * sizeof(RingEntry));
 		slot->first = slot->missed = 0;
 		slot->n = slot->filled = n;
 		remember_passed(slot);
 		slot->empty = n == 0 && all && settled;
+		SpinLockAcquire(&slot->mutex);
 		slot->last = all ? QUEUE_KEY_LAST : entries[n - 1].key;
 		slot->stale = queue_key_before(&slot->put_meanwhile, &slot->last);
+		SpinLockRelease(&slot->mutex);
+		slot->fill = 0;
 	}
-	SpinLockRelease(&slot->mutex);
-	LWLockRelease(slot->fill_lock);
+	LWLockRelease(slot->lock);
+	ConditionVariableBroadcast(&slot->filled_anew);
+	return ours;
 }
 
-/* Stop looking without a result. */
+/* Stop looking without a result. Of no effect when the fill has ended. */
 void
 queue_ring_abandon_fill(Ring *ring)
 {
 	RingSlot *slot = &rings[ring->filling];
 
-	SpinLockAcquire(&slot->mutex);
-	slot->stale = true;
-	SpinLockRelease(&slot->mutex);
-	LWLockRelease(slot->fill_lock);
-}
-
-/*
- * The shapes with work that a ring's capability set meets, and those of which that
- * is not known yet; both allocated in the current memory context. Returns how many
- * match, or -1 when that cannot be told now: the queue is not known, the ring lost
- * its place, or more shapes came meanwhile.
- */
-int
-queue_ring_candidates(Ring *ring, ShapeView **views, int64 **unknown, int *n_unknown)
-{
-	int n = 0;
-	int max;
-	uint8 *bits;
-
-	*n_unknown = 0;
-	if (ring->index < 0)
-		find_place(ring);
-	LWLockAcquire(state->lock, LW_SHARED);
-	max = queue_bound_count() + 1;
-	LWLockRelease(state->lock);
-	*views = palloc(max * sizeof(ShapeView));
-	*unknown = palloc(max * sizeof(int64));
-
-	LWLockAcquire(state->lock, LW_SHARED);
-	bits = verdicts + ring->index * verdict_bytes();
-	for (int i = 0; i < queue_bound_count() && i < max; i++)
+	LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+	if (slot->fill == ring->fill)
 	{
-		Verdict verdict = (bits[i / 4] >> (i % 4 * 2)) & 3;
-
-		if (verdict == VERDICT_NO || !queue_bound_look(i, ring->queue, &(*views)[n]))
-			continue;
-		if (verdict == VERDICT_YES)
-			n++;
-		else
-			(*unknown)[(*n_unknown)++] = (*views)[n].shape;
+		slot->fill = 0;
+		SpinLockAcquire(&slot->mutex);
+		slot->stale = true;
+		SpinLockRelease(&slot->mutex);
 	}
-	if (!is_ring(&rings[ring->index], ring))
-		ring->index = n = -1;
-	else if (queue_bound_count() > max || !queue_bound_known(ring->queue))
-		n = -1;
-	LWLockRelease(state->lock);
-	return n;
-}
-
-/*
- * Remember whether a ring's capability set meets a shape, and the digest of the
- * model that the shape asks for. Of no effect when either has lost its place.
- */
-void
-queue_ring_set_verdict(Ring *ring, int64 shape, bool matches, uint32 model)
-{
-	ShapeView view;
-
-	if (ring->index < 0 || !queue_bound_find(ring->queue, shape, &view))
-		return;
-	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	if (is_ring(&rings[ring->index], ring) && queue_bound_is(view.index, ring->queue, shape))
-	{
-		uint8 *bits = verdicts + ring->index * verdict_bytes() + view.index / 4;
-		int shift = view.index % 4 * 2;
-
-		*bits = (*bits & ~(3 << shift)) | ((matches ? VERDICT_YES : VERDICT_NO) << shift);
-		queue_bound_set_model(view.index, model);
-	}
-	LWLockRelease(state->lock);
+	LWLockRelease(slot->lock);
+	ConditionVariableBroadcast(&slot->filled_anew);
 }
 
 /* A row became claimable at a key: rings that reach beyond it must look again. */
 void
 queue_ring_disturb(QueueId queue, const QueueKey *key)
 {
-	int n;
+	int n = (int) pg_atomic_read_u32(&state->n_rings);
 
-	LWLockAcquire(state->lock, LW_SHARED);
-	n = state->n_rings;
 	for (int i = 0; i < n; i++)
 	{
 		RingSlot *slot = &rings[i];
 
-		if (slot->key.queue.database != queue.database || slot->key.queue.file != queue.file)
-			continue;
 		SpinLockAcquire(&slot->mutex);
-		if (queue_key_before(key, &slot->last))
-			slot->stale = true;
-		if (queue_key_before(key, &slot->put_meanwhile))
-			slot->put_meanwhile = *key;
+		if (queue_same(slot->queue, queue))
+		{
+			if (queue_key_before(key, &slot->last))
+				slot->stale = true;
+			if (queue_key_before(key, &slot->put_meanwhile))
+				slot->put_meanwhile = *key;
+		}
 		SpinLockRelease(&slot->mutex);
 	}
-	LWLockRelease(state->lock);
 }
 
 /* The model that a worker's last task asked for, 0 if that is not known. */

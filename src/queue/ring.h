@@ -5,7 +5,7 @@
 #ifndef GPU_ORCH_QUEUE_RING_H
 #define GPU_ORCH_QUEUE_RING_H
 
-#include "queue/bound.h"
+#include "queue/places.h"
 #include "storage/itemptr.h"
 
 #define RING_SIZE 256
@@ -23,10 +23,10 @@ typedef struct RingEntry
 /* A ring as one claimer knows it. */
 typedef struct Ring
 {
-	QueueId queue;
-	int64 capset;
-	int index;	 /* of its place; -1: not looked up */
-	int filling; /* place that is being filled; another ring may have it by now */
+	CapabilityPlace set; /* the ring has the same index */
+	int filling;		 /* place that this claimer fills; another ring may have it by now */
+	uint64 fill;		 /* the number of that fill */
+	long patience;		 /* ms that this claimer goes on waiting for others' fills */
 } Ring;
 
 typedef enum RingAnswer
@@ -36,24 +36,23 @@ typedef enum RingAnswer
 	RING_FILL	/* not known: look into the index */
 } RingAnswer;
 
-typedef enum Verdict
+typedef enum FillAnswer
 {
-	VERDICT_UNKNOWN,
-	VERDICT_NO,
-	VERDICT_YES
-} Verdict;
+	FILL_BEGUN,
+	FILL_OTHERS, /* somebody else has filled it, or its place went: ask again */
+	FILL_BUSY	 /* somebody else is at it for too long: look for yourself alone */
+} FillAnswer;
 
 extern Size queue_ring_size(void);
-extern void queue_ring_startup(LWLock *lock, LWLockPadded *fill_locks);
+extern void queue_ring_startup(LWLock *prepared_lock, LWLockPadded *locks);
 
+extern void queue_ring_init(Ring *ring, QueueId queue, int64 capset);
 extern RingAnswer queue_ring_pop(Ring *ring, uint32 model, RingEntry *entry);
 extern void queue_ring_missed(Ring *ring);
-extern bool queue_ring_begin_fill(Ring *ring, int *want);
-extern void queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all,
+extern FillAnswer queue_ring_begin_fill(Ring *ring, int *want);
+extern bool queue_ring_end_fill(Ring *ring, const RingEntry *entries, int n, bool all,
 								bool settled);
 extern void queue_ring_abandon_fill(Ring *ring);
-extern int queue_ring_candidates(Ring *ring, ShapeView **views, int64 **unknown, int *n_unknown);
-extern void queue_ring_set_verdict(Ring *ring, int64 shape, bool matches, uint32 model);
 extern void queue_ring_watch(QueueId queue, const QueueKey *first, TransactionId xid);
 extern void queue_ring_disturb(QueueId queue, const QueueKey *key);
 

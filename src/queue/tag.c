@@ -42,11 +42,13 @@ typedef struct TenantEntry
 	int64 last; /* its last tag */
 	int64 owed; /* service beyond what its tags stand for; may be negative */
 	int64 cost; /* of one task, a moving average */
+	uint64 used_at;
 } TenantEntry;
 
 typedef struct TagState
 {
 	LWLock *lock;
+	uint64 clock; /* counts uses, to find what was not used for longest */
 } TagState;
 
 static TagState *state = NULL;
@@ -68,33 +70,52 @@ queue_tag_startup(LWLock *lock)
 	bool found;
 
 	state = ShmemInitStruct("gpu_orch tags", sizeof(TagState), &found);
-	state->lock = lock;
+	if (!found)
+	{
+		state->lock = lock;
+		state->clock = 0;
+	}
 	control.keysize = sizeof(TenantKey);
 	control.entrysize = sizeof(TenantEntry);
 	tenants = ShmemInitHash("gpu_orch tenants", MAX_TENANTS, MAX_TENANTS, &control,
 							HASH_ELEM | HASH_BLOBS);
 }
 
-/*
- * Forget the tenant whose last tag is the least: it is the one that loses least by
- * starting anew. Under the lock.
- */
+/* Forget what was not used for longest, be it a tenant or a virtual time. Under the lock. */
 static void
 forget_one(void)
 {
 	HASH_SEQ_STATUS scan;
 	TenantEntry *entry;
-	TenantKey least = { 0 };
-	int64 last = PG_INT64_MAX;
+	TenantKey oldest = { 0 };
+	uint64 used_at = PG_UINT64_MAX;
 
 	hash_seq_init(&scan, tenants);
 	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (entry->key.tenant != QUEUE_VIRTUAL_TIME && entry->last <= last)
+		if (entry->used_at < used_at)
 		{
-			last = entry->last;
-			least = entry->key;
+			used_at = entry->used_at;
+			oldest = entry->key;
 		}
-	(void) hash_search(tenants, &least, HASH_REMOVE, NULL);
+	(void) hash_search(tenants, &oldest, HASH_REMOVE, NULL);
+}
+
+/*
+ * A queue begins to be used: forget what was known of the one that its database had
+ * before the table was truncated or rewritten.
+ */
+void
+queue_tag_begin(QueueId queue)
+{
+	HASH_SEQ_STATUS scan;
+	TenantEntry *entry;
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, tenants);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->key.queue.database == queue.database && entry->key.queue.file != queue.file)
+			(void) hash_search(tenants, &entry->key, HASH_REMOVE, NULL);
+	LWLockRelease(state->lock);
 }
 
 /* A tenant's entry, made if it is new. Under the lock. */
@@ -104,13 +125,15 @@ tenant_entry(QueueId queue, int32 tenant)
 	TenantKey key = { queue, tenant };
 	TenantEntry *entry = hash_search(tenants, &key, HASH_FIND, NULL);
 
-	if (entry != NULL)
-		return entry;
-	if (hash_get_num_entries(tenants) >= MAX_TENANTS)
-		forget_one();
-	entry = hash_search(tenants, &key, HASH_ENTER, NULL);
-	entry->last = entry->owed = 0;
-	entry->cost = FIRST_COST;
+	if (entry == NULL)
+	{
+		if (hash_get_num_entries(tenants) >= MAX_TENANTS)
+			forget_one();
+		entry = hash_search(tenants, &key, HASH_ENTER, NULL);
+		entry->last = entry->owed = 0;
+		entry->cost = FIRST_COST;
+	}
+	entry->used_at = ++state->clock;
 	return entry;
 }
 
@@ -125,7 +148,7 @@ queue_tag_next(QueueId queue, int64 shape, int32 tenant, double weight)
 	ShapeView view;
 	int64 virtual_time;
 	int64 earliest;
-	bool waits = queue_bound_find(queue, shape, &view) && view.bound.work;
+	bool waits = queue_places_find(queue, shape, &view, false) && view.bound.work;
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	virtual_time = tenant_entry(queue, QUEUE_VIRTUAL_TIME)->last;
@@ -148,7 +171,7 @@ queue_tag_claimed(QueueId queue, int64 shape, int64 tag)
 {
 	TenantEntry *entry;
 
-	queue_bound_claimed(queue, shape, tag);
+	queue_places_claimed(queue, shape, tag);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	entry = tenant_entry(queue, QUEUE_VIRTUAL_TIME);
 	entry->last = Max(entry->last, tag);

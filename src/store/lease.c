@@ -553,21 +553,3 @@ store_lease_count_worker(int64 worker)
 	spi_end();
 	return n;
 }
-
-/* How many tasks of a limited tenant run. */
-int64
-store_lease_count_tenant(int32 tenant)
-{
-	static SpiQuery query = {
-		"SELECT count(*) FROM gpu_orch.lease WHERE tenant = $1 AND tenant <> 0", 1, { INT4OID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	int64 n;
-
-	spi_begin();
-	spi_arg_int4(&args, tenant);
-	spi_read(&query, &args, 1);
-	n = spi_int8(0, 1);
-	spi_end();
-	return n;
-}

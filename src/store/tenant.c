@@ -19,7 +19,6 @@
 #include "db/ext_guard.h"
 #include "miscadmin.h"
 #include "store/event.h"
-#include "store/lease.h"
 #include "store/tenant.h"
 #include "utils/acl.h"
 
@@ -147,49 +146,6 @@ store_tenant_terms(int32 tenant, bool *limited, double *weight)
 		*weight = spi_int8(0, 2) / 1e6;
 	}
 	spi_end();
-}
-
-/*
- * Whether a tenant has room for one more running task. The row of a limited
- * tenant is locked until the end of the transaction and its leases are counted
- * afterwards, so that two claims never share the last place. *holds says whether
- * this claim has locked a tenant before: then it does not wait for another one,
- * so that claims of several tenants' tasks never wait for each other in a circle.
- */
-TenantRoom
-store_tenant_take_room(int32 tenant, bool *holds)
-{
-	static SpiQuery lock = {
-		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL "
-		"FOR NO KEY UPDATE",
-		1,
-		{ INT4OID }
-	};
-	static SpiQuery try_lock = {
-		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL "
-		"FOR NO KEY UPDATE SKIP LOCKED",
-		1,
-		{ INT4OID }
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	bool locked;
-	bool limited;
-	double weight;
-	int32 limit = 0;
-
-	store_tenant_terms(tenant, &limited, &weight);
-	if (!limited)
-		return TENANT_HAS_ROOM;
-	spi_begin();
-	spi_arg_int4(&args, tenant);
-	locked = spi_run(*holds ? &try_lock : &lock, &args) == 1;
-	if (locked)
-		limit = spi_int4(0, 1);
-	spi_end();
-	if (!locked)
-		return *holds ? TENANT_BUSY : TENANT_HAS_ROOM;
-	*holds = true;
-	return store_lease_count_tenant(tenant) < limit ? TENANT_HAS_ROOM : TENANT_FULL;
 }
 
 /* Add a tenant; max_running below 0 means unlimited. A taken name is a 23505. */

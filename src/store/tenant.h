@@ -9,18 +9,10 @@
 
 #define DEFAULT_TENANT 0
 
-typedef enum TenantRoom
-{
-	TENANT_HAS_ROOM,
-	TENANT_FULL,
-	TENANT_BUSY /* another claim has it, and this one may not wait */
-} TenantRoom;
-
 extern char *store_tenant_name(int32 tenant);
 extern bool store_tenant_find(const char *name, int32 *tenant);
 extern bool store_tenant_allows(int32 tenant, Oid role);
 extern void store_tenant_terms(int32 tenant, bool *limited, double *weight);
-extern TenantRoom store_tenant_take_room(int32 tenant, bool *holds);
 extern int32 store_tenant_create(const char *name, int32 max_running, Datum weight,
 								 TimestampTz now);
 extern void store_tenant_change(int32 tenant, int32 max_running, Datum weight);

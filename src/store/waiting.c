@@ -385,7 +385,7 @@ admit_held(TimestampTz now, bool *more)
 		for (int i = 0; i < n && left > 0; i++)
 		{
 			last = groups[i];
-			if (last.room > 0 && store_queue_has_room(last.shape))
+			if (last.room > 0 && store_queue_has_room(last.shape, last.tenant))
 				left -= admit_group(&last, left);
 		}
 		pfree(groups);

@@ -193,6 +193,26 @@ $old->query_safe('COMMIT');
 $old->quit;
 finish();
 
+# Rows that somebody updates: within their page, with vacuum between, and to another place in the queue.
+submit('a b c');
+$node->sql('UPDATE gpu_orch.ready_queue SET losses = losses');
+is(claim(), 'a', 'a row that was updated is found');
+$node->sql('VACUUM gpu_orch.ready_queue; UPDATE gpu_orch.ready_queue SET losses = losses');
+is(claim(), 'b', 'as it is after vacuum');
+claim(0);
+$node->sql('BEGIN; UPDATE gpu_orch.ready_queue SET losses = losses; ' . claim_sql() . '; ROLLBACK');
+$first->query_safe('BEGIN; UPDATE gpu_orch.ready_queue SET losses = losses');
+is(claim(), 'nothing', 'a row that is being updated is passed');
+$first->query_safe('ROLLBACK');
+is(claim(), 'c', 'and is there again after the rollback');
+submit('d e', 'priority => -1');
+is(claim(), 'd', 'a task is claimed');
+$node->sql(q{UPDATE gpu_orch.ready_queue SET rank = ~7});
+$node->advance('61 seconds');
+$node->cycle;
+wait_until('a row that was moved to the front is found', sub { claim() eq 'e' });
+finish();
+
 # New files.
 submit('a b c');
 is(claim(), 'a', 'a task is claimed');
@@ -200,6 +220,15 @@ $node->sql('VACUUM FULL gpu_orch.ready_queue');
 is(claim(), 'b', 'the next one is found in a rewritten table');
 submit('d');
 is(claim(3), 'c d', 'and what came before and after that');
+finish();
+# A lock that SQL can take does not keep anybody from reading a new queue.
+$first->query_safe(q{SELECT pg_advisory_lock('gpu_orch.ready_queue'::regclass::oid::int, 0)});
+submit('a');
+$node->sql('VACUUM FULL gpu_orch.ready_queue');
+is(claim(), 'a', 'a rewritten queue is read while somebody holds an advisory lock on its number');
+submit('b');
+is(claim(), 'b', 'and submitted to');
+$first->query_safe(q{SELECT pg_advisory_unlock_all()});
 finish();
 submit('a b');
 $node->sql('BEGIN; TRUNCATE gpu_orch.ready_queue; ' . claim_sql() . '; ROLLBACK');
@@ -209,6 +238,7 @@ is(claim(), 'nothing', 'a truncated queue is empty');
 $node->sql('INSERT INTO gpu_orch.ready_queue TABLE kept; DROP TABLE kept');
 submit('c');
 $node->advance('61 seconds');
+$node->cycle;
 wait_until('what was put back is found', sub { claim() eq 'b' });
 is(claim(), 'c', 'then what came later');
 finish();
@@ -221,6 +251,7 @@ $node->sql(q{SELECT gpu_orch.run_cycle(true)});
 $node->sql(q{\copy dump TO 'dump.copy'});
 $node->sql(q{\copy gpu_orch.ready_queue FROM 'dump.copy'});
 $node->advance('61 seconds');
+$node->cycle;
 wait_until('what was copied in is found', sub { claim() eq 'a' });
 is(claim(3), 'b c', 'in order');
 $node->sql('DROP TABLE dump');

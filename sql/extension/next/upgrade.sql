@@ -89,6 +89,9 @@ CREATE INDEX event_subject ON gpu_orch.event (subject);
 INSERT INTO gpu_orch.cancel_request (task_id, requested_at) SELECT l.task_id, gpu_orch.clock() FROM gpu_orch.lease l WHERE l.cancel_requested;
 ALTER TABLE gpu_orch.lease DROP cancel_requested;
 
+-- why_waiting() asks the one with the tenant now.
+DROP FUNCTION gpu_orch.shape_has_room(bigint);
+
 -- What columns are filled with from now on.
 ALTER TABLE gpu_orch.event ALTER session_role SET DEFAULT SESSION_USER,
     ALTER application SET DEFAULT nullif(current_setting('application_name'), ''),
