@@ -152,6 +152,14 @@ REVOKE ALL ON DOMAIN gpu_orch.attempt_outcome, gpu_orch.failure_class, gpu_orch.
 REVOKE ALL ON TYPE gpu_orch.claimed_task, gpu_orch.worker_session FROM PUBLIC;
 
 -- Dumps hold the new tables.
-SELECT pg_catalog.pg_extension_config_dump('gpu_orch.' || r, '')
-FROM unnest(ARRAY['tenant_grant', 'dependency_check', 'dependency_check_id_seq', 'cancel_request', 'usage_day', 'share_day', 'spend_day', 'queue_count',
-                  'counted']) r;
+DO $dump$
+DECLARE
+    relation text;
+BEGIN
+    FOREACH relation IN ARRAY ARRAY['tenant_grant', 'dependency_check', 'dependency_check_id_seq', 'cancel_request', 'usage_day',
+                                    'share_day', 'spend_day', 'queue_count', 'counted']
+    LOOP
+        PERFORM pg_extension_config_dump(format('gpu_orch.%I', relation), '');
+    END LOOP;
+END
+$dump$;
