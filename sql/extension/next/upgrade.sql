@@ -69,6 +69,7 @@ ALTER TABLE gpu_orch.tenant_grant_by_name DROP CONSTRAINT tenant_grant_tenant_fk
 INSERT INTO gpu_orch.tenant_grant (tenant, role_id, role, cluster)
     SELECT g.tenant, r.oid, g.role, (SELECT system_identifier::text FROM pg_control_system())
     FROM gpu_orch.tenant_grant_by_name g JOIN pg_roles r ON r.rolname = g.role;
+ALTER EXTENSION gpu_orch DROP TABLE gpu_orch.tenant_grant_by_name;
 DROP TABLE gpu_orch.tenant_grant_by_name;
 
 -- What waits is looked at once, as if it had just begun to wait.
