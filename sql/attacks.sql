@@ -113,6 +113,28 @@ SELECT length(result::text) FROM tasks WHERE task_id = :task_id;
 SELECT terminate_worker('attacks', true);
 RESET search_path;
 
+-- A pod's role changes neither its password nor its settings: others log in by it too.
+ALTER ROLE attacks_pod LOGIN;
+GRANT gpu_orch_worker TO attacks_ops;
+SET ROLE attacks_pod;
+ALTER ROLE attacks_pod PASSWORD 'mine';
+ALTER ROLE attacks_pod SET default_transaction_isolation = 'serializable';
+ALTER ROLE attacks_pod IN DATABASE contrib_regression SET statement_timeout = '1ms';
+ALTER ROLE attacks_pod RESET ALL;
+SET ROLE attacks_ops;
+ALTER ROLE attacks_ops SET work_mem = '5MB';
+RESET ROLE;
+ALTER ROLE attacks_pod SET work_mem = '5MB';
+ALTER ROLE attacks_pod RESET ALL;
+
+-- What a database can do without. It says what it changes, and repeated it changes nothing.
+BEGIN;
+SELECT h AS hardened FROM gpu_orch.harden_database() h WHERE h !~ 'left to do' OR h ~ 'attacks_pod|DATABASE' ORDER BY 1;
+SELECT count(*) AS again FROM gpu_orch.harden_database() h WHERE h LIKE 'revoked%';
+SET ROLE attacks_pod;
+CALL pg_temp.refusals($$pg_advisory_lock(1)$$, $$pg_try_advisory_xact_lock_shared(1, 2)$$, $$lo_creat(-1)$$, $$pg_terminate_backend(1)$$);
+ROLLBACK;
+
 SELECT count(gpu_orch.cancel_task(task_id)) FROM gpu_orch.tasks WHERE kind LIKE 'attacks%';
 DROP SCHEMA attacks CASCADE;
 SELECT gpu_orch.revoke_tenant('attacks', 'attacks_victim');

@@ -114,5 +114,6 @@ GRANT EXECUTE ON FUNCTION
 
 GRANT EXECUTE ON FUNCTION
     gpu_orch.adopt_installation(),
+    gpu_orch.harden_database(),
     gpu_orch.advance_clock(interval, boolean)
     TO gpu_orch_admin;

@@ -33,7 +33,6 @@
 #include "utils/timestamp.h"
 #include "base/wake.h"
 
-#define MAX_PRIORITY 1000000
 #define MAX_ATTEMPTS 1000
 #define MAX_PARENTS 1000
 #define MAX_BATCH 10000
@@ -80,6 +79,10 @@ check_task(NewTask *task)
 	if (task->priority < -MAX_PRIORITY || task->priority > MAX_PRIORITY)
 		api_refuse("priority", psprintf("%d is out of range.", task->priority),
 				   psprintf("Use a value from %d to %d.", -MAX_PRIORITY, MAX_PRIORITY));
+	if (task->priority > guc_max_priority && !api_is_operator())
+		api_refuse("priority", psprintf("%d is above gpu_orch.max_priority.", task->priority),
+				   psprintf("Use a value of at most %d; only operators may use a higher one.",
+							guc_max_priority));
 	if (task->max_attempts < 1 || task->max_attempts > MAX_ATTEMPTS)
 		api_refuse("max_attempts", psprintf("%d is out of range.", task->max_attempts),
 				   psprintf("Use a value from 1 to %d.", MAX_ATTEMPTS));

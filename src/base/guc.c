@@ -34,6 +34,7 @@ int guc_locality_window = 0;
 int guc_max_capability_sets = 128;
 int guc_max_losses = 5;
 int guc_max_payload_bytes = 1024 * 1024;
+int guc_max_priority = MAX_PRIORITY;
 int guc_max_shapes = 32768;
 int guc_orphan_grace = 600000;
 int guc_priority_ageing = 0;
@@ -46,6 +47,7 @@ char *guc_site_token_file = NULL;
 int guc_spawn_rate_limit = 60;
 bool guc_test_clock = false;
 char *guc_worker_dsn = NULL;
+char *guc_worker_dsn_file = NULL;
 
 static const struct config_enum_entry log_levels[] = { { "debug", DEBUG1, false },
 													   { "log", LOG, false },
@@ -133,6 +135,10 @@ guc_init(void)
 							"Largest payload and largest result of a task.", NULL,
 							&guc_max_payload_bytes, 1024 * 1024, 1024, 64 * 1024 * 1024, PGC_SIGHUP,
 							GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.max_priority",
+							"Highest priority that a role may submit with that is no operator.",
+							NULL, &guc_max_priority, MAX_PRIORITY, -MAX_PRIORITY, MAX_PRIORITY,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable(
 			"gpu_orch.max_shapes", "Different requirements that may be ready at a time.",
@@ -185,6 +191,10 @@ guc_init(void)
 	DefineCustomStringVariable(
 		"gpu_orch.worker_dsn", "Connection string that pods are given to reach this database.",
 		NULL, &guc_worker_dsn, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"gpu_orch.worker_dsn_file", "File of the connection string that pods are given.",
+		"Used in place of gpu_orch.worker_dsn, whose value the server shows and logs.",
+		&guc_worker_dsn_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		MarkGUCPrefixReserved("gpu_orch");
 }

@@ -9,6 +9,9 @@
 /* The longest gpu_orch.locality_window. */
 #define MAX_LOCALITY_WINDOW 64
 
+/* Priorities go from minus this to this. */
+#define MAX_PRIORITY 1000000
+
 extern bool guc_allow_drop;
 extern int guc_api_concurrency;
 extern bool guc_async_claims;
@@ -27,6 +30,7 @@ extern int guc_locality_window;
 extern int guc_max_capability_sets;
 extern int guc_max_losses;
 extern int guc_max_payload_bytes;
+extern int guc_max_priority;
 extern int guc_max_shapes;
 extern int guc_orphan_grace;
 extern int guc_priority_ageing;
@@ -39,6 +43,7 @@ extern char *guc_site_token_file;
 extern int guc_spawn_rate_limit;
 extern bool guc_test_clock;
 extern char *guc_worker_dsn;
+extern char *guc_worker_dsn_file;
 
 extern void guc_init(void);
 

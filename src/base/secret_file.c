@@ -6,10 +6,13 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/secret_file.h"
+#include "storage/fd.h"
 
 /*
  * Read an open file that nobody but the server's user may use, as a string; text has
@@ -32,5 +35,35 @@ secret_file_read(int fd, char *text, ssize_t max, ssize_t *length)
 	if (*length < 0)
 		return "it cannot be read";
 	text[*length] = '\0';
+	return NULL;
+}
+
+/*
+ * The text of a file of at most max bytes, without the white space at its end, palloc'd for
+ * the caller to wipe. NULL, and *wrong says why, where it cannot be used.
+ */
+char *
+secret_file_text(const char *path, ssize_t max, const char **wrong)
+{
+	int fd = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	char *text;
+	ssize_t length = 0;
+
+	if (fd < 0)
+	{
+		*wrong = psprintf("%m");
+		return NULL;
+	}
+	text = palloc0(max + 1);
+	*wrong = secret_file_read(fd, text, max, &length);
+	CloseTransientFile(fd);
+	while (length > 0 && isspace((unsigned char) text[length - 1]))
+		text[--length] = '\0';
+	if (*wrong == NULL && (length == 0 || strlen(text) != length || strchr(text, '\n') != NULL))
+		*wrong = "it does not hold one line";
+	if (*wrong == NULL)
+		return text;
+	explicit_bzero(text, max);
+	pfree(text);
 	return NULL;
 }

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/inject.h"
+#include "base/secret_file.h"
 #include "leader/leader.h"
 #include "store/fleet.h"
 #include "store/op.h"
@@ -18,6 +19,9 @@
 #include "store/spend.h"
 #include "store/wanted.h"
 #include "utils/timestamp.h"
+
+/* The longest connection string that a file may hold. */
+#define MAX_DSN_BYTES 4096
 
 /* Delay before an op is looked at again that could not be sent. */
 #define START_RETRY (5 * USECS_PER_SEC)
@@ -237,6 +241,8 @@ call_create(Leader *leader, const Sending *sending, char **error)
 	char *key = NULL;
 	int n = 0;
 	const char *data_centers[1];
+	char *secret_dsn = NULL;
+	bool started;
 
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
@@ -245,7 +251,18 @@ call_create(Leader *leader, const Sending *sending, char **error)
 		else if (token == WJB_VALUE && item.type == jbvString)
 			n = add_env(env, n, key, pnstrdup(item.val.string.val, item.val.string.len));
 	}
-	n = add_env(env, n, "GPU_ORCH_DSN", guc_worker_dsn);
+	if (guc_worker_dsn_file[0] != '\0')
+	{
+		const char *wrong;
+
+		secret_dsn = secret_file_text(guc_worker_dsn_file, MAX_DSN_BYTES, &wrong);
+		if (secret_dsn == NULL)
+		{
+			*error = psprintf("gpu_orch.worker_dsn_file cannot be used: %s", wrong);
+			return false;
+		}
+	}
+	n = add_env(env, n, "GPU_ORCH_DSN", secret_dsn ? secret_dsn : guc_worker_dsn);
 	n = add_env(env, n, "GPU_ORCH_INSTALLATION", leader->installation.id);
 	n = add_env(env, n, "GPU_ORCH_OP", sending->op.nonce);
 	n = add_env(env, n, "GPU_ORCH_POOL", pool->name);
@@ -274,7 +291,10 @@ call_create(Leader *leader, const Sending *sending, char **error)
 	spec.n_ports = pool->n_ports;
 	spec.env = env;
 	spec.n_env = n;
-	return cloud_start_create(leader->cloud, sending->op.id, &spec, error);
+	started = cloud_start_create(leader->cloud, sending->op.id, &spec, error);
+	if (secret_dsn != NULL)
+		explicit_bzero(secret_dsn, strlen(secret_dsn));
+	return started;
 }
 
 static void

@@ -191,5 +191,16 @@ is( $node->sql(q{
 
 note(sprintf '%d functions and relations x %d roles x 7 ways: %d attempts, %d breaches', scalar keys %calls, scalar @roles, $tried, $breaches);
 is($breaches, 0, 'no breach');
+# Only operators go above the highest priority that is set.
+$node->set('gpu_orch.max_priority' => 10);
+$node->until('the setting is read', q{SELECT current_setting('gpu_orch.max_priority') = '10'});
+like(as_user('attack_s', q{SELECT gpu_orch.submit_task('k', priority => 10)}), qr/^\d+$/, 'a submitter uses the highest priority');
+for my $call (q{gpu_orch.submit_task('k', priority => 11)}, q{gpu_orch.submit_tasks('[{"kind": "k", "priority": 11}]')})
+{
+	my ($rc, $said, $error) = $node->psql('app', "SELECT $call", extra_params => [ '-U', 'attack_s' ]);
+
+	like($error, qr/above gpu_orch\.max_priority/, "and no higher one by $call");
+}
+like(as_user('attack_o', q{SELECT gpu_orch.submit_task('k', priority => 11)}), qr/^\d+$/, 'an operator may');
 $node->stop;
 done_testing();
