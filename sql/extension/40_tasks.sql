@@ -147,7 +147,7 @@ CREATE FUNCTION gpu_orch.progress_task(worker_id text, token text, task_id bigin
                                        fraction double precision DEFAULT NULL, stage text DEFAULT NULL)
     RETURNS boolean
     LANGUAGE C VOLATILE
-    AS 'MODULE_PATHNAME', 'gpu_orch_progress_task';
+    AS 'MODULE_PATHNAME', 'gpu_orch_progress_task_share';
 COMMENT ON FUNCTION gpu_orch.progress_task(text, text, bigint, uuid, double precision, text) IS
     'Notes how far a running attempt is; false when the lease is no longer this worker''s';
 

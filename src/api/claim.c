@@ -50,6 +50,7 @@ API_FUNCTION(gpu_orch_complete_tasks);
 API_FUNCTION(gpu_orch_fail_task);
 API_FUNCTION(gpu_orch_release_task);
 API_FUNCTION(gpu_orch_progress_task);
+API_FUNCTION(gpu_orch_progress_task_share);
 API_FUNCTION(gpu_orch_complete_and_claim);
 
 /* A digest of the model that a shape asks for, 0 for none. */
@@ -500,28 +501,40 @@ gpu_orch_release_task_body(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(end_one_attempt(&call, &end));
 }
 
-/* SQL: progress_task(worker_id, token, task_id, lease, fraction, stage) -> boolean */
+/* Note the progress of a running attempt; share is NULL where it is not told. */
 static Datum
-gpu_orch_progress_task_body(PG_FUNCTION_ARGS)
+note_progress(FunctionCallInfo fcinfo, const float8 *share)
 {
 	AttemptCall call;
-	float4 fraction = 0;
+	float4 fraction = share == NULL ? 0 : (float4) *share;
 	char *stage;
 	bool held;
 
-	if (!PG_ARGISNULL(4))
-	{
-		float8 share = PG_GETARG_FLOAT8(4);
-
-		fraction = (float4) share;
-		if (!(share >= 0 && share <= 1))
-			api_refuse("fraction", "It is not between 0 and 1.", "Pass the share that is done.");
-	}
+	if (share != NULL && !(*share >= 0 && *share <= 1))
+		api_refuse("fraction", "It is not between 0 and 1.", "Pass the share that is done.");
 	stage = api_text_or_null(fcinfo, 5, "stage", MAX_NAME_LENGTH);
 	begin_attempt_call(fcinfo, &call);
 	INJECT("progress");
 	held = store_lease_progress(call.worker.no, call.task_id, call.lease,
-								PG_ARGISNULL(4) ? NULL : &fraction, stage, call.now);
+								share == NULL ? NULL : &fraction, stage, call.now);
 	touch_busy(&call.worker, call.now);
 	PG_RETURN_BOOL(held);
+}
+
+/* SQL: progress_task(worker_id, token, task_id, lease, fraction, stage) -> boolean */
+static Datum
+gpu_orch_progress_task_share_body(PG_FUNCTION_ARGS)
+{
+	float8 share = PG_ARGISNULL(4) ? 0 : PG_GETARG_FLOAT8(4);
+
+	return note_progress(fcinfo, PG_ARGISNULL(4) ? NULL : &share);
+}
+
+/* The same of the schema before, whose fraction is a real. */
+static Datum
+gpu_orch_progress_task_body(PG_FUNCTION_ARGS)
+{
+	float8 share = PG_ARGISNULL(4) ? 0 : PG_GETARG_FLOAT4(4);
+
+	return note_progress(fcinfo, PG_ARGISNULL(4) ? NULL : &share);
 }

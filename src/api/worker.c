@@ -190,7 +190,7 @@ gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 	Installation installation;
 	WorkerRow worker;
 	int32 pool = 0;
-	int32 slots = PG_NARGS() < 6 || PG_ARGISNULL(5) ? 1 : PG_GETARG_INT32(5);
+	int32 slots = PG_NARGS() > 5 && !PG_ARGISNULL(5) ? PG_GETARG_INT32(5) : 1;
 	char session[TOKEN_LENGTH + 1];
 	Interval interval = { 0 };
 	TupleDesc row_type;
@@ -228,7 +228,8 @@ gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 	worker_token_make(session);
 	store_worker_register(&worker, capabilities,
 						  match_shape_id(match_capabilities_canonical(capabilities)), pool, pod_id,
-						  slots, session, now);
+						  session, now);
+	store_worker_set_slots(worker.no, slots);
 	INJECT("register.bound");
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);

@@ -382,13 +382,12 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 
 /*
  * Begin a new session of a worker: its epoch goes up, the token replaces the
- * last one, and what it says about itself is stored: its capabilities, and how
- * many tasks it takes at once. The pod id, where given, is bound at first use and
- * never changed.
+ * last one, and what it says about itself is stored. The pod id, where given, is
+ * bound at first use and never changed.
  */
 void
 store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset, int32 pool,
-					  const char *pod_id, int32 slots, const char *token, TimestampTz now)
+					  const char *pod_id, const char *token, TimestampTz now)
 {
 	static SpiQuery hot = {
 		"UPDATE gpu_orch.worker SET epoch = epoch + 1, session_digest = $2, capset = $3, pool = $4,"
@@ -398,19 +397,11 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	};
 	static SpiQuery wide = {
 		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
-		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4), slots = $5"
-		" WHERE worker = $1",
-		5,
-		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID, INT4OID }
-	};
-	static SpiQuery older_wide = {
-		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
 		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4)"
 		" WHERE worker = $1",
 		4,
 		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
 	};
-	bool older = ext_is_older_schema();
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs wide_args = SPI_ARGS_INIT;
 	uint8 digest[PG_SHA256_DIGEST_LENGTH];
@@ -427,9 +418,7 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	spi_arg_jsonb(&wide_args, capabilities);
 	spi_arg_time(&wide_args, now);
 	spi_arg_text(&wide_args, pod_id);
-	if (!older)
-		spi_arg_int4(&wide_args, slots);
-	spi_run_one(older ? &older_wide : &wide, &wide_args, "storing a worker's capabilities");
+	spi_run_one(&wide, &wide_args, "storing a worker's capabilities");
 	spi_end();
 }
 
@@ -510,6 +499,26 @@ store_worker_capabilities(int64 no)
 	memcpy(copy, value, VARSIZE(value));
 	spi_end();
 	return copy;
+}
+
+/* Set how many tasks a worker takes at once; the schema before has no place for it. */
+void
+store_worker_set_slots(int64 no, int32 slots)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET slots = $2 WHERE worker = $1 AND slots <> $2",
+		2,
+		{ INT8OID, INT4OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	if (ext_is_older_schema())
+		return;
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_int4(&args, slots);
+	spi_run(&query, &args);
+	spi_end();
 }
 
 /* How many tasks a worker said that it takes at once. */

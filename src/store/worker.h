@@ -98,11 +98,12 @@ extern int store_worker_idle_external(IdleSet **sets);
 extern int64 store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
 								 TimestampTz now);
 extern void store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset,
-								  int32 pool, const char *pod_id, int32 slots, const char *token,
+								  int32 pool, const char *pod_id, const char *token,
 								  TimestampTz now);
 extern void store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now);
 extern void store_worker_touch_busy(int64 no, TimestampTz now);
 extern Jsonb *store_worker_capabilities(int64 no);
+extern void store_worker_set_slots(int64 no, int32 slots);
 extern int32 store_worker_slots(int64 no);
 extern void store_worker_set_registration(int64 no, const uint8 *digest);
 extern void store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type,
