@@ -11,6 +11,7 @@
 #   make roots                    what the README says, typed into bare Debian systems
 #   make bench, make chaos        where there are benchmarks and chaos tests
 #   make bench-history            views in a database with 10,000,000 ended tasks
+#   make ddl-storm                tables changed under load, and what is left compared
 #   make hardened                 the suites on a server that checks itself
 #   make format, format-check     the layout of the C sources, by clang-format
 #
@@ -56,7 +57,7 @@ C_SOURCES = $(C_FILES) $(H_FILES) $(sort $(wildcard test/unit/*.[ch] worker/*.[c
 
 .DEFAULT_GOAL := all
 WITHOUT_SERVER = programs install-programs uninstall-programs clean-programs test check demo dates load roots \
-	bench bench-history chaos hardened format format-check
+	bench bench-history chaos ddl-storm hardened format format-check
 
 ifneq ($(filter-out $(WITHOUT_SERVER),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs))
@@ -159,6 +160,9 @@ chaos:
 	@test/chaos/run
 endif
 
+ddl-storm:
+	@test/storm/run
+
 hardened:
 	@test/hardened
 
@@ -168,4 +172,4 @@ format:
 format-check:
 	$(CLANG_FORMAT) --dry-run --Werror $(C_SOURCES)
 
-.PHONY: programs install-programs uninstall-programs clean-programs test check demo dates load roots hardened format format-check
+.PHONY: programs install-programs uninstall-programs clean-programs test check demo dates load roots ddl-storm hardened format format-check
