@@ -563,7 +563,7 @@ store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 	spi_end();
 }
 
-/* Return the time at which the next planned op becomes due; 0: never. */
+/* Return the time at which the next planned op that waits becomes due; 0: none waits. */
 TimestampTz
 store_op_next_due(TimestampTz now)
 {
