@@ -69,13 +69,12 @@ begin(Leader *leader, void *arg)
 	store_op_unanswered(leader->epoch, now - (guc_us(guc_http_timeout) + ANSWER_MARGIN), now);
 }
 
-/* Release what need not wait, and tell the listeners that there is work. */
+/* Let through what need not wait any longer; *arg, a bool, is set if work became claimable by it. */
 static void
 admit(Leader *leader, void *arg)
 {
-	uint32 flags = *(uint32 *) arg;
+	bool *claimable = arg;
 	TimestampTz now = clock_now();
-	bool notify = (flags & WAKE_NOTIFY) != 0;
 	bool more = true;
 
 	INJECT("leader.admit");
@@ -85,10 +84,18 @@ admit(Leader *leader, void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		(void) store_waiting_admit(now, &made_ready, &more);
-		notify = notify || made_ready;
+		*claimable |= made_ready;
 	}
-	if (notify)
-		Async_Notify("gpu_orch_tasks", "");
+}
+
+/*
+ * Tell those who listen for work. In a transaction of its own: anybody may fill the server's
+ * queue of notifications, and then this fails, and nothing else.
+ */
+static void
+notify(Leader *leader, void *arg)
+{
+	Async_Notify("gpu_orch_tasks", "");
 }
 
 /* End the attempts whose task's own timeout has passed. */
@@ -144,7 +151,12 @@ keep_queue(Leader *leader, void *arg)
 bool
 leader_admit(Leader *leader, uint32 flags)
 {
-	return leader_step(leader, "admitting tasks", admit, &flags);
+	bool claimable = (flags & WAKE_NOTIFY) != 0;
+	bool good = leader_step(leader, "admitting tasks", admit, &claimable);
+
+	if (good && claimable)
+		(void) leader_step(leader, "telling those who listen", notify, NULL);
+	return good;
 }
 
 /* Admit tasks that this tick made room for, so that a cycle ends with what follows from it. */

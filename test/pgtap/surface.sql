@@ -12,7 +12,7 @@ FROM unnest(ARRAY['gpu_orch_admin', 'gpu_orch_operator', 'gpu_orch_submitter', '
 -- Functions: argument types in order, the result, and the role that is granted them.
 CREATE TEMPORARY TABLE surface (name text, arguments text[], result text, role text);
 INSERT INTO surface VALUES
-    ('submit_task', '{text,jsonb,jsonb,integer,text,timestamp with time zone,integer,interval,text,bigint[],text}', 'bigint', 'gpu_orch_submitter'),
+    ('submit_task', '{text,jsonb,jsonb,integer,text,timestamp with time zone,integer,interval,text,bigint[],text,interval,timestamp with time zone,text,text}', 'bigint', 'gpu_orch_submitter'),
     ('submit_tasks', '{jsonb}', 'setof bigint', 'gpu_orch_submitter'),
     ('cancel_task', '{bigint}', 'boolean', 'gpu_orch_submitter'),
     ('retry_task', '{bigint}', 'boolean', 'gpu_orch_submitter'),

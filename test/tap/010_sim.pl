@@ -494,7 +494,8 @@ subtest 'containers' => sub {
 	ok(wait_until(sub { file_lines($log) == 4 }), 'L10: a started one has one again');
 	is_deeply([ map { $_->{runs} } @{ control(GET => '/_sim/pods')->{pods} } ], [ 4, 0 ], 'the pods of others run nothing here');
 
-	%env = map { /^(\w+)=(.*)/ ? ($1 => $2) : () } file_lines("$dir/env");
+	ok(wait_until(sub { %env = map { /^(\w+)=(.*)/ ? ($1 => $2) : () } file_lines("$dir/env"); exists $env{RUNPOD_API_KEY} }),
+		'M2: the pod has a key');
 	my @own = (Authorization => "Bearer $env{RUNPOD_API_KEY}");
 	is((call(GET => '/v2/pods', undef, @own))[0], 403, 'M2: a pod\'s key lists nothing');
 	is((call(POST => '/v2/pods', wish(), @own))[0], 403, 'M2: makes nothing');
