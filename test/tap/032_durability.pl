@@ -119,7 +119,8 @@ wait_until('enough was answered', sub {
 
 my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 my @children = grep {
-	open(my $stat, '<', "/proc/$_/stat") && (<$stat> // '') =~ /\) \S $postmaster /;
+	my $lives = open my $stat, '<', "/proc/$_/stat";
+	$lives && (<$stat> // '') =~ /\) \S $postmaster /;
 } map { m{(\d+)} } glob '/proc/[0-9]*';
 cmp_ok(scalar @children, '>', $sessions, 'the server runs with its children');
 $node->kill9;
