@@ -141,14 +141,15 @@ is_alive(const WorkerRow *worker, TimestampTz now)
  * End the session that a worker has, and release its leases. Those count as lost, as the
  * process that held them is most likely gone, and a task that keeps killing its workers must
  * not go on for ever. Where two processes end each other's sessions they cost nothing, and
- * the one that comes later is refused in the end.
+ * the one that comes later is refused in the end. A worker on a pod has no rival: the pod runs
+ * one process at a time, and what comes of many restarts is judged by its list.
  */
 static void
 end_session(const WorkerRow *worker, const char *token, TimestampTz now)
 {
 	LeaseEnd end = { .outcome = OUTCOME_LOST, .error = "the worker registered again" };
 
-	if (is_alive(worker, now) &&
+	if (worker->origin == WO_EXTERNAL && is_alive(worker, now) &&
 		(token == NULL || !worker_token_equal(token, worker->session_digest)))
 	{
 		switch (rivals_take_over(worker->no, worker->created_at, worker->id, now))
