@@ -333,7 +333,7 @@ sub beside
 }
 
 $new->set('gpu_orch.cycle_interval' => '1h');
-my $holder = beside('LOCK TABLE gpu_orch.pool; SELECT pg_sleep(3600)');
+my $holder = beside('LOCK TABLE gpu_orch.waiting; SELECT pg_sleep(3600)');
 $new->poll_query_until('app', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'}) or die 'no lock';
 my $first = beside('DO $$ BEGIN PERFORM gpu_orch.run_cycle(); EXCEPTION WHEN OTHERS THEN NULL; END $$');
 $new->poll_query_until('app', "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
