@@ -264,7 +264,7 @@ sub submit
 		{
 			my $seconds = int($model->{now} / 1_000_000) + 60 * $delay;
 
-			$task{due} = $seconds * 1_000_000;
+			$task{run_at} = $task{due} = $seconds * 1_000_000;
 			$run_at = strftime('"%Y-%m-%d %H:%M:%S+00"', gmtime $seconds);
 		}
 		push @tasks, \%task;
@@ -456,6 +456,8 @@ sub retry
 	my $t = a_free_task($me, @over && rand() < 0.8 ? @over : @tasks) or return 0;
 	my $is_over = $t->{place} =~ /^(?:failed|cancelled)$/;
 
+	# Refused with an error, which would end the transaction.
+	return 0 if $is_over && $model->obstacle($me, $t) eq 'failed parent';
 	note_step("s$me retry $t->{id}");
 	die "the retry of task $t->{id}, which is $t->{place}\n"
 	  if ask_one($me, "SELECT gpu_orch.retry_task($t->{id})") ne ($is_over ? 't' : 'f');

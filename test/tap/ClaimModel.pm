@@ -290,7 +290,7 @@ sub end_attempt
 	return;
 }
 
-# retry(ME, TASK): admit it again, with a new budget; its last attempt did not end it after all.
+# retry(ME, TASK): admit it again, with a new budget, not before its time; its last attempt did not end it after all.
 sub retry
 {
 	my ($self, $me, $t) = @_;
@@ -298,7 +298,7 @@ sub retry
 
 	push @{ $self->_top($me)->{attempts} }, { %$last, final => undef };
 
-	return $self->settle($me, $t, attempt => $t->{attempt} + 1, faults => 0, losses => 0, tag => undef);
+	return $self->settle($me, $t, attempt => $t->{attempt} + 1, faults => 0, losses => 0, tag => undef, due => $t->{run_at});
 }
 
 # Claims ----------------------------------------------------------------------------------------
