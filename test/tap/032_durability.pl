@@ -52,10 +52,12 @@ pass('a commit of somebody else is not flushed before its answer');
 
 # A worker with a claimed task, in psql's variables.
 my $claimed = q{
+	SELECT count(gpu_orch.terminate_worker(worker_id, true)) AS ended FROM gpu_orch.workers WHERE worker_id = 'f' AND state <> 'terminated' \gset
 	SELECT token FROM gpu_orch.register_worker('f') \gset
 	SELECT gpu_orch.submit_task('f'), gpu_orch.submit_task('f');
 	SELECT task_id, lease FROM gpu_orch.claim_tasks('f', :'token') \gset};
-my $token = q{SELECT token FROM gpu_orch.register_worker('f') \gset};
+my $token = q{SELECT count(gpu_orch.terminate_worker(worker_id, true)) AS ended FROM gpu_orch.workers WHERE worker_id = 'f' AND state <> 'terminated' \gset
+	SELECT token FROM gpu_orch.register_worker('f') \gset};
 for (
 	[ submit_task => '', q{gpu_orch.submit_task('f')} ],
 	[ submit_tasks => '', q{gpu_orch.submit_tasks('[{"kind": "f"}, {"kind": "f"}]')} ],

@@ -26,7 +26,7 @@ sub register
 	my ($worker, $capabilities) = @_;
 
 	return $token{$worker} = $node->sql("SELECT token FROM gpu_orch.register_worker('$worker', capabilities => '" .
-		($capabilities // '{}') . "')");
+		($capabilities // '{}') . "', slots => 1000)");
 }
 
 # The statement that submits tasks, each with its name for a payload.
