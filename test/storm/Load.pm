@@ -35,7 +35,7 @@ sub new
 	$self->{session} = Session->new($server, 'load', 'storm load', sub {
 		$self->{held} = [];
 		undef $self->{token};
-		return "SET statement_timeout = " . one_of(20, 100, 500, 5000); });
+		return "SET statement_timeout = " . one_of(50, 200, 1000, 5000); });
 	return $self;
 }
 
