@@ -48,7 +48,7 @@ $node->sql(q{
 	              (SELECT coalesce(string_agg(format('%L::%s',
 	                      CASE WHEN t::regtype::text ~ 'json|\[\]$' THEN '{}' WHEN t::regtype::text ~ '^(text|name|boolean)$' THEN 'f'
 	                           WHEN t = 'uuid'::regtype THEN '00000000-0000-0000-0000-000000000000'
-	                           WHEN t = 'timestamptz'::regtype THEN 'epoch' ELSE '0' END, format_type(t, NULL)), ', ' ORDER BY n), '')
+	                           WHEN t IN ('timestamptz'::regtype, 'date'::regtype) THEN 'epoch' ELSE '0' END, format_type(t, NULL)), ', ' ORDER BY n), '')
 	               FROM unnest(p.proargtypes) WITH ORDINALITY AS a (t, n))) AS call
 	FROM pg_proc p WHERE p.pronamespace = 'gpu_orch'::regnamespace
 	UNION ALL
