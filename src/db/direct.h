@@ -79,7 +79,6 @@ typedef struct DirectRow
 extern Relation direct_open(DirectTable *table);
 extern void direct_close(Relation rel);
 extern Oid direct_index(const DirectTable *table);
-extern bool direct_has(const DirectTable *table, int column);
 
 extern Snapshot direct_snapshot(void);
 extern void direct_release(Snapshot snapshot);

@@ -292,10 +292,3 @@ direct_index(const DirectTable *table)
 {
 	return table->known->index;
 }
-
-/* Whether an open table has a column; in the schema before this one it may lack some. */
-bool
-direct_has(const DirectTable *table, int column)
-{
-	return table->known->places[column] != 0;
-}
