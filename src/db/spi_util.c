@@ -13,9 +13,11 @@
 
 #include "catalog/namespace.h"
 #include "db/spi_util.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 /* Add one argument. */
@@ -127,6 +129,20 @@ void
 spi_pin_forget(int outer)
 {
 	pin_level = outer;
+}
+
+/*
+ * Take the lock that writes to a table of ours need, until the end of the transaction.
+ * For whoever reads the table before writing to it: what reads takes is a weaker lock, also
+ * on the indexes, and to ask for more later can deadlock with REINDEX.
+ */
+void
+spi_lock_for_write(const char *table)
+{
+	Oid relid = get_relname_relid(table, get_namespace_oid("gpu_orch", false));
+
+	if (OidIsValid(relid))
+		LockRelationOid(relid, RowExclusiveLock);
 }
 
 void

@@ -116,6 +116,7 @@ judge(int64 task_id, int64 *parent, bool *ending)
 		1,
 		{ INT8OID }
 	};
+	static const char *const places[] = { "attempt", "lease", "ready_queue", "waiting" };
 	SpiArgs args = SPI_ARGS_INIT;
 	ParentsVerdict verdict = PARENTS_SUCCEEDED;
 	int n;
@@ -123,6 +124,8 @@ judge(int64 task_id, int64 *parent, bool *ending)
 	*parent = 0;
 	if (ending != NULL)
 		*ending = false;
+	for (int i = 0; i < lengthof(places); i++)
+		spi_lock_for_write(places[i]);
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	n = (int) spi_read(&query, &args, 0);

@@ -181,6 +181,7 @@ find_by_key(const NewTask *task, int64 shape)
 
 	for (int i = 0; i < task->n_parents; i++)
 		parents[i] = Int64GetDatum(task->parents[i]);
+	spi_lock_for_write("task");
 	spi_begin();
 	spi_arg_int4(&args, task->tenant);
 	spi_arg_text(&args, task->idempotency_key);
@@ -317,16 +318,29 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 	return id;
 }
 
-/* Read a task's row into a slot, to be dropped by the caller; NULL if there is none. */
+/*
+ * Read a task's row into a slot, to be dropped by the caller; NULL if there is none. A
+ * snapshot from before the table's lock does not see rows that a TRUNCATE took out and its
+ * transaction put back, so a row that is missing is looked for once more.
+ */
 static TupleTableSlot *
 read_task(int64 task_id, Snapshot snapshot)
 {
 	Relation rel = direct_open(&task_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
 	ScanKeyData key;
+	bool found;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	if (direct_find(&task_table, rel, snapshot, &key, 1, row, NULL))
+	found = direct_find(&task_table, rel, snapshot, &key, 1, row, NULL);
+	if (!found)
+	{
+		Snapshot later = direct_snapshot();
+
+		found = direct_find(&task_table, rel, later, &key, 1, row, NULL);
+		direct_release(later);
+	}
+	if (found)
 		slot_getallattrs(row);
 	else
 	{
@@ -414,6 +428,7 @@ store_task_lock(int64 task_id, TaskRow *task)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
+	spi_lock_for_write("task");
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	found = spi_run(&query, &args) == 1;
@@ -438,6 +453,7 @@ store_task_stands(int64 task_id)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool stands;
 
+	spi_lock_for_write("task");
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	spi_read(&query, &args, 1);
@@ -456,6 +472,9 @@ store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *m
 	static SpiQuery query = { "SELECT tenant FROM gpu_orch.task WHERE id = $1", 1, { INT8OID } };
 	bool exist = true;
 
+	if (n_parents == 0)
+		return true;
+	spi_lock_for_write("task");
 	spi_begin();
 	for (int i = 0; exist && i < n_parents; i++)
 	{

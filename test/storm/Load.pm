@@ -28,7 +28,7 @@ sub one_of { return $_[ rand @_ ]; }
 sub new
 {
 	my ($class, $server, $number, $ledger) = @_;
-	my $self = bless {number => $number, keys => 0, held => [], ids => [], pending => []}, $class;
+	my $self = bless {number => $number, worker => "w$number", workers => 0, keys => 0, held => [], ids => [], pending => []}, $class;
 
 	open $self->{ledger}, '>>', $ledger or die "$ledger: $!";
 	$self->{ledger}->autoflush(1);
@@ -125,10 +125,14 @@ sub who
 	{
 		$self->{held} = [];
 		my $rows = $self->call('register_worker',
-			"SELECT token FROM gpu_orch.register_worker('w$self->{number}', capabilities => '$capabilities')", $lost) or return;
+			"SELECT token FROM gpu_orch.register_worker('$self->{worker}', capabilities => '$capabilities')", "$lost|GO007");
+
+		# Its session was taken over a few times within a minute: the next one is another worker's.
+		$self->{worker} = "w$self->{number}-" . ++$self->{workers} if ($self->{session}{state} // '') eq 'GO007';
+		return unless $rows;
 		$self->{token} = $rows->[0][0];
 	}
-	return "'w$self->{number}', '$self->{token}'";
+	return "'$self->{worker}', '$self->{token}'";
 }
 
 # A call of a worker, for one of the leases that it holds; the lease is let go of.
@@ -274,8 +278,8 @@ my @calls = (
 	[ 2, sub { $_[0]->call('retry_task', 'SELECT gpu_orch.retry_task(' . $_[0]->some_id . ')', $lost) } ],
 	[ 2, sub { $_[0]->call('admit', 'SELECT gpu_orch.admit()') } ],
 	[ 1, sub { $_[0]->call('tasks', 'SELECT state, count(*) FROM gpu_orch.tasks GROUP BY 1') } ],
-	[ 0.5, sub { $_[0]->call('drain_worker', "SELECT gpu_orch.drain_worker('w$_[0]{number}')", $lost) } ],
-	[ 0.5, sub { $_[0]->call('terminate_worker', "SELECT gpu_orch.terminate_worker('w$_[0]{number}', true)", $lost) } ]);
+	[ 0.5, sub { $_[0]->call('drain_worker', "SELECT gpu_orch.drain_worker('$_[0]{worker}')", $lost) } ],
+	[ 0.5, sub { $_[0]->call('terminate_worker', "SELECT gpu_orch.terminate_worker('$_[0]{worker}', true)", $lost) } ]);
 
 # step(): one of them.
 sub step
