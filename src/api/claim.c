@@ -137,7 +137,7 @@ lease_room(const WorkerCall *worker, int n)
 		int64 most = Max(LEASES_PER_SLOT * store_worker_slots(worker->no), LEAST_LEASES);
 
 		room->worker = worker->no;
-		room->room = (int32) Max(most - store_lease_count_worker(worker->no), 0);
+		room->room = (int32) (most - store_lease_count_worker(worker->no, most));
 	}
 	return room;
 }

@@ -454,7 +454,7 @@ gpu_orch_terminate_worker_body(PG_FUNCTION_ARGS)
 
 	api_begin_change();
 	lock_worker(id, &worker);
-	if (!force && store_lease_count_worker(worker.no) > 0)
+	if (!force && store_lease_count_worker(worker.no, 1) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
 				 errmsg("worker \"%s\" is running tasks", id),

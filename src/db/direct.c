@@ -18,6 +18,7 @@
 #include "commands/sequence.h"
 #include "db/direct_known.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -65,6 +66,28 @@ direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, i
 	index_endscan(scan);
 	index_close(index, NoLock);
 	return found;
+}
+
+/* Count the rows that the keys select by the table's index, as direct_find() does, up to a limit. */
+int64
+direct_count(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, int n_keys,
+			 int64 limit)
+{
+	Relation index = index_open(table->known->index, AccessShareLock);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, n_keys);
+	int64 n = 0;
+
+	index_rescan(scan, keys, n_keys, NULL, 0);
+	while (n < limit && index_getnext_slot(scan, ForwardScanDirection, row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		n++;
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	index_close(index, NoLock);
+	return n;
 }
 
 /*

@@ -84,6 +84,8 @@ extern Snapshot direct_snapshot(void);
 extern void direct_release(Snapshot snapshot);
 extern bool direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys,
 						int n_keys, TupleTableSlot *row, ItemPointer tid);
+extern int64 direct_count(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys,
+						  int n_keys, int64 limit);
 extern bool direct_find_near(Relation rel, Snapshot snapshot, ItemPointer tid, TupleTableSlot *row);
 extern DirectRow *direct_new_row(DirectTable *table);
 extern int64 direct_next_id(DirectTable *table);

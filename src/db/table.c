@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -261,11 +262,13 @@ direct_open(DirectTable *table)
 
 		if (!OidIsValid(table->relid))
 			look_up(table);
-		rel = try_table_open(table->relid, RowExclusiveLock);
+		LockRelationOid(table->relid, RowExclusiveLock);
+		/* A table of which no change was told, with the lock held, is there. */
+		if (table->known != NULL && table->known->changes == table->changes)
+			return table_open(table->relid, NoLock);
+		rel = try_table_open(table->relid, NoLock);
 		if (rel != NULL)
 		{
-			if (table->known != NULL && table->known->changes == table->changes)
-				return rel;
 			if (has_name(table, rel))
 			{
 				learn(table, rel);
@@ -274,6 +277,7 @@ direct_open(DirectTable *table)
 			}
 			table_close(rel, NoLock);
 		}
+		UnlockRelationOid(table->relid, RowExclusiveLock);
 		table->relid = InvalidOid;
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -230,7 +230,8 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 		const WorkerRule *rule;
 
 		/* A claim that raced the drain is one more task to finish. */
-		if (strcmp(action->cause, "drained") == 0 && store_lease_count_worker(action->worker) > 0)
+		if (strcmp(action->cause, "drained") == 0 &&
+			store_lease_count_worker(action->worker, 1) > 0)
 			continue;
 		rule = try_move(action, now);
 		if (rule == NULL)

@@ -62,6 +62,10 @@ static const DirectColumn lease_columns[] = { LEASE_COLUMNS(DIRECT_ENTRY, DIRECT
 
 static DirectTable lease_table = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_pkey",
 											  .index_key = { LEASE_TASK_ID });
+static DirectTable by_worker = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_worker",
+											.index_key = { LEASE_WORKER });
+static DirectTable by_tenant = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_tenant",
+											.index_key = { LEASE_TENANT });
 
 /* Copy the current result row into a claimed task that outlives spi_end(). */
 static void
@@ -536,20 +540,48 @@ store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const 
 	return held;
 }
 
-/* How many leases a worker holds. */
+/* How many leases a worker holds, counted up to a limit. */
 int64
-store_lease_count_worker(int64 worker)
+store_lease_count_worker(int64 worker, int64 limit)
 {
-	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.lease WHERE worker = $1",
-							  1,
-							  { INT8OID } };
-	SpiArgs args = SPI_ARGS_INIT;
+	Relation rel = direct_open(&by_worker);
+	Snapshot snapshot = direct_snapshot();
+	ScanKeyData key;
 	int64 n;
 
-	spi_begin();
-	spi_arg_int8(&args, worker);
-	spi_read(&query, &args, 1);
-	n = spi_int8(0, 1);
-	spi_end();
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(worker));
+	n = direct_count(&by_worker, rel, snapshot, &key, 1, limit);
+	direct_release(snapshot);
+	direct_close(rel);
 	return n;
+}
+
+/*
+ * How many leases of a limited tenant stand or may stand, counted up to a limit: those whose
+ * claims or ends have not committed count too.
+ */
+int64
+store_lease_count_tenant(int32 tenant, int64 limit)
+{
+	Relation rel = direct_open(&by_tenant);
+	SnapshotData dirty;
+	ScanKeyData key;
+	int64 n;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(tenant));
+	n = direct_count(&by_tenant, rel, &dirty, &key, 1, limit);
+	direct_close(rel);
+	return n;
+}
+
+/* The number of the table of leases, with the lock that writes need. */
+Oid
+store_lease_table(void)
+{
+	Relation rel = direct_open(&lease_table);
+	Oid relid = RelationGetRelid(rel);
+
+	direct_close(rel);
+	return relid;
 }

@@ -48,6 +48,8 @@ extern bool store_lease_end_unheld(int64 task_id, const LeaseEnd *end, Timestamp
 extern void store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now);
 extern bool store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease,
 								 const float4 *fraction, const char *stage, TimestampTz now);
-extern int64 store_lease_count_worker(int64 worker);
+extern int64 store_lease_count_worker(int64 worker, int64 limit);
+extern int64 store_lease_count_tenant(int32 tenant, int64 limit);
+extern Oid store_lease_table(void);
 
 #endif

@@ -12,22 +12,12 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/stratnum.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "base/compat.h"
-#include "catalog/namespace.h"
 #include "db/spi_util.h"
-#include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "store/lease.h"
 #include "store/running.h"
 #include "store/tenant.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 
 /* How many tasks a tenant may run at once; -1 for any number. */
 static int32
@@ -59,32 +49,6 @@ lock_tag(const RunningPlace *place)
 	return tag;
 }
 
-/* A tenant's leases that stand or may stand, counted up to a limit. */
-static int32
-count_leases(Relation leases, Oid index_oid, int32 tenant, int32 limit)
-{
-	Relation index = index_open(index_oid, AccessShareLock);
-	TupleTableSlot *row = table_slot_create(leases, NULL);
-	SnapshotData dirty;
-	IndexScanDesc scan;
-	ScanKeyData key;
-	int32 n = 0;
-
-	InitDirtySnapshot(dirty);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(tenant));
-	scan = compat_index_beginscan(leases, index, &dirty, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
-	while (n < limit && index_getnext_slot(scan, ForwardScanDirection, row))
-	{
-		CHECK_FOR_INTERRUPTS();
-		n++;
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(row);
-	index_close(index, NoLock);
-	return n;
-}
-
 /*
  * Whether a tenant may run one more task. If so, the caller makes the lease at once
  * and then calls store_running_leave(), while other claims of that tenant's tasks
@@ -93,9 +57,6 @@ count_leases(Relation leases, Oid index_oid, int32 tenant, int32 limit)
 bool
 store_running_enter(int32 tenant, RunningPlace *place)
 {
-	Oid namespace;
-	Oid index;
-	Relation leases;
 	LOCKTAG tag;
 	int32 limit = tenant == DEFAULT_TENANT ? -1 : limit_of(tenant);
 	bool room;
@@ -103,22 +64,13 @@ store_running_enter(int32 tenant, RunningPlace *place)
 	place->counted = limit >= 0;
 	if (!place->counted)
 		return true;
-	namespace = get_namespace_oid("gpu_orch", false);
 	place->tenant = tenant;
-	place->leases = get_relname_relid("lease", namespace);
-	index = get_relname_relid("lease_tenant", namespace);
-	if (!OidIsValid(place->leases) || !OidIsValid(index))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table gpu_orch.lease or its index is missing"),
-				 errhint("Install the extension anew.")));
-	leases = table_open(place->leases, RowExclusiveLock);
+	place->leases = store_lease_table();
 	tag = lock_tag(place);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	room = count_leases(leases, index, tenant, limit) < limit;
+	room = store_lease_count_tenant(tenant, limit) < limit;
 	if (!room)
 		(void) LockRelease(&tag, ExclusiveLock, false);
-	table_close(leases, NoLock);
 	return room;
 }
 
