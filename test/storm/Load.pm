@@ -243,6 +243,12 @@ sub transaction
 	my $rows = $lost_before ? undef : $self->call(lc $how, $how, '40001');
 	my $outcome = $how eq 'ROLLBACK' ? 'refused' : $self->outcome($rows);
 
+	# One that was cancelled before it began leaves the transaction open.
+	while (!$lost_before && !$rows && defined $self->{session}{state})
+	{
+		$rows = $self->call('rollback', 'ROLLBACK');
+	}
+
 	for my $line (splice @{ $self->{pending} })
 	{
 		my ($was, @rest) = @$line;
