@@ -297,12 +297,14 @@ CREATE TABLE gpu_orch.worker_profile (
     no_runtime          boolean NOT NULL DEFAULT false,
     passed_since        timestamptz,
     learned             smallint NOT NULL DEFAULT 0,
-    slots               int NOT NULL DEFAULT 1 CHECK (slots BETWEEN 1 AND 1000)
+    slots               int NOT NULL DEFAULT 1 CHECK (slots BETWEEN 1 AND 1000),
+    registered_by       name
 );
 CREATE INDEX worker_profile_pod ON gpu_orch.worker_profile (pod_id) WHERE pod_id IS NOT NULL;
 -- Until all is learned of a pod: that it came up (1), that it took a task (2), how it ended (3).
 CREATE INDEX worker_profile_learning ON gpu_orch.worker_profile (worker) WHERE image IS NOT NULL AND learned < 3;
 COMMENT ON TABLE gpu_orch.worker_profile IS 'The wide and rarely changed part of a worker';
+COMMENT ON COLUMN gpu_orch.worker_profile.registered_by IS 'The role that made an external worker known';
 COMMENT ON COLUMN gpu_orch.worker_profile.slots IS 'How many tasks it takes at once, as it said when it registered; bounds the leases that it may hold';
 
 CREATE FUNCTION gpu_orch.worker_rules(OUT rule int, OUT from_state text, OUT to_state text,

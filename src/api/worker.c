@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "api/check.h"
 #include "catalog/pg_type_d.h"
+#include "base/caller.h"
 #include "base/clock.h"
 #include "base/errors.h"
 #include "fmgr.h"
@@ -106,6 +107,22 @@ admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, Tim
 	}
 }
 
+/* Refuse a worker beyond those that the caller's role may have at a time. */
+static void
+require_room_for_worker(const char *worker_id)
+{
+	if (store_worker_count_of(caller_name(), guc_max_workers) < guc_max_workers)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("worker \"%s\" is one too many for role \"%s\"", worker_id, caller_name()),
+			 errdetail("The role has registered %d external workers that have not ended, the most "
+					   "that gpu_orch.max_workers allows.",
+					   guc_max_workers),
+			 errhint("Call goodbye() or terminate_worker() for those that are gone, or raise "
+					 "gpu_orch.max_workers.")));
+}
+
 /* Find or make the row of an external worker that the caller may register. */
 static void
 admit_external_worker(const char *worker_id, const char *token, bool exists, int32 pool,
@@ -120,8 +137,10 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 	api_require_operator("register a worker without a token");
 	if (!exists)
 	{
+		require_room_for_worker(worker_id);
 		store_worker_lock(store_worker_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now),
 						  worker);
+		store_worker_set_registrar(worker->no, caller_name());
 		store_event_added("registered", worker_id, worker->no, WS_ACTIVE,
 						  store_detail("origin", "external"), now);
 	}

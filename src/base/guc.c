@@ -36,6 +36,7 @@ int guc_max_losses = 5;
 int guc_max_payload_bytes = 1024 * 1024;
 int guc_max_priority = MAX_PRIORITY;
 int guc_max_shapes = 32768;
+int guc_max_workers = 10000;
 int guc_orphan_grace = 600000;
 int guc_priority_ageing = 0;
 int guc_reconcile_interval = 60000;
@@ -144,6 +145,9 @@ guc_init(void)
 			"gpu_orch.max_shapes", "Different requirements that may be ready at a time.",
 			"Tasks with further ones are held until there is room.", &guc_max_shapes, 32768, 16,
 			1048576, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.max_workers",
+							"External workers that one role may have registered at a time.", NULL,
+							&guc_max_workers, 10000, 0, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.orphan_grace",
 							"Age at which a pod of ours without a row that wants it is deleted.",
 							NULL, &guc_orphan_grace, 600000, 0, 86400000, PGC_SIGHUP, GUC_UNIT_MS,

@@ -32,6 +32,7 @@ extern int guc_max_losses;
 extern int guc_max_payload_bytes;
 extern int guc_max_priority;
 extern int guc_max_shapes;
+extern int guc_max_workers;
 extern int guc_orphan_grace;
 extern int guc_priority_ageing;
 extern int guc_reconcile_interval;

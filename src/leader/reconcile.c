@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/inject.h"
+#include "cloud/text.h"
 #include "leader/look.h"
 #include "miscadmin.h"
 #include "decide/pod_name.h"
@@ -717,6 +718,13 @@ compare_age(const void *a, const void *b)
 	return strcmp(left->id, right->id);
 }
 
+/* What somebody else wrote about a pod, as one short line; empty for NULL. */
+static char *
+fit_to_show(const char *text)
+{
+	return cloud_text_clean(text ? text : "", "", NULL, 0);
+}
+
 /* Store the pods that are not ours, for people who wonder about the bill. */
 static void
 show_foreign(const Round *round)
@@ -730,9 +738,9 @@ show_foreign(const Round *round)
 		if (is_ours(round, pod))
 			continue;
 		foreign->ids[foreign->n] = pod->id;
-		foreign->names[foreign->n] = pod->name;
-		foreign->gpu_types[foreign->n] = pod->gpu_type ? pod->gpu_type : "";
-		foreign->statuses[foreign->n] = pod->status ? pod->status : "";
+		foreign->names[foreign->n] = fit_to_show(pod->name);
+		foreign->gpu_types[foreign->n] = fit_to_show(pod->gpu_type);
+		foreign->statuses[foreign->n] = fit_to_show(pod->status);
 		foreign->prices[foreign->n++] = pod->price_micros;
 	}
 	store_foreign_listed(foreign, round->now);

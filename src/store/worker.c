@@ -380,6 +380,49 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 	return no;
 }
 
+/* How many external workers a role has registered that have not ended, counted up to a limit. */
+int64
+store_worker_count_of(const char *role, int64 limit)
+{
+	static SpiQuery query = { "SELECT count(*) FROM (SELECT 1 FROM gpu_orch.worker w"
+							  " JOIN gpu_orch.worker_profile p ON p.worker = w.no"
+							  " WHERE w.state <> 'terminated' AND p.registered_by = $1 LIMIT $2) x",
+							  2,
+							  { TEXTOID, INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+	int64 n;
+
+	if (ext_is_older_schema())
+		return 0;
+	spi_begin();
+	spi_arg_text(&args, role);
+	spi_arg_int8(&args, limit);
+	spi_read(&query, &args, 1);
+	n = spi_int8(0, 1);
+	spi_end();
+	return n;
+}
+
+/* Note which role made an external worker known. */
+void
+store_worker_set_registrar(int64 no, const char *role)
+{
+	static SpiQuery query = {
+		"UPDATE gpu_orch.worker_profile SET registered_by = $2 WHERE worker = $1",
+		2,
+		{ INT8OID, TEXTOID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	if (ext_is_older_schema())
+		return;
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_arg_text(&args, role);
+	spi_run_one(&query, &args, "noting who registered a worker");
+	spi_end();
+}
+
 /*
  * Begin a new session of a worker: its epoch goes up, the token replaces the
  * last one, and what it says about itself is stored. The pod id, where given, is

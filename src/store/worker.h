@@ -97,6 +97,8 @@ extern void store_worker_profile(int64 no, WorkerProfile *profile);
 extern int store_worker_idle_external(IdleSet **sets);
 extern int64 store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
 								 TimestampTz now);
+extern int64 store_worker_count_of(const char *role, int64 limit);
+extern void store_worker_set_registrar(int64 no, const char *role);
 extern void store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset,
 								  int32 pool, const char *pod_id, const char *token,
 								  TimestampTz now);

@@ -34,7 +34,7 @@ $provider->no_faults;
 # Lists that do not tell the truth change nothing.
 $node->advance('2 minutes');
 $provider->fault({call => 'list', action => 'empty_list', count => 1});
-$provider->control(POST => 'pods', {foreign => 'somebody-elses'});
+$provider->control(POST => 'pods', {foreign => "somebody-elses\n\e[31m" . 'x' x 5000});
 $provider->control(POST => 'pods', {foreign => 'gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123'});
 $node->reconcile;
 is($node->sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'an empty list ends nobody');
@@ -43,7 +43,7 @@ like($node->refusal('SELECT gpu_orch.reconcile_now()'), qr/could not be read/, '
 is($node->sql(q{SELECT count(*) FROM gpu_orch.workers WHERE state = 'initializing'}), 1, 'and ends nobody');
 like($node->sql('SELECT gpu_orch.reconcile_now()'), qr/"foreign": 2/, 'pods of others are seen');
 is($node->sql('SELECT string_agg(name, chr(10) ORDER BY name) FROM gpu_orch.foreign_pods WHERE price_per_hour > 0'),
-	"gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123\nsomebody-elses", 'and shown');
+	"gpo-00000000-1-abcdefghjkmnpqrstvwxyz0123\nsomebody-elses  [31m" . 'x' x 480, 'and shown, in one short line that moves no terminal');
 
 # The pod vanishes: two lists that agree, some time apart, and it is believed.
 my ($pod) = $provider->pods(1);

@@ -202,5 +202,15 @@ for my $call (q{gpu_orch.submit_task('k', priority => 11)}, q{gpu_orch.submit_ta
 	like($error, qr/above gpu_orch\.max_priority/, "and no higher one by $call");
 }
 like(as_user('attack_o', q{SELECT gpu_orch.submit_task('k', priority => 11)}), qr/^\d+$/, 'an operator may');
+
+# A role has no more external workers at a time than is set.
+$node->set('gpu_orch.max_workers' => 2);
+$node->until('the setting is read', q{SELECT current_setting('gpu_orch.max_workers') = '2'});
+as_user('attack_o', qq{SELECT FROM gpu_orch.register_worker('of_o_$_')}) for 1, 2;
+my (undef, undef, $too_many) = $node->psql('app', q{SELECT FROM gpu_orch.register_worker('of_o_3')}, extra_params => [ '-U', 'attack_o' ]);
+like($too_many, qr/one too many for role "attack_o"/, 'a third worker is refused');
+is(as_user('attack_o', q{SELECT count(*) FROM gpu_orch.register_worker('of_o_2')}), 1, 'one that is known may register again');
+as_user('attack_o', q{SELECT gpu_orch.terminate_worker('of_o_1')});
+is(as_user('attack_o', q{SELECT count(*) FROM gpu_orch.register_worker('of_o_3')}), 1, 'and another one once one has ended');
 $node->stop;
 done_testing();

@@ -47,7 +47,7 @@ ALTER TABLE gpu_orch.ready_queue ADD PRIMARY KEY (task_id);
 DROP INDEX gpu_orch.ready_queue_task;
 CREATE INDEX attempt_ended ON gpu_orch.attempt (ended_at);
 CREATE INDEX attempt_unsuccessful ON gpu_orch.attempt (task_id) WHERE final_state <> 'succeeded';
-ALTER TABLE gpu_orch.worker_profile ADD slots int NOT NULL DEFAULT 1 CHECK (slots BETWEEN 1 AND 1000);
+ALTER TABLE gpu_orch.worker_profile ADD slots int NOT NULL DEFAULT 1 CHECK (slots BETWEEN 1 AND 1000), ADD registered_by name;
 ALTER TABLE gpu_orch.tenant ADD dropped_at timestamptz, DROP CONSTRAINT tenant_name_key;
 CREATE UNIQUE INDEX tenant_name ON gpu_orch.tenant (name) WHERE dropped_at IS NULL;
 @new TABLE gpu_orch.usage_day
