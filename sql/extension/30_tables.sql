@@ -108,9 +108,11 @@ CREATE TABLE gpu_orch.ready_queue (
     tenant  int NOT NULL,
     attempt int NOT NULL,
     faults  int NOT NULL,
-    losses  int NOT NULL
+    losses  int NOT NULL,
+    task_row tid
 );
 CREATE INDEX ready_queue_head ON gpu_orch.ready_queue (shape, rank, tag, task_id);
+COMMENT ON COLUMN gpu_orch.ready_queue.task_row IS 'Where the row of the task was when it was submitted; a hint, which may be wrong or null';
 COMMENT ON TABLE gpu_orch.ready_queue IS
     'One row for each claimable task: rank is ~priority, so that the lower goes first, tag its fair share, attempt the number that the next claim gets, faults and losses what came before';
 

@@ -38,7 +38,8 @@
 	COLUMN(READY_TENANT, tenant, INT4OID) \
 	COLUMN(READY_ATTEMPT, attempt, INT4OID) \
 	COLUMN(READY_FAULTS, faults, INT4OID) \
-	COLUMN(READY_LOSSES, losses, INT4OID)
+	COLUMN(READY_LOSSES, losses, INT4OID) \
+	LATER(READY_TASK_ROW, task_row, TIDOID)
 /* clang-format on */
 
 enum
@@ -96,6 +97,13 @@ open_index(QueueTable *files)
 		files->index = index_open(direct_index(&ready_queue), AccessShareLock);
 }
 
+/* The queue as this session knew it last, for what is noted in memory alone. */
+static struct
+{
+	QueueId id;
+	uint64 changes; /* of the table's definition then; 0: never known */
+} last_known;
+
 /* Open the queue; with its index, unless that may be left to open_index(). */
 static void
 open_queue(QueueTable *files, bool with_index)
@@ -103,6 +111,8 @@ open_queue(QueueTable *files, bool with_index)
 	files->table = direct_open(&ready_queue);
 	files->index = NULL;
 	files->tenant_of = tenant_of;
+	last_known.id = queue_scan_id(files->table);
+	last_known.changes = ready_queue.changes;
 	if (with_index)
 		open_index(files);
 }
@@ -372,6 +382,9 @@ store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg)
 static void
 read_row(TupleTableSlot *row, TaskSlot *slot)
 {
+	Datum task_row;
+	bool isnull;
+
 	slot->shape = direct_int8(&ready_queue, row, READY_SHAPE);
 	slot->task_id = direct_int8(&ready_queue, row, READY_TASK_ID);
 	slot->priority = ~direct_int4(&ready_queue, row, READY_RANK);
@@ -380,6 +393,11 @@ read_row(TupleTableSlot *row, TaskSlot *slot)
 	slot->attempt = direct_int4(&ready_queue, row, READY_ATTEMPT);
 	slot->faults = direct_int4(&ready_queue, row, READY_FAULTS);
 	slot->losses = direct_int4(&ready_queue, row, READY_LOSSES);
+	task_row = direct_datum(&ready_queue, row, READY_TASK_ROW, &isnull);
+	if (isnull)
+		ItemPointerSetInvalid(&slot->row);
+	else
+		slot->row = *(ItemPointer) DatumGetPointer(task_row);
 }
 
 /*
@@ -528,6 +546,8 @@ insert_row(Relation table, QueueId queue, const TaskSlot *slot, const QueueKey *
 	row->values[READY_ATTEMPT] = Int32GetDatum(slot->attempt);
 	row->values[READY_FAULTS] = Int32GetDatum(slot->faults);
 	row->values[READY_LOSSES] = Int32GetDatum(slot->losses);
+	row->values[READY_TASK_ROW] = PointerGetDatum(&slot->row);
+	row->nulls[READY_TASK_ROW] = !ItemPointerIsValid(&slot->row);
 	direct_insert(row, table);
 	/* Nearly never does it have none now; then the leader's recheck finds the row. */
 	(void) queue_places_put(queue, slot->shape, slot->tenant, key, false);
@@ -615,10 +635,14 @@ store_queue_remove(int64 task_id, bool wait, TaskSlot *slot)
 void
 store_queue_served(int32 tenant, int64 microseconds)
 {
-	Relation table = direct_open(&ready_queue);
+	if (last_known.changes == 0 || last_known.changes != ready_queue.changes)
+	{
+		QueueTable files;
 
-	queue_tag_served(queue_scan_id(table), tenant, microseconds);
-	direct_close(table);
+		open_queue(&files, false);
+		close_queue(&files);
+	}
+	queue_tag_served(last_known.id, tenant, microseconds);
 }
 
 /* Whether a task of a shape and a tenant could become ready: places for shapes are shared. */

@@ -19,7 +19,8 @@ typedef struct TaskSlot
 	int32 attempt; /* number of the next attempt, or of the running one */
 	int32 faults;
 	int32 losses;
-	int64 tag; /* fair share; 0: not given yet */
+	int64 tag;			 /* fair share; 0: not given yet */
+	ItemPointerData row; /* where the task's row was seen, a hint; invalid: not known */
 } TaskSlot;
 
 /*

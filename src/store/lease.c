@@ -146,7 +146,7 @@ store_lease_create(const TaskSlot *slot, int64 worker, const pg_uuid_t *claimed_
 	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 	TaskBody body;
 
-	if (!store_task_body(slot->task_id, snapshot, &body))
+	if (!store_task_body(slot, snapshot, &body))
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " is ready and does not exist", slot->task_id);
 	make_lease_id(id);
 	values[LEASE_TASK_ID] = Int64GetDatum(slot->task_id);

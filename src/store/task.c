@@ -249,9 +249,9 @@ insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
 	return id;
 }
 
-/* Insert a task that has none. */
+/* Insert a task that has none; *place is where its row is. */
 static int64
-insert_plain(const NewTask *task, int64 shape, TimestampTz now)
+insert_plain(const NewTask *task, int64 shape, TimestampTz now, ItemPointer place)
 {
 	Relation rel = direct_open(&task_table);
 	DirectRow *row = direct_new_row(&task_table);
@@ -278,6 +278,7 @@ insert_plain(const NewTask *task, int64 shape, TimestampTz now)
 	values[TASK_REQUIREMENTS] = JsonbPGetDatum(task->requirements);
 	values[TASK_PAYLOAD] = JsonbPGetDatum(task->payload);
 	direct_insert(row, rel);
+	*place = row->tid;
 	direct_close(rel);
 	return id;
 }
@@ -304,7 +305,7 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 			return find_by_key(task, shape);
 	}
 	else
-		id = insert_plain(task, shape, now);
+		id = insert_plain(task, shape, now, &slot.row);
 
 	store_dependency_add(id, task->parents, task->n_parents);
 
@@ -319,12 +320,13 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 }
 
 /*
- * Read a task's row into a slot, to be dropped by the caller; NULL if there is none. A
+ * Read a task's row into a slot, to be dropped by the caller; NULL if there is none. It is
+ * looked for where it was seen, unless that is NULL or invalid, and by its index then. A
  * snapshot from before the table's lock does not see rows that a TRUNCATE took out and its
  * transaction put back, so a row that is missing is looked for once more.
  */
 static TupleTableSlot *
-read_task(int64 task_id, Snapshot snapshot)
+read_task(int64 task_id, ItemPointer seen, Snapshot snapshot)
 {
 	Relation rel = direct_open(&task_table);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
@@ -332,7 +334,11 @@ read_task(int64 task_id, Snapshot snapshot)
 	bool found;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
-	found = direct_find(&task_table, rel, snapshot, &key, 1, row, NULL);
+	found = seen != NULL && ItemPointerIsValid(seen) &&
+		direct_find_near(rel, snapshot, seen, row) &&
+		direct_int8(&task_table, row, TASK_ID) == task_id;
+	if (!found)
+		found = direct_find(&task_table, rel, snapshot, &key, 1, row, NULL);
 	if (!found)
 	{
 		Snapshot later = direct_snapshot();
@@ -362,9 +368,10 @@ copy_column(TupleTableSlot *row, int column)
 
 /* Read what a claim hands out, into the current memory context. False if there is no such task. */
 bool
-store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body)
+store_task_body(const TaskSlot *slot, Snapshot snapshot, TaskBody *body)
 {
-	TupleTableSlot *row = read_task(task_id, snapshot);
+	ItemPointerData seen = slot->row;
+	TupleTableSlot *row = read_task(slot->task_id, &seen, snapshot);
 	Datum timeout;
 	bool isnull;
 
@@ -385,7 +392,7 @@ int32
 store_task_max_attempts(int64 task_id)
 {
 	Snapshot snapshot = direct_snapshot();
-	TupleTableSlot *row = read_task(task_id, snapshot);
+	TupleTableSlot *row = read_task(task_id, NULL, snapshot);
 	int32 max_attempts;
 
 	if (row == NULL)
@@ -401,7 +408,7 @@ bool
 store_task_tenant(int64 task_id, int32 *tenant)
 {
 	Snapshot snapshot = direct_snapshot();
-	TupleTableSlot *row = read_task(task_id, snapshot);
+	TupleTableSlot *row = read_task(task_id, NULL, snapshot);
 
 	if (row != NULL)
 	{

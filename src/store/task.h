@@ -72,7 +72,7 @@ typedef struct ShapeMemo
 } ShapeMemo;
 
 extern int64 store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now);
-extern bool store_task_body(int64 task_id, Snapshot snapshot, TaskBody *body);
+extern bool store_task_body(const TaskSlot *slot, Snapshot snapshot, TaskBody *body);
 extern int32 store_task_max_attempts(int64 task_id);
 extern bool store_task_tenant(int64 task_id, int32 *tenant);
 extern bool store_task_lock(int64 task_id, TaskRow *task);

@@ -43,7 +43,7 @@ ALTER TABLE gpu_orch.shape REPLICA IDENTITY FULL;
 ALTER TABLE gpu_orch.budget REPLICA IDENTITY FULL;
 ALTER TABLE gpu_orch.task ADD max_wait interval, ADD start_before timestamptz, ADD limit_key text, ADD batch text;
 CREATE INDEX task_tenant ON gpu_orch.task (tenant, id);
-ALTER TABLE gpu_orch.ready_queue ADD PRIMARY KEY (task_id);
+ALTER TABLE gpu_orch.ready_queue ADD task_row tid, ADD PRIMARY KEY (task_id);
 DROP INDEX gpu_orch.ready_queue_task;
 CREATE INDEX attempt_ended ON gpu_orch.attempt (ended_at);
 CREATE INDEX attempt_unsuccessful ON gpu_orch.attempt (task_id) WHERE final_state <> 'succeeded';
