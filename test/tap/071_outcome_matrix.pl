@@ -8,6 +8,7 @@ use FindBin;
 use lib $FindBin::Bin, "$FindBin::Bin/../chaos";
 use Checker;
 use Cut;
+use GpuOrch;
 use PostgreSQL::Test::Utils;
 use Provider;
 use Test::More;
