@@ -6,8 +6,9 @@
 # moment a task that may become ready does so.
 #
 # Sessions are numbers; 0 is what is committed. What a session does in an open transaction stands in layers
-# of its own, one for the transaction and one for each savepoint, until they end. Times are in microseconds.
-# Whatever is not as it should be is a die.
+# of its own, one for the transaction and one for each savepoint, until they end: tasks as it left them, requests to
+# cancel running ones, attempts that it ended, leases that it made, and rows that it locked. Times are in
+# microseconds. Whatever is not as it should be is a die.
 package ClaimModel;
 
 use strict;
@@ -53,10 +54,11 @@ sub new
 		layers => {},
 		limits => {},    # by tenant; undef: none
 		last_tag => {},    # by tenant: the last tag of earlier histories
+		tally => {},    # what rarely happens, and how often it did
 	}, $class;
 }
 
-sub _layer { return { tasks => {}, attempts => [], locks => {} }; }
+sub _layer { return { tasks => {}, asked => {}, attempts => [], leases => {}, locks => {} }; }
 
 # begin_history(NOW): forget the tasks of the last one.
 sub begin_history
@@ -101,8 +103,10 @@ sub sink
 	my $from = pop @{ $self->{layers}{$me} };
 	my $to = $self->_top($me);
 
-	%{ $to->{tasks} } = (%{ $to->{tasks} }, %{ $from->{tasks} });
-	%{ $to->{locks} } = (%{ $to->{locks} }, %{ $from->{locks} }) if $to != $self->{base};
+	for my $what (qw(tasks asked), $to == $self->{base} ? () : qw(leases locks))
+	{
+		%{ $to->{$what} } = (%{ $to->{$what} }, %{ $from->{$what} });
+	}
 	push @{ $to->{attempts} }, @{ $from->{attempts} };
 	return;
 }
@@ -160,6 +164,19 @@ sub is_touched
 	return scalar grep { $_->{tasks}{ $task->{id} } } $self->_layers_of_others($me);
 }
 
+# ask_to_cancel(ME, TASK): a session asks the holder of a running task to stop. The request is about the task, touches
+# neither it nor its attempt, and outlives that one.
+sub ask_to_cancel { my ($self, $me, $task) = @_; $self->_top($me)->{asked}{ $task->{id} } = 1; return; }
+
+# is_asked(ME, TASK): whether a session sees a request to cancel it.
+sub is_asked
+{
+	my ($self, $me, $task) = @_;
+	my ($asked) = grep { defined } map { $_->{asked}{ $task->{id} } } reverse $self->_layers_seen($me);
+
+	return $asked;
+}
+
 # lock(ME, WHAT) and is_locked(ME, WHAT): rows that an open transaction may have locked without a change.
 sub lock { my ($self, $me, $what) = @_; $self->_top($me)->{locks}{$what} = 1 if $self->depth($me); return; }
 
@@ -169,7 +186,7 @@ sub is_locked { my ($self, $me, $what) = @_; return scalar grep { $_->{locks}{$w
 
 sub stands { my ($t) = @_; return $t->{place} =~ /^(?:waiting|ready|running)$/; }
 
-# room(ME, TENANT): how many more of its tasks may run.
+# room(ME, TENANT): how many more of its tasks may run, as a session sees it: so many may become ready.
 sub room
 {
 	my ($self, $me, $tenant) = @_;
@@ -178,17 +195,13 @@ sub room
 	return $limit - grep { $_->{tenant} eq $tenant && $_->{place} eq 'running' } $self->seen($me);
 }
 
-# How many places of a limited tenant are taken by claims of other sessions that are not committed.
-sub _in_flight
+# room_to_claim(ME, TENANT): the same for a claim. What others claim in open transactions counts until these end,
+# though the attempt may be over by then: the end alone may yet be undone.
+sub room_to_claim
 {
 	my ($self, $me, $tenant) = @_;
 
-	return 0 if !$self->is_locked($me, "places of $tenant");
-	my %running = map { $_->{id} => 1 }
-	  grep { $_->{tenant} eq $tenant && $_->{place} eq 'running' }
-	  map { $self->seen($_) } grep { $_ != $me } keys %{ $self->{layers} };
-	delete $running{ $_->{id} } for grep { $_->{place} eq 'running' } $self->seen(0);
-	return scalar keys %running;
+	return $self->room($me, $tenant) - grep { $_ eq $tenant } map { values %{ $_->{leases} } } $self->_layers_of_others($me);
 }
 
 # obstacle(ME, TASK): what keeps it from being ready, apart from its tenant's limit, or an empty string.
@@ -220,7 +233,7 @@ sub submit
 {
 	my ($self, $me, $task) = @_;
 
-	my $t = { attempt => 1, faults => 0, losses => 0, asked => 0, %$task };
+	my $t = { attempt => 1, faults => 0, losses => 0, %$task };
 
 	return $self->settle($me, { %$t, late => $self->obstacle($me, $t) ? 1 : 0 });
 }
@@ -230,6 +243,7 @@ sub claimed
 {
 	my ($self, $me, $t, %lease) = @_;
 
+	$self->_top($me)->{leases}{ $lease{lease} } = $t->{tenant};
 	return $self->put($me, $t, %lease, place => 'running', due => undef, claimed_at => undef);
 }
 
@@ -244,7 +258,7 @@ sub end_attempt
 	my $faults = $t->{faults} + ($by_task ? 1 : 0);
 	my $final =
 		$outcome =~ /^(?:succeeded|cancelled)$/ ? $outcome
-	  : $t->{asked} ? 'cancelled'
+	  : $self->is_asked($me, $t) ? 'cancelled'
 	  : $for_good || ($failure // '') eq 'rejected' ? 'failed'
 	  : $by_platform && $losses >= $self->{max_losses} ? 'failed'
 	  : $by_task && $faults >= $t->{max_attempts} ? 'failed'
@@ -252,7 +266,6 @@ sub end_attempt
 	my %free = (
 		losses => $losses,
 		faults => $faults,
-		asked => 0,
 		map { $_ => undef } qw(due worker lease after claimed_at deadline));
 
 	push @{ $self->_top($me)->{attempts} },
@@ -278,15 +291,6 @@ sub end_attempt
 		return;
 	}
 	$self->put($me, $t, %free, place => $final);
-
-	# The tasks behind it may be released in the same transaction, and are locked until its end.
-	if ($final eq 'succeeded' && $self->depth($me))
-	{
-		for my $child ($self->seen($me))
-		{
-			$self->put($me, $child) if $child->{place} eq 'waiting' && grep { $_ == $t->{id} } @{ $child->{parents} };
-		}
-	}
 	return;
 }
 
@@ -297,6 +301,7 @@ sub retry
 	my ($last) = grep { $_->{task} == $t->{id} && $_->{number} == $t->{attempt} } $self->attempts($me);
 
 	push @{ $self->_top($me)->{attempts} }, { %$last, final => undef };
+	$self->_top($me)->{asked}{ $t->{id} } = 0;
 
 	return $self->settle($me, $t, attempt => $t->{attempt} + 1, faults => 0, losses => 0, tag => undef, due => $t->{run_at});
 }
@@ -328,15 +333,15 @@ sub claimable
 }
 
 # judge_claim(ME, WORKER, N, QUEUE, TASKS, AFTER): a call for N tasks returned TASKS, with QUEUE claimable when it
-# began. Each must be one that the worker may have, and none of the queue may be passed over for it; what came
-# back from another session while the call waited may be claimed or not.
+# began. Each must be one that the worker may have, and none of the queue may be passed over for it, unless its
+# tenant is at its limit.
 sub judge_claim
 {
 	my ($self, $me, $worker, $n, $queue, $tasks, $after) = @_;
 	my $head = sub {
 		my @left = grep { $_->{place} eq 'ready' } map { $self->task($me, $_->{id}) } @$queue;
 
-		return (grep { $self->room($me, $_->{tenant}) > 0 } @left)[0];
+		return (grep { $self->room_to_claim($me, $_->{tenant}) > 0 } @left)[0];
 	};
 
 	die scalar(@$tasks) . " tasks were claimed instead of $n\n" if @$tasks > $n;
@@ -349,10 +354,11 @@ sub judge_claim
 		die "claimed task $t->{id} is another session's\n" if $self->is_touched($me, $t);
 		die "claimed task $t->{id} does not match\n" if !$self->_may_claim($me, $t, $worker->{capset});
 		die "claimed task $t->{id} is of tenant $t->{tenant}, which is at its limit\n"
-		  if $self->room($me, $t->{tenant}) <= 0;
-		die "claimed task $t->{id} of tenant $t->{tenant}, whose last place another claim may take\n"
-		  if $self->room($me, $t->{tenant}) <= $self->_in_flight($me, $t->{tenant});
+		  if $self->room_to_claim($me, $t->{tenant}) <= 0;
 		die "claimed task $t->{id} before task $first->{id}\n" if $first && _order($first, $t) < 0;
+		$self->{tally}{'passed over for open claims'} += grep {
+			_order($_, $t) < 0 && $_->{place} eq 'ready' && $self->room($me, $_->{tenant}) > 0
+		} map { $self->task($me, $_->{id}) } @$queue;
 		for (qw(attempt priority tenant shape kind requirements))
 		{
 			my $expected = $t->{$_} // $shapes[ $t->{shape} ]{$_};
@@ -363,7 +369,6 @@ sub judge_claim
 	}
 	my $left = $head->();
 
-	$self->lock($me, "places of $_") for grep { defined $self->{limits}{$_} } map { $_->{tenant} } @$tasks;
 	die "task $left->{id} was not claimed by a call for $n that returned " . @$tasks . "\n" if $left && @$tasks < $n;
 	return;
 }
@@ -375,16 +380,17 @@ my @columns = qw(id places place attempt faults losses due tag worker lease afte
 
 sub _expected
 {
-	my ($t) = @_;
+	my ($self, $me, $t) = @_;
+	my $asked = $t->{place} ne 'running' ? '' : $self->is_asked($me, $t) ? 't' : 'f';
 
-	return $t->{row} if defined $t->{row};
+	return "$t->{row}|$asked" if defined $t->{row};
 	my %row = (%$t, places => stands($t) ? 1 : 0);
 
 	delete @row{qw(faults losses)} if !stands($t);
 	delete $row{tag} if $t->{place} ne 'ready';
 	$row{deadline} = $t->{claimed_at} + $t->{timeout} if defined $t->{claimed_at} && defined $t->{timeout};
-	$row{asked} = $t->{place} eq 'running' ? ($t->{asked} ? 't' : 'f') : undef;
-	return $t->{row} = join '|', map { $_ // '' } @row{@columns};
+	$t->{row} = join '|', map { $_ // '' } @row{ grep { $_ ne 'asked' } @columns };
+	return "$t->{row}|$asked";
 }
 
 # compare(ME, LINES, IS_CLAIM): what a session finds of the history's tasks, a line for each with the columns
@@ -402,19 +408,22 @@ sub compare
 		my $line = delete $found{ $t->{id} } // die "task $t->{id}, which is $t->{place}, is gone\n";
 		my %row;
 
-		next if $line eq _expected($t);
+		next if $line eq $self->_expected($me, $t);
 		@row{@columns} = map { $_ eq '' ? undef : $_ } split /\|/, $line, -1;
 		if ($t->{place} eq 'waiting' && $row{place} eq 'ready' && !$self->obstacle($me, $t))
 		{
 			$t = $self->put($me, $t, place => 'ready', due => undef);
 			push @admitted, $t;
 		}
-		elsif ($t->{place} eq 'waiting' && $row{place} eq 'cancelled' && $self->obstacle($me, $t) eq 'failed parent')
+		elsif ($row{place} eq 'cancelled'
+			&& ($t->{place} eq 'waiting' && $self->obstacle($me, $t) eq 'failed parent'
+				|| $t->{place} =~ /^(?:waiting|ready)$/ && $self->is_asked($me, $t)))
 		{
+			$self->{tally}{'cancelled by a late request'} += $self->is_asked($me, $t) ? 1 : 0;
 			$self->end_attempt($me, $t, 'cancelled');
 			$t = $self->task($me, $t->{id});
 		}
-		elsif ($t->{place} eq 'ready' && $row{place} eq 'waiting' && $is_claim && $self->room($me, $t->{tenant}) <= 0)
+		elsif ($t->{place} eq 'ready' && $row{place} eq 'waiting' && $is_claim && $self->room_to_claim($me, $t->{tenant}) <= 0)
 		{
 			$t = $self->put($me, $t, place => 'waiting', tag => undef);
 		}
@@ -438,7 +447,7 @@ sub compare
 		{
 			$t = $self->put($me, $t, claimed_at => $row{claimed_at});
 		}
-		my $expected = _expected($t);
+		my $expected = $self->_expected($me, $t);
 		die "task $t->{id} is not as it should be\n    expected $expected\n    found    $line\n" if $line ne $expected;
 	}
 	die "there is a task that should not be: $_\n" for values %found;
@@ -483,11 +492,18 @@ sub _judge_admitted
 	return;
 }
 
-# judge_waiting(ME): after an admission nothing waits that need not.
+# judge_waiting(ME): after an admission nothing waits that need not, and nothing that was to be cancelled stands
+# unless it runs. Requests about tasks that have ended are gone, and locked until the end of the transaction.
 sub judge_waiting
 {
 	my ($self, $me) = @_;
 
+	for my $t (grep { $_->{place} ne 'running' && !$self->is_touched($me, $_) && $self->is_asked($me, $_) } $self->seen($me))
+	{
+		die "task $t->{id} is $t->{place}, though it is to be cancelled\n" if stands($t);
+		$self->_top($me)->{asked}{ $t->{id} } = 0;
+		$self->lock($me, $t->{id});
+	}
 	for my $t (grep { $_->{place} eq 'waiting' && !$self->is_touched($me, $_) } $self->seen($me))
 	{
 		my $obstacle = $self->obstacle($me, $t);
