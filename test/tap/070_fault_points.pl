@@ -176,8 +176,9 @@ sub end_stray
 	return;
 }
 
-# A worker by hand makes each call that a program makes, on tasks whose keys hold this number. What breaks off is
-# begun anew: by its keys no task is there twice.
+# A worker by hand makes each call that a program makes, on tasks whose keys hold this number; one of them is cancelled
+# by somebody who commits only after its attempt has ended, and one depends on another. What breaks off is begun anew:
+# by its keys no task is there twice.
 sub work_by_hand
 {
 	my ($number) = @_;
@@ -188,10 +189,12 @@ sub work_by_hand
 	{
 		my $done = eval {
 			my $own = Wire->new($node, 'app');
-			my @task = map { qq({"kind": "hand", "idempotency_key": "hand-$number-$_"}) } 1 .. 4;
+			my @task = map { qq({"kind": "hand", "idempotency_key": "hand-$number-$_"}) } 1 .. 4, 6;
 			my ($unwanted) = query($own, "SELECT gpu_orch.submit_task('nobody', idempotency_key => 'hand-$number-5')");
 
 			query($own, "SELECT count(*) FROM gpu_orch.submit_tasks('[" . join(', ', @task) . "]')");
+			query($own, "SELECT gpu_orch.submit_task('hand', idempotency_key => 'hand-$number-7', depends_on => ARRAY[task_id])
+				FROM gpu_orch.tasks WHERE idempotency_key = 'hand-$number-6'");
 			query($own, "SELECT gpu_orch.cancel_task($unwanted)");
 			query($own, "SELECT gpu_orch.retry_task($unwanted)");
 			query($own, "SELECT gpu_orch.cancel_task($unwanted)");
@@ -212,18 +215,31 @@ sub work_by_hand
 			(undef, my ($task, $lease)) = $held ? query($own,
 				"SELECT '', task_id, lease FROM gpu_orch.complete_and_claim($me, $held, NULL, 1)") : ();
 			query($own, "SELECT gpu_orch.complete_tasks($me, ARRAY[$task], ARRAY['$lease'::uuid], NULL)") if $lease;
-			while (($held) = $claim->())
+			($held, my $late) = $claim->();
+			if ($held)
 			{
-				query($own, "SELECT gpu_orch.complete_task($me, $held)");
+				my $application = Wire->new($node, 'app');
+
+				query($application, 'BEGIN');
+				query($application, "SELECT gpu_orch.cancel_task($late)");
+				query($own, "SELECT gpu_orch.fail_task($me, $held, 'no')");
+				query($application, 'COMMIT');
+			}
+			while (query($own, $left) ne 't')
+			{
+				die "tasks are left\n" if time > $until;
+				($held) = $claim->();
+				query($own, "SELECT gpu_orch.complete_task($me, $held)") if $held;
+				sleep 0.02 unless $held;
 			}
 			query($own, "SELECT gpu_orch.goodbye($me)");
-			query($own, $left) eq 't';
+			1;
 		};
 		last if $done;
 		die "gave up working by hand: $@\n" if time > $until;
 		sleep 0.05;
 	}
-	$tasks += 5;
+	$tasks += 7;
 	return;
 }
 
