@@ -236,7 +236,7 @@ sub submit
 	{
 		my %task = (
 			shape => int rand @shapes,
-			tenant => pick('default', 'default', 'free', 'few', 'some'),
+			tenant => pick('default', 'default', 'free', ('few', 'some') x ($model->{limits}{few} ? 2 : 1)),
 			priority => pick(0, 0, 0, 0, 5, 10, -3),
 			max_attempts => pick(1, 2, 3),
 			timeout => pick(undef, 20 * MINUTE, 60 * MINUTE),
@@ -285,13 +285,14 @@ sub others_attempts
 	  grep { $_->{place} eq 'running' && !$mine{ $_->{worker} } && !$model->is_touched($me, $_) } $model->seen($me);
 }
 
-# One of the tasks that a session's workers run.
+# One of the tasks that a session's workers run, rather one that somebody is about to cancel.
 sub a_running_task
 {
 	my ($me) = @_;
 	my %mine = map { $_->{no} => $_ } grep { $_->{session} == $me } @workers;
-	my @running = grep { $_->{place} eq 'running' && $mine{ $_->{worker} } } $model->seen($me);
-	my $t = pick(grep { !$model->is_touched($me, $_) } @running);
+	my @running = grep { $_->{place} eq 'running' && $mine{ $_->{worker} } && !$model->is_touched($me, $_) } $model->seen($me);
+	my @asked = grep { $model->is_asked_elsewhere($me, $_) } @running;
+	my $t = pick(@asked && rand() < 0.7 ? @asked : @running);
 
 	return $t ? ($t, $mine{ $t->{worker} }) : ();
 }
@@ -350,7 +351,7 @@ sub answer
 {
 	my ($me) = @_;
 	my ($t, $worker) = a_running_task($me) or return 0;
-	my $op = pick('complete', 'complete', 'fail', 'fail', 'release');
+	my $op = pick($model->is_asked_elsewhere($me, $t) ? () : ('complete', 'complete'), 'fail', 'fail', 'release');
 	my @args = ($t->{id}, $t->{lease});
 	my ($failure, $retry);
 
@@ -415,7 +416,9 @@ sub a_free_task
 sub cancel
 {
 	my ($me) = @_;
-	my $t = a_free_task($me, $model->seen($me)) or return 0;
+	my @tasks = $model->seen($me);
+	my @running = grep { $_->{place} eq 'running' } @tasks;
+	my $t = a_free_task($me, @running && rand() < 0.5 ? @running : @tasks) or return 0;
 	my $stands = ClaimModel::stands($t);
 
 	note_step("s$me cancel $t->{id}");
@@ -570,6 +573,31 @@ sub judge
 	return;
 }
 
+# Steps, each with its session, that go on with what seldom comes about by chance: a cancel in an open transaction of
+# a task that another session runs, whose attempt ends before the commit; its settlement after that; and a claim where
+# a task may not fit for the open claims of another session.
+sub rare_steps
+{
+	my ($sessions) = @_;
+	my @steps;
+
+	for my $me (grep { !$sessions[$_]{prepared} } 1 .. $sessions)
+	{
+		my %mine = map { $_->{no} => 1 } grep { $_->{session} == $me } @workers;
+		my @tasks = grep { !$model->is_touched($me, $_) } $model->seen($me);
+		my @running = grep { $_->{place} eq 'running' } @tasks;
+		my @idle = grep { $_->{place} =~ /^(?:waiting|ready)$/ } @tasks;
+		my $depth = $model->depth($me);
+
+		push @steps, [ $me, 'cancel' ] if $depth && grep { !$mine{ $_->{worker} } && !$model->is_asked($me, $_) } @running;
+		push @steps, [ $me, 'answer' ] if grep { $mine{ $_->{worker} } && $model->is_asked_elsewhere($me, $_) } @running;
+		push @steps, [ $me, $depth ? 'commit' : 'admit' ] if grep { $model->is_asked($me, $_) } @idle;
+		push @steps, [ $me, 'claim' ]
+		  if grep { $_->{place} eq 'ready' && $model->room_to_claim($me, $_->{tenant}) < $model->room($me, $_->{tenant}) } @idle;
+	}
+	return @steps;
+}
+
 # The steps that make sense in a session, each as often as its weight.
 sub choices
 {
@@ -626,9 +654,9 @@ sub history
 	$model->begin_history($began);
 	$workers[$_]{session} = 1 + $_ % $sessions for 0 .. $#workers;
 	limit_to(1, $_, undef) for grep { defined $model->{limits}{$_} } qw(few some);
-	if (rand() < 0.3)
+	if (rand() < 0.6)
 	{
-		limit_to(1, 'few', pick(0, 1, 2));
+		limit_to(1, 'few', pick(0, 1, 1, 2));
 		limit_to(1, 'some', pick(1, 2, 3));
 	}
 	for my $step (1 .. 10 + rand 5)
@@ -638,8 +666,11 @@ sub history
 		look_away($_) for 1 .. 3;
 		do
 		{
+			my @rare = $step > 2 && rand() < 0.4 ? rare_steps($sessions) : ();
+
 			$me = 1 + int rand $sessions;
 			$op = $step <= 2 ? 'submit' : pick(choices($me));
+			($me, $op) = @{ pick(@rare) } if @rare;
 		} while (!$steps{$op}->($me));
 		judge($me, $op);
 	}

@@ -177,6 +177,14 @@ sub is_asked
 	return $asked;
 }
 
+# is_asked_elsewhere(ME, TASK): whether another session asks in an open transaction.
+sub is_asked_elsewhere
+{
+	my ($self, $me, $task) = @_;
+
+	return scalar grep { $_->{asked}{ $task->{id} } } $self->_layers_of_others($me);
+}
+
 # lock(ME, WHAT) and is_locked(ME, WHAT): rows that an open transaction may have locked without a change.
 sub lock { my ($self, $me, $what) = @_; $self->_top($me)->{locks}{$what} = 1 if $self->depth($me); return; }
 
