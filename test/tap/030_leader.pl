@@ -338,6 +338,7 @@ cmp_ok($share, '<', 20, sprintf('of the 50 hundredths of a second of a cycle it 
 
 # A wait within a step, as for a lock, uses up the latch, and with it the call of who asks meanwhile. It is not lost.
 # The lock is held until the leader gives it up: the timer of a wait that ends earlier would set the latch later on.
+# The wait must be that of the cycle which the first one asked for, as counting waits for the lock too.
 
 # Run a statement beside the test; returns where its output will be.
 sub beside
@@ -350,7 +351,9 @@ $new->set('gpu_orch.cycle_interval' => '1h');
 my $holder = beside('LOCK TABLE gpu_orch.waiting; SELECT pg_sleep(3600)');
 $new->poll_query_until('app', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'}) or die 'no lock';
 my $first = beside('DO $$ BEGIN PERFORM gpu_orch.run_cycle(); EXCEPTION WHEN OTHERS THEN NULL; END $$');
-$new->poll_query_until('app', "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted")
+$new->poll_query_until('app', qq{SELECT count(*) = 1 FROM pg_locks l JOIN pg_stat_activity leader ON leader.pid = l.pid,
+	pg_stat_activity asks WHERE l.pid = $pid AND NOT l.granted AND leader.query = 'admitting tasks'
+	AND asks.query ~ '^DO .*run_cycle' AND l.waitstart > asks.query_start})
 	or die 'the leader does not wait';
 my $second = beside('SELECT gpu_orch.run_cycle()');
 $new->poll_query_until('app', q{SELECT count(*) = 2 FROM pg_stat_activity
