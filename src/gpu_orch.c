@@ -11,6 +11,7 @@
 #include "postmaster/bgworker.h"
 #include "base/shmem.h"
 #include "store/drop.h"
+#include "store/trigger.h"
 #include "store/own_role.h"
 #include "queue/memory.h"
 #include "queue/ready.h"
@@ -51,6 +52,7 @@ _PG_init(void)
 	shmem_init_hooks();
 	queue_memory_init_hooks();
 	store_drop_init();
+	store_trigger_init();
 	store_own_role_init();
 	if (guc_database != NULL && guc_database[0] != '\0')
 		register_leader();
