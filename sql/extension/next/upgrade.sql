@@ -6,8 +6,10 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 DO $lock$
 DECLARE
-    tables text := (SELECT string_agg(format('gpu_orch.%I', c.relname), ', ' ORDER BY c.oid) FROM pg_class c
-                    WHERE c.relnamespace = 'gpu_orch'::regnamespace AND c.relkind = 'r');
+    -- What calls lock first comes first: those that are in progress end, and new ones wait before they hold anything.
+    tables text := (SELECT string_agg(format('gpu_orch.%I', c.relname), ', '
+                        ORDER BY array_position(ARRAY['worker', 'tenant', 'shape', 'task'], c.relname::text), c.oid)
+                    FROM pg_class c WHERE c.relnamespace = 'gpu_orch'::regnamespace AND c.relkind = 'r');
 BEGIN
     SET LOCAL lock_timeout = '300ms';
     LOOP
