@@ -26,7 +26,7 @@ BEGIN
     FOR n IN SELECT * FROM pg_temp.named LOOP
         text := regexp_replace(text, '(^|task |\()' || n.id || '(?=[ ,).]|$)', '\1<' || n.name || '>', 'g');
     END LOOP;
-    RETURN regexp_replace(text, '\m[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d [\d:.]+ 20[2-9]\d P[SD]T', 'T', 'g');
+    RETURN regexp_replace(text, '\m[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d [\d:.]+ 2\d{3} (?:[A-Z]{3,4}|[+-]\d{2,4})', 'T', 'g');
 END
 $$;
 CREATE FUNCTION pg_temp.why(name text) RETURNS TABLE (reason text, subject text, workers bigint, detail text, hint text)
