@@ -31,6 +31,12 @@ CREATE FUNCTION gpu_orch.retry_task(task_id bigint) RETURNS boolean
 COMMENT ON FUNCTION gpu_orch.retry_task(bigint) IS
     'Admits a failed or cancelled task again with a new budget of attempts; false when it is neither';
 
+CREATE FUNCTION gpu_orch.forget_task(task_id bigint) RETURNS void
+    LANGUAGE C VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'gpu_orch_forget_task';
+COMMENT ON FUNCTION gpu_orch.forget_task(bigint) IS
+    'Erases the payload, the results and the errors of a task that has ended; the task itself stays until its time is over';
+
 CREATE FUNCTION gpu_orch.may_use_tenant(tenant int) RETURNS boolean
     LANGUAGE C STABLE STRICT
     AS 'MODULE_PATHNAME', 'gpu_orch_may_use_tenant';

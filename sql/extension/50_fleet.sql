@@ -106,6 +106,12 @@ CREATE FUNCTION gpu_orch.kill_fleet() RETURNS bigint
 COMMENT ON FUNCTION gpu_orch.kill_fleet() IS
     'Ends every pod of ours, those that show up later too, and creates none until resume(); returns how many deletes are owed now';
 
+CREATE FUNCTION gpu_orch.prune(dry_run boolean DEFAULT true, OUT relation text, OUT rows bigint) RETURNS SETOF record
+    LANGUAGE C VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'gpu_orch_prune';
+COMMENT ON FUNCTION gpu_orch.prune(boolean) IS
+    'How many rows of each relation are over by the settings of retention; without dry_run removes some 10,000 of each now, as the leader does little by little, and says how many';
+
 CREATE FUNCTION gpu_orch.adopt_installation() RETURNS void
     LANGUAGE C VOLATILE
     AS 'MODULE_PATHNAME', 'gpu_orch_adopt_installation';

@@ -165,7 +165,11 @@ CREATE FUNCTION gpu_orch.check_invariants(full boolean DEFAULT false, OUT name t
             FROM op o
             WHERE o.kind = 'create'
               AND (o.decision IS NULL AND o.requested_by IS NULL AND o.cause IS NULL
+                   -- Old decisions go before the calls that they asked for.
                    OR o.decision IS NOT NULL
+                   AND o.planned_at >= coalesce((SELECT d.at FROM gpu_orch.decision d ORDER BY d.id LIMIT 1),
+                                                (SELECT timestamptz 'infinity' FROM gpu_orch.event e
+                                                 WHERE e.subject = 'decision' AND e.kind = 'checkpoint' LIMIT 1), '-infinity')
                    AND NOT EXISTS (SELECT 1 FROM gpu_orch.decision d WHERE d.id = o.decision AND d.pool = o.pool))
             UNION ALL
             -- A move of its worker, or, where no worker had the pod, an event that tells of it.

@@ -46,6 +46,7 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.submit_tasks(jsonb),
     gpu_orch.cancel_task(bigint),
     gpu_orch.retry_task(bigint),
+    gpu_orch.forget_task(bigint),
     gpu_orch.may_use_tenant(int),
     gpu_orch.task(bigint),
     gpu_orch.explain_match(bigint),
@@ -115,5 +116,6 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     gpu_orch.adopt_installation(),
     gpu_orch.harden_database(),
+    gpu_orch.prune(boolean),
     gpu_orch.advance_clock(interval, boolean)
     TO gpu_orch_admin;

@@ -24,6 +24,7 @@
 #include "store/fleet.h"
 #include "store/installation.h"
 #include "store/kill.h"
+#include "store/retention.h"
 #include "store/tenant.h"
 #include "store/usage.h"
 #include "utils/builtins.h"
@@ -42,6 +43,7 @@ API_FUNCTION(gpu_orch_run_cycle);
 API_FUNCTION(gpu_orch_reconcile_now);
 API_FUNCTION(gpu_orch_explain_scaling);
 API_FUNCTION(gpu_orch_count_usage);
+API_FUNCTION(gpu_orch_prune);
 API_PURE_FUNCTION(gpu_orch_acting_leader);
 API_PURE_FUNCTION(gpu_orch_leader_status);
 API_PURE_FUNCTION(gpu_orch_worker_rules);
@@ -414,6 +416,58 @@ gpu_orch_count_usage_body(PG_FUNCTION_ARGS)
 		total += n;
 	} while (n > 0);
 	PG_RETURN_INT64(total);
+}
+
+/* The most rows of a rule's own relation that one call of prune() removes, give or take a window. */
+#define PRUNE_MOST 10000
+
+/* Remove by a rule what one call may, from the beginning on, and record it. */
+static void
+prune_rule(int rule, RetentionSum *sum, TimestampTz now)
+{
+	RetentionPlace place = RETENTION_BEGIN;
+
+	while (store_retention_step(rule, &place, sum, now) && sum->rows[0] < PRUNE_MOST)
+		CHECK_FOR_INTERRUPTS();
+	if (sum->rows[0] > 0)
+		store_retention_checkpoint(rule, sum->rows[0], now);
+}
+
+/*
+ * SQL: prune(dry_run) -> setof (relation, rows). What would be removed now; without dry_run, a
+ * bounded part of it is.
+ */
+static Datum
+gpu_orch_prune_body(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool dry_run = PG_GETARG_BOOL(0);
+	RetentionSum total = { 0 };
+	TimestampTz now = clock_now();
+
+	if (!dry_run)
+		api_begin_change();
+	for (int rule = 0; rule < RETENTION_RULES; rule++)
+	{
+		RetentionSum sum = { 0 };
+
+		if (dry_run)
+			store_retention_count(rule, &sum, now);
+		else
+			prune_rule(rule, &sum, now);
+		for (int i = 0; i < sum.n; i++)
+			store_retention_add(&total, sum.relation[i], sum.rows[i]);
+	}
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < total.n; i++)
+	{
+		Datum values[2] = { CStringGetTextDatum(total.relation[i]), Int64GetDatum(total.rows[i]) };
+		bool nulls[2] = { false };
+
+		if (total.rows[i] > 0)
+			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 /* SQL: worker_rules() -> the table of legal moves as the library has it. */

@@ -1,6 +1,6 @@
 /*
  * api/task.c
- *	  For applications: submit, cancel and retry tasks.
+ *	  For applications: submit, cancel, retry and forget tasks.
  *
  * Arguments are checked completely before anything is stored; one bad task of a
  * batch refuses the batch. Who may submit for a tenant is decided for the caller.
@@ -24,6 +24,7 @@
 #include "store/cancel.h"
 #include "store/dependency.h"
 #include "store/lease.h"
+#include "store/retention.h"
 #include "store/task.h"
 #include "store/tenant.h"
 #include "store/waiting.h"
@@ -41,6 +42,7 @@ API_FUNCTION(gpu_orch_submit_task);
 API_FUNCTION(gpu_orch_submit_tasks);
 API_FUNCTION(gpu_orch_cancel_task);
 API_FUNCTION(gpu_orch_retry_task);
+API_FUNCTION(gpu_orch_forget_task);
 API_FUNCTION(gpu_orch_may_use_tenant);
 API_PURE_FUNCTION(gpu_orch_caller_may_use_tenant);
 API_FUNCTION(gpu_orch_task);
@@ -109,7 +111,9 @@ check_task(NewTask *task)
 		api_check_text("idempotency_key", task->idempotency_key, MAX_NAME_LENGTH);
 	if (task->traceparent != NULL)
 		api_check_text("traceparent", task->traceparent, MAX_NAME_LENGTH);
-	if (!store_task_parents_exist(task->parents, task->n_parents, caller_role(), &missing))
+	if (task->n_parents > 0 &&
+		!store_task_parents_exist(task->parents, task->n_parents, caller_role(), clock_now(),
+								  &missing))
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),
 				 errmsg("task " INT64_FORMAT ", named in depends_on, does not exist", missing),
@@ -545,6 +549,17 @@ refuse_failed_parent(int64 task_id)
 				 errhint("Submit it anew, without that dependency.")));
 }
 
+/* Refuse to try a task again whose worker would not be told what to do. */
+static void
+refuse_erased(int64 task_id)
+{
+	if (store_task_is_erased(task_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
+				 errdetail("Its payload was erased."), errhint("Submit it anew.")));
+}
+
 /*
  * SQL: retry_task(task_id) -> boolean. Admits a failed or cancelled task again
  * with a new budget of attempts, not before its time; false when it is not in one of
@@ -566,6 +581,8 @@ gpu_orch_retry_task_body(PG_FUNCTION_ARGS)
 	if (!store_attempt_last(task_id, &attempt, &final, &succeeded) || !final || succeeded ||
 		store_task_stands(task_id))
 		PG_RETURN_BOOL(false);
+	refuse_erased(task_id);
+	store_dependency_keep_parents(task_id);
 	refuse_failed_parent(task_id);
 	slot.task_id = task_id;
 	slot.shape = task.shape;
@@ -578,6 +595,31 @@ gpu_orch_retry_task_body(PG_FUNCTION_ARGS)
 	store_attempt_reopen(task_id, attempt);
 	store_waiting_place(&slot, task.run_at, true, now);
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * SQL: forget_task(task_id) -> void. Erases what a task that has ended was given and what it
+ * returned. Raises GO004 for one that has not ended.
+ */
+static Datum
+gpu_orch_forget_task_body(PG_FUNCTION_ARGS)
+{
+	int64 task_id = PG_GETARG_INT64(0);
+	TaskRow task;
+
+	api_begin_change();
+	lock_task(task_id, &task);
+	if (store_task_stands(task_id))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+			 errmsg("task " INT64_FORMAT " has not ended", task_id),
+			 errdetail("Its worker needs the payload."),
+			 errhint("Wait for its end, or call cancel_task(" INT64_FORMAT ") first.", task_id)));
+	INJECT("forget");
+	if (store_retention_forget(task_id, clock_now()))
+		ForceSyncCommit();
+	PG_RETURN_VOID();
 }
 
 /* SQL: may_use_tenant(tenant int) -> boolean */

@@ -28,6 +28,7 @@ int guc_heartbeat_timeout = 30000;
 char *guc_http_ca_file = NULL;
 int guc_http_connect_timeout = 10000;
 int guc_http_timeout = 60000;
+int guc_key_retention = 7 * 24 * 60;
 int guc_kill_cap_percent = 20;
 int guc_log_level = LOG;
 int guc_locality_window = 0;
@@ -40,6 +41,11 @@ int guc_max_workers = 10000;
 int guc_orphan_grace = 600000;
 int guc_priority_ageing = 0;
 int guc_reconcile_interval = 60000;
+int guc_retention_decisions = 30 * 24 * 60;
+int guc_retention_ledger = 400 * 24 * 60;
+int guc_retention_payloads = -1;
+int guc_retention_results = -1;
+int guc_retention_tasks = 30 * 24 * 60;
 int guc_retry_delay = 5000;
 char *guc_runpod_api_key_file = NULL;
 char *guc_runpod_api_url = NULL;
@@ -54,6 +60,29 @@ static const struct config_enum_entry log_levels[] = { { "debug", DEBUG1, false 
 													   { "log", LOG, false },
 													   { "warning", WARNING, false },
 													   { NULL, 0, false } };
+
+/* Whether a retention, in minutes, is -1 or long enough. */
+static bool
+is_retention(int minutes, int least)
+{
+	if (minutes < 0 || minutes >= least)
+		return true;
+	GUC_check_errdetail("It is shorter than %d minutes.", least);
+	GUC_check_errhint("Use a longer time, or -1 for ever.");
+	return false;
+}
+
+static bool
+check_retention_tasks(int *newval, void **extra, GucSource source)
+{
+	return is_retention(*newval, MIN_RETENTION_TASKS);
+}
+
+static bool
+check_retention_ledger(int *newval, void **extra, GucSource source)
+{
+	return is_retention(*newval, MIN_RETENTION_LEDGER);
+}
 
 /*
  * Define all settings. To be called from _PG_init. Those fixed at server start
@@ -110,6 +139,10 @@ guc_init(void)
 	DefineCustomIntVariable(
 		"gpu_orch.http_timeout", "Time that a call to the provider may take in all.", NULL,
 		&guc_http_timeout, 60000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.key_retention",
+							"Time after its submission that a task with an idempotency key stays.",
+							"-1: for ever.", &guc_key_retention, 7 * 24 * 60, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.kill_cap_percent",
 							"Share of the fleet that one reconcile may end on the word of a list.",
 							"At least two pods are always allowed.", &guc_kill_cap_percent, 20, 1,
@@ -161,6 +194,28 @@ guc_init(void)
 							"Time between two readings of the provider's list of pods.", NULL,
 							&guc_reconcile_interval, 60000, 100, 86400000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.retention_decisions",
+							"Age at which scaling decisions are removed.", "-1: never.",
+							&guc_retention_decisions, 30 * 24 * 60, -1, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_MIN, check_retention_tasks, NULL, NULL);
+	DefineCustomIntVariable(
+		"gpu_orch.retention_ledger",
+		"Time after their end that workers, calls, spend, events and alerts are "
+		"removed, and days that are summed up.",
+		"-1: never.", &guc_retention_ledger, 400 * 24 * 60, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN,
+		check_retention_ledger, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.retention_payloads",
+							"Time after its end that a task's payload is erased.",
+							"-1: not before the task is removed.", &guc_retention_payloads, -1, -1,
+							INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.retention_results",
+							"Time after its end that a task's results and errors are erased.",
+							"-1: not before the task is removed.", &guc_retention_results, -1, -1,
+							INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("gpu_orch.retention_tasks",
+							"Time after its end that a task is removed.", "-1: never.",
+							&guc_retention_tasks, 30 * 24 * 60, -1, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_MIN, check_retention_tasks, NULL, NULL);
 	DefineCustomIntVariable("gpu_orch.retry_delay",
 							"Delay before a failed task is tried again; doubled each time, with "
 							"jitter, up to an hour.",

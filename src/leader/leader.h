@@ -88,12 +88,13 @@ typedef struct Leader
 
 	TimestampTz next_tick;
 	TimestampTz next_recheck;
-	TimestampTz next_count;	  /* of the queue and of what ended */
-	TimestampTz next_due;	  /* of a scheduled task or a deadline; 0: none */
-	TimestampTz next_op_due;  /* when a planned op may be sent; 0: none waits for its time */
-	TimestampTz decide_at;	  /* a decision is wanted then; 0: not asked for */
-	TimestampTz decide_after; /* no decision that a commit asks for before this */
-	TimestampTz admit_after;  /* nor anything released that a commit asks for */
+	TimestampTz next_count;		/* of the queue and of what ended */
+	TimestampTz next_retention; /* when what is over is looked for again */
+	TimestampTz next_due;		/* of a scheduled task or a deadline; 0: none */
+	TimestampTz next_op_due;	/* when a planned op may be sent; 0: none waits for its time */
+	TimestampTz decide_at;		/* a decision is wanted then; 0: not asked for */
+	TimestampTz decide_after;	/* no decision that a commit asks for before this */
+	TimestampTz admit_after;	/* nor anything released that a commit asks for */
 	TimestampTz next_reconcile;
 	TimestampTz next_catalog;
 	TimestampTz last_catalog; /* when prices were last asked for */
@@ -149,6 +150,10 @@ extern void leader_tick(Leader *leader);
 /* leader/count.c */
 extern void leader_count_clip(Leader *leader, TimestampTz now);
 extern void leader_count(Leader *leader, TimestampTz now);
+
+/* leader/retention.c */
+extern void leader_retention_clip(Leader *leader, TimestampTz now);
+extern void leader_retention(Leader *leader, TimestampTz now);
 
 /* leader/clock.c */
 extern bool leader_watch_clock(Leader *leader);

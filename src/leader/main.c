@@ -285,6 +285,7 @@ time_to_wait(const Leader *leader)
 	{
 		until = main_sooner(until, leader->next_due);
 		until = Min(until, leader->next_count);
+		until = Min(until, leader->next_retention);
 		if ((wake_pending() & ADMIT_FLAGS) != 0)
 			until = Min(until, leader->admit_after);
 		/* Before there is an installation nothing is asked of the provider. */
@@ -390,6 +391,7 @@ turn(Leader *leader)
 	leader->next_catalog = Min(leader->next_catalog, now + CATALOG_INTERVAL);
 	leader->next_op_due = Min(leader->next_op_due, now + LONGEST_OP_WAIT);
 	leader_count_clip(leader, now);
+	leader_retention_clip(leader, now);
 	leader_gate_clip(leader, now);
 	if (flags != 0 && leader->decide_at == 0)
 		leader->decide_at = Max(now + guc_us(guc_event_debounce), leader->decide_after);
@@ -422,7 +424,10 @@ turn(Leader *leader)
 	}
 	INJECT("leader.ticked");
 	if (leader->verdict == GUARD_GO)
+	{
 		leader_count(leader, now);
+		leader_retention(leader, now);
+	}
 	leader_send(leader);
 	set_doing(ext_guard_explain(leader->verdict));
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);

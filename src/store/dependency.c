@@ -147,6 +147,24 @@ judge(int64 task_id, int64 *parent, bool *ending)
 	return verdict;
 }
 
+/* Keep the tasks that one depends on from being removed until the end of the transaction. */
+void
+store_dependency_keep_parents(int64 task_id)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.task WHERE id IN"
+		" (SELECT parent FROM gpu_orch.task_dependency WHERE task_id = $1) FOR KEY SHARE",
+		1,
+		{ INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	spi_run(&query, &args);
+	spi_end();
+}
+
 /* How the tasks stand that one depends on; *parent is the one that counts. */
 ParentsVerdict
 store_dependency_judge(int64 task_id, int64 *parent)

@@ -17,6 +17,7 @@ typedef enum ParentsVerdict
 } ParentsVerdict;
 
 extern void store_dependency_add(int64 task_id, const int64 *parents, int n_parents);
+extern void store_dependency_keep_parents(int64 task_id);
 extern bool store_dependency_blocks(int64 task_id);
 extern ParentsVerdict store_dependency_judge(int64 task_id, int64 *parent);
 extern void store_dependency_check(int64 task_id);

@@ -2,7 +2,7 @@
  * store/task.c
  *	  Tasks and their shapes: all access to task and shape.
  *
- * A task's row is never changed. Submitting takes no lock that another submitter could
+ * A task's row is never changed, but for what is erased of it. Submitting takes no lock that another submitter could
  * hold, except on the same idempotency key. Where a task stands is not known here: see
  * store/waiting.c.
  */
@@ -12,6 +12,7 @@
 #include "catalog/pg_type_d.h"
 #include "db/direct.h"
 #include "base/errors.h"
+#include "base/guc.h"
 #include "base/inject.h"
 #include "queue/match.h"
 #include "store/dependency.h"
@@ -165,7 +166,8 @@ static int64
 find_by_key(const NewTask *task, int64 shape)
 {
 	static SpiQuery query = {
-		"SELECT id, shape = $3 AND priority = $4 AND max_attempts = $5 AND payload = $6"
+		"SELECT id, shape = $3 AND priority = $4 AND max_attempts = $5"
+		" AND payload IN ($6, " ERASED_PAYLOAD ")"
 		" AND timeout IS NOT DISTINCT FROM $7 AND run_at IS NOT DISTINCT FROM $8"
 		" AND ARRAY(SELECT parent FROM gpu_orch.task_dependency d WHERE d.task_id = task.id"
 		"           ORDER BY parent) = ARRAY(SELECT p FROM unnest($9::bigint[]) p ORDER BY p) "
@@ -469,14 +471,55 @@ store_task_stands(int64 task_id)
 	return stands;
 }
 
+/* Whether the payload of a task was erased. */
+bool
+store_task_is_erased(int64 task_id)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.task WHERE id = $1 AND payload = " ERASED_PAYLOAD, 1, { INT8OID }
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool erased;
+
+	spi_begin();
+	spi_arg_int8(&args, task_id);
+	erased = spi_read(&query, &args, 1) == 1;
+	spi_end();
+	return erased;
+}
+
+/* Keep a task from being removed until the end of the transaction. False if it does not exist. */
+static bool
+keep_task(int64 task_id)
+{
+	static SpiQuery query = { "SELECT 1 FROM gpu_orch.task WHERE id = $1 FOR KEY SHARE",
+							  1,
+							  { INT8OID } };
+	SpiArgs args = SPI_ARGS_INIT;
+
+	spi_arg_int8(&args, task_id);
+	return spi_run(&query, &args) == 1;
+}
+
+/* A task that was submitted after this is too young to be removed. */
+static TimestampTz
+may_be_removed(TimestampTz now)
+{
+	return now - MIN_RETENTION_TASKS / 2 * USECS_PER_MINUTE;
+}
+
 /*
  * Whether all of these tasks exist, as far as the role may know: one of a tenant
- * that it may not use does not. If not, *missing is the first that does not.
+ * that it may not use does not. If not, *missing is the first that does not. Those that
+ * exist are not removed before the end of the transaction.
  */
 bool
-store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing)
+store_task_parents_exist(const int64 *parents, int n_parents, Oid role, TimestampTz now,
+						 int64 *missing)
 {
-	static SpiQuery query = { "SELECT tenant FROM gpu_orch.task WHERE id = $1", 1, { INT8OID } };
+	static SpiQuery query = { "SELECT tenant, submitted_at FROM gpu_orch.task WHERE id = $1",
+							  1,
+							  { INT8OID } };
 	bool exist = true;
 
 	if (n_parents == 0)
@@ -488,7 +531,8 @@ store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *m
 		SpiArgs args = SPI_ARGS_INIT;
 
 		spi_arg_int8(&args, parents[i]);
-		exist = spi_read(&query, &args, 1) == 1 && store_tenant_allows(spi_int4(0, 1), role);
+		exist = spi_read(&query, &args, 1) == 1 && store_tenant_allows(spi_int4(0, 1), role) &&
+			(spi_time(0, 2) > may_be_removed(now) || keep_task(parents[i]));
 		*missing = parents[i];
 	}
 	spi_end();

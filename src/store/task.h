@@ -14,6 +14,10 @@
 	" OR EXISTS (SELECT 1 FROM gpu_orch.ready_queue x WHERE x.task_id = " task ")" \
 	" OR EXISTS (SELECT 1 FROM gpu_orch.lease x WHERE x.task_id = " task "))"
 
+/* SQL: what stands in task.payload once the payload is erased, and in attempt.error. */
+#define ERASED_PAYLOAD "'{\"gpu_orch\": \"erased\"}'::jsonb"
+#define ERASED_ERROR "'erased'"
+
 /* What a caller submits; checked before it comes here. */
 typedef struct NewTask
 {
@@ -77,7 +81,9 @@ extern int32 store_task_max_attempts(int64 task_id);
 extern bool store_task_tenant(int64 task_id, int32 *tenant);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
 extern bool store_task_stands(int64 task_id);
-extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role, int64 *missing);
+extern bool store_task_is_erased(int64 task_id);
+extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role, TimestampTz now,
+									 int64 *missing);
 
 extern bool store_shape_load(int64 shape, char **kind, Jsonb **requirements);
 

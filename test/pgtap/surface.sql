@@ -16,6 +16,7 @@ INSERT INTO surface VALUES
     ('submit_tasks', '{jsonb}', 'setof bigint', 'gpu_orch_submitter'),
     ('cancel_task', '{bigint}', 'boolean', 'gpu_orch_submitter'),
     ('retry_task', '{bigint}', 'boolean', 'gpu_orch_submitter'),
+    ('forget_task', '{bigint}', 'void', 'gpu_orch_submitter'),
     ('task', '{bigint}', 'setof gpu_orch.tasks', 'gpu_orch_submitter'),
     ('explain_match', '{bigint}', 'setof record', 'gpu_orch_submitter'),
     ('why_waiting', '{bigint}', 'setof record', 'gpu_orch_submitter'),
@@ -48,6 +49,7 @@ INSERT INTO surface VALUES
     ('explain_scaling', '{text}', 'setof record', 'gpu_orch_monitor'),
     ('check_invariants', '{boolean}', 'setof record', 'gpu_orch_monitor'),
     ('queue_depth_exact', '{}', 'setof record', 'gpu_orch_monitor'),
+    ('prune', '{boolean}', 'setof record', 'gpu_orch_admin'),
     ('adopt_installation', '{}', 'void', 'gpu_orch_admin');
 SELECT has_function('gpu_orch', name, arguments::name[]) FROM surface;
 SELECT function_returns('gpu_orch', name, arguments::name[], result) FROM surface;

@@ -147,7 +147,8 @@ GRANT EXECUTE ON FUNCTION
     gpu_orch.check_invariants(boolean)
     TO gpu_orch_monitor;
 GRANT EXECUTE ON FUNCTION gpu_orch.count_usage(), gpu_orch.drop_tenant(text) TO gpu_orch_operator;
-GRANT EXECUTE ON FUNCTION gpu_orch.harden_database() TO gpu_orch_admin;
+GRANT EXECUTE ON FUNCTION gpu_orch.forget_task(bigint) TO gpu_orch_submitter;
+GRANT EXECUTE ON FUNCTION gpu_orch.harden_database(), gpu_orch.prune(boolean) TO gpu_orch_admin;
 DROP TABLE pg_temp.gpu_orch_before;
 
 -- Types and domains were left to everybody.
