@@ -21,6 +21,7 @@
 #include "store/event.h"
 #include "store/retention.h"
 #include "store/task.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 /* What a rule's time is cut back to, so that nothing goes that is not summed up yet. */
@@ -72,23 +73,28 @@ typedef struct RetentionRule
 /* A task with more children than this stays until some of them went, which bounds what is read for it. */
 #define MOST_CHILDREN "1000"
 
-/* Whether task t is needed by nobody. A child that has ended in time does not need its parent any more. */
+/*
+ * Whether task t is needed by nobody. A child that has ended in time does not need its parent any
+ * more. OFFSET keeps each question one of its own, which an index answers for one task.
+ */
 #define TASK_MAY_GO \
-	"NOT " TASK_STANDS( \
-		"t.id") " AND NOT EXISTS (SELECT 1 FROM gpu_orch.cancel_request x WHERE x.task_id = t.id)" \
-				" AND NOT EXISTS (SELECT 1 FROM gpu_orch.dependency_check x WHERE x.task_id = t.id)" \
-				" AND (t.idempotency_key IS NULL OR t.submitted_at < $3)" \
-				" AND NOT EXISTS (SELECT 1 FROM gpu_orch.task_dependency d WHERE d.parent = t.id" \
-				"  OFFSET " MOST_CHILDREN ")" \
-				" AND NOT EXISTS (SELECT 1 FROM gpu_orch.task_dependency d WHERE d.parent = t.id" \
-				"  AND NOT EXISTS (SELECT 1 FROM gpu_orch.attempt c WHERE c.task_id = d.task_id" \
-				"   AND c.final_state IS NOT NULL AND c.ended_at < $2))"
+	"NOT EXISTS (SELECT 1 FROM gpu_orch.waiting x WHERE x.task_id = t.id OFFSET 0)" \
+	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.ready_queue x WHERE x.task_id = t.id OFFSET 0)" \
+	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease x WHERE x.task_id = t.id OFFSET 0)" \
+	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.cancel_request x WHERE x.task_id = t.id OFFSET 0)" \
+	" AND t.id NOT IN (SELECT x.task_id FROM gpu_orch.dependency_check x)" \
+	" AND (t.idempotency_key IS NULL OR t.submitted_at < $3)" \
+	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.task_dependency d WHERE d.parent = t.id" \
+	"  OFFSET " MOST_CHILDREN ")" \
+	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.task_dependency d WHERE d.parent = t.id" \
+	"  AND NOT EXISTS (SELECT 1 FROM gpu_orch.attempt c WHERE c.task_id = d.task_id" \
+	"   AND c.final_state IS NOT NULL AND c.ended_at < $2 OFFSET 0) OFFSET 0)"
 
 /* Whether something of task t is there to be erased. */
 #define HAS_PAYLOAD "t.payload <> " ERASED_PAYLOAD
 #define HAS_RESULT "(r.result IS NOT NULL OR r.error <> " ERASED_ERROR ")"
 #define TASK_HAS_RESULT \
-	"EXISTS (SELECT 1 FROM gpu_orch.attempt r WHERE r.task_id = t.id AND " HAS_RESULT ")"
+	"EXISTS (SELECT 1 FROM gpu_orch.attempt r WHERE r.task_id = t.id AND " HAS_RESULT " OFFSET 0)"
 
 /* The tasks that ended in time, in order of their ends, and whether each may go. */
 #define TASK_WINDOW(may_go) \
@@ -104,7 +110,7 @@ typedef struct RetentionRule
 /* Whether task t has ended in time, read anew. */
 #define TASK_ENDED \
 	"EXISTS (SELECT 1 FROM gpu_orch.attempt e WHERE e.task_id = t.id" \
-	" AND e.final_state IS NOT NULL AND e.ended_at < $2)"
+	" AND e.final_state IS NOT NULL AND e.ended_at < $2 OFFSET 0)"
 
 /* Erasing results, of the tasks that a condition on a names. */
 #define ERASE_RESULTS(tasks) \
@@ -194,12 +200,17 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  1000,
 	  { TASK_WINDOW(TASK_MAY_GO), WINDOW_ARGS },
 	  { TASK_LOCK, LOCK_ARGS },
-	  { "WITH gone AS MATERIALIZED (SELECT t.id FROM gpu_orch.task t WHERE t.id = ANY ($1)"
-		"  AND " TASK_ENDED " AND " TASK_MAY_GO "),"
-		" tried AS (DELETE FROM gpu_orch.attempt a USING gone g WHERE a.task_id = g.id RETURNING 1),"
-		" needed AS (DELETE FROM gpu_orch.task_dependency d USING gone g WHERE d.task_id = g.id"
+	  { "WITH gone AS MATERIALIZED (SELECT t.id, t.place FROM unnest($1) i(id) CROSS JOIN LATERAL"
+		"  (SELECT t.id, t.ctid AS place, t.idempotency_key, t.submitted_at FROM gpu_orch.task t"
+		"   WHERE t.id = i.id OFFSET 0) t WHERE " TASK_ENDED " AND " TASK_MAY_GO "),"
+		" tried AS (DELETE FROM gpu_orch.attempt a WHERE a.ctid = ANY (ARRAY(SELECT x.ctid FROM gone g"
+		"  CROSS JOIN LATERAL (SELECT x.ctid FROM gpu_orch.attempt x WHERE x.task_id = g.id OFFSET 0) x))"
 		"  RETURNING 1),"
-		" submitted AS (DELETE FROM gpu_orch.task t USING gone g WHERE t.id = g.id RETURNING 1) "
+		" needed AS (DELETE FROM gpu_orch.task_dependency d WHERE d.ctid = ANY (ARRAY(SELECT x.ctid FROM gone g"
+		"  CROSS JOIN LATERAL (SELECT x.ctid FROM gpu_orch.task_dependency x WHERE x.task_id = g.id OFFSET 0) x))"
+		"  RETURNING 1),"
+		" submitted AS (DELETE FROM gpu_orch.task t WHERE t.ctid = ANY (ARRAY(SELECT g.place FROM gone g))"
+		"  RETURNING 1) "
 		"SELECT 'task', count(*) FROM submitted"
 		" UNION ALL SELECT 'attempt', count(*) FROM tried"
 		" UNION ALL SELECT 'task_dependency', count(*) FROM needed",
@@ -407,6 +418,29 @@ remove_rows(RetentionRule *rule, int64 *ids, int n, TimestampTz cut, RetentionSu
 }
 
 /*
+ * Have statements planned until the returned level ends so that they go from each row of a window to
+ * those of its own by an index, and not compiled. What the planner takes for better when a table was small, or for want of
+ * statistics, reads whole tables.
+ */
+static int
+plan_by_index(void)
+{
+	static const char *const others[] = { "enable_seqscan",
+										  "enable_bitmapscan",
+										  "enable_hashjoin",
+										  "enable_mergejoin",
+										  "enable_sort",
+										  "enable_material",
+										  "jit" };
+	int level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(others); i++)
+		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	return level;
+}
+
+/*
  * Look at the next rows that are old enough by a rule and remove those that nobody needs. Moves
  * the place on and adds to the sum. Returns false when all that is old enough was looked at.
  */
@@ -419,10 +453,12 @@ store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, Times
 	int64 *ids;
 	int n;
 	int n_ids = 0;
+	int level;
 
 	if (cut == DT_NOBEGIN)
 		return false;
 	spi_begin();
+	level = plan_by_index();
 	spi_arg_int8(&args, place->id);
 	add_cuts(&args, cut, now);
 	spi_arg_int8(&args, rule->batch);
@@ -438,6 +474,7 @@ store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, Times
 	}
 	if (n_ids > 0)
 		remove_rows(rule, ids, n_ids, cut, sum, now);
+	AtEOXact_GUC(true, level);
 	spi_end();
 	return n == rule->batch;
 }
