@@ -11,6 +11,7 @@
 #   make roots                    what the README says, typed into bare Debian systems
 #   make bench, make chaos        where there are benchmarks and chaos tests
 #   make bench-history            views in a database with 10,000,000 ended tasks
+#   make bench-retention          claims while a tenth of these is removed
 #   make ddl-storm                tables changed under load, and what is left compared
 #   make hardened                 the suites on a server that checks itself
 #   make format, format-check     the layout of the C sources, by clang-format
@@ -57,7 +58,7 @@ C_SOURCES = $(C_FILES) $(H_FILES) $(sort $(wildcard test/unit/*.[ch] worker/*.[c
 
 .DEFAULT_GOAL := all
 WITHOUT_SERVER = programs install-programs uninstall-programs clean-programs test check demo dates load roots \
-	bench bench-history chaos ddl-storm hardened format format-check
+	bench bench-history bench-retention chaos ddl-storm hardened format format-check
 
 ifneq ($(filter-out $(WITHOUT_SERVER),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs))
@@ -146,12 +147,15 @@ roots:
 	@test/roots
 
 ifneq ($(wildcard bench/run),)
-.PHONY: bench bench-history
+.PHONY: bench bench-history bench-retention
 bench:
 	@bench/run
 
 bench-history:
 	@bench/history
+
+bench-retention:
+	@bench/retention
 endif
 
 ifneq ($(wildcard test/chaos/run),)

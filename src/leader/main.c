@@ -479,6 +479,7 @@ gpu_orch_leader_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 			leader->next_tick = 0;
+			leader->next_retention = 0;
 		}
 		if (!guc_enabled)
 		{

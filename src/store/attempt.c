@@ -2,7 +2,7 @@
  * store/attempt.c
  *	  Ended attempts: all access to attempt.
  *
- * One row for each, written when it ends and never changed; the last one of a task
+ * One row for each, written when it ends and never changed, but for what is erased of it; the last one of a task
  * carries the final state and the result. A task that is cancelled before it ran has
  * a row without a lease.
  */

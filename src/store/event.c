@@ -2,7 +2,7 @@
  * store/event.c
  *	  What changed, and what was decided: all access to event and decision.
  *
- * Both are append-only. The actor is the role that called; the leader acts as the
+ * Both are append-only, but for what store/retention.c removes. The actor is the role that called; the leader acts as the
  * extension's owner.
  */
 #include "postgres.h"

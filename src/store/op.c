@@ -4,8 +4,9 @@
  *
  * A create is planned, sent once, and settled once; no function here sends a create
  * again. A delete is a debt: its op stays open, with the number of tries and the time of
- * the next one, until the provider shows the pod gone. Rows are never removed: a settled
- * create is a tombstone, by which a pod that shows up late is recognized. store/sight.c
+ * the next one, until the provider shows the pod gone. Rows stay as long as their worker, which
+ * store/retention.c removes a year later: a settled create is a tombstone, by which a pod that
+ * shows up late is recognized. store/sight.c
  * keeps what looks showed of the pods of open ops; store/clock.c moves their times when
  * a clock was set.
  */
