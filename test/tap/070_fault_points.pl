@@ -51,8 +51,11 @@ my %before = (
 	'pause' => sub { ask('SELECT gpu_orch.pause()'); ask('SELECT gpu_orch.resume()'); },
 	'spawn.locked' => sub { ask(q{SELECT gpu_orch.spawn_worker('p')}, qr/no room/); });
 my %after = (
+	'forget' => sub { ask(q{SELECT gpu_orch.forget_task(task_id) FROM gpu_orch.tasks WHERE state = 'succeeded' ORDER BY task_id LIMIT 1}); },
 	'kill_fleet' => sub { ask('SELECT gpu_orch.kill_fleet()'); },
 	'reconcile.orphan' => sub { make_stray(); },
+	'retention.removed' => sub { ask(q{INSERT INTO gpu_orch.decision (pool, at, policy, desired, created, ended, bound_by, terms)
+		SELECT 0, gpu_orch.clock() - interval '31 days', 'fixed', 0, 0, 0, 'demand', '[]'}); ask('SELECT gpu_orch.prune(false)'); },
 	'reconcile.restore' => sub { end_stray("p-stray-$_[0]",
 		make_stray(GPU_ORCH_POOL => 'p', GPU_ORCH_WORKER_ID => "p-stray-$_[0]")); });
 
