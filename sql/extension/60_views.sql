@@ -76,7 +76,7 @@ CREATE VIEW gpu_orch.attempts AS
 SELECT a.task_id, a.attempt, w.id AS worker, a.claimed_at, a.ended_at, a.outcome::text AS outcome,
        a.failure::text AS failure, a.final_state::text AS final_state, a.error
 FROM gpu_orch.attempt a LEFT JOIN gpu_orch.worker w ON w.no = a.worker;
-COMMENT ON VIEW gpu_orch.attempts IS 'Every ended attempt of every task';
+COMMENT ON VIEW gpu_orch.attempts IS 'Every ended attempt of every task that is kept';
 
 CREATE VIEW gpu_orch.workers AS
 SELECT w.id AS worker_id, w.origin, p.name AS pool, w.state::text AS state, w.state_since,
@@ -86,7 +86,7 @@ SELECT w.id AS worker_id, w.origin, p.name AS pool, w.state::text AS state, w.st
 FROM gpu_orch.worker w
 JOIN gpu_orch.worker_profile f ON f.worker = w.no
 LEFT JOIN gpu_orch.pool p ON p.id = w.pool;
-COMMENT ON VIEW gpu_orch.workers IS 'All workers that ever were, with their pods and what they run';
+COMMENT ON VIEW gpu_orch.workers IS 'All workers, with their pods and what they run; those that ended until their time is over';
 
 CREATE VIEW gpu_orch.pools AS
 SELECT p.name AS pool, p.image, p.gpu_types, p.gpu_count, p.cloud_type, p.data_centers, p.min_workers, p.max_workers,
@@ -302,7 +302,7 @@ CREATE VIEW gpu_orch.spend_by_pool AS
 SELECT c.pool, count(DISTINCT c.pod_id) AS pods, sum(c.seconds) AS seconds, sum(c.cost) AS cost,
        sum(c.price_per_hour) FILTER (WHERE c.ended_at IS NULL) AS price_per_hour
 FROM gpu_orch.cost_estimate c GROUP BY c.pool;
-COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, how many pods that were, and what it costs per hour at present';
+COMMENT ON VIEW gpu_orch.spend_by_pool IS 'What each pool has cost until now, as far back as spend is kept, how many pods that were, and what it costs per hour at present';
 
 -- What the pods of a pool cost is split by what tenants' attempts took of it. What is left is the time in which they had
 -- nothing to do, without a tenant. Attempts at the same time on one pod may take more than there is; then they share it.
