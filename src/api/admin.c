@@ -446,7 +446,11 @@ gpu_orch_prune_body(PG_FUNCTION_ARGS)
 	TimestampTz now = clock_now();
 
 	if (!dry_run)
+	{
 		api_begin_change();
+		for (int rule = 0; rule < RETENTION_RULES; rule++)
+			store_retention_lock(rule);
+	}
 	for (int rule = 0; rule < RETENTION_RULES; rule++)
 	{
 		RetentionSum sum = { 0 };

@@ -42,7 +42,8 @@ typedef struct RetentionRule
 	const char *setting_name; /* without the prefix */
 	const int *setting;		  /* in minutes; -1: for ever */
 	Summed summed;
-	int batch;		 /* the rows of a window */
+	int batch;			   /* the rows of a window */
+	const char *writes[5]; /* the tables of which rows go; NULL ends them */
 	SpiQuery window; /* after id $1 and time $5, $4 rows: (id, time, whether it may go) in order */
 	SpiQuery lock;	 /* of the ids $1 those that nobody has locked */
 	SpiQuery remove; /* of the ids $1: (relation, rows) */
@@ -183,7 +184,7 @@ typedef struct RetentionRule
 	" x WHERE x.day < ($2 AT TIME ZONE 'UTC')::date"
 #define DAY_RULE(table) \
 	{ \
-		table, "retention_ledger", &guc_retention_ledger, SUMMED_NOT, 1, \
+		table, "retention_ledger", &guc_retention_ledger, SUMMED_NOT, 1, { table }, \
 			{ DAY_WINDOW(table), WINDOW_ARGS }, { DAY_LOCK, LOCK_ARGS }, \
 			{ DAY_REMOVE(table), REMOVE_ARGS }, \
 		{ \
@@ -198,6 +199,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_tasks,
 	  SUMMED_ATTEMPTS,
 	  1000,
+	  { "task", "attempt", "task_dependency" },
 	  { TASK_WINDOW(TASK_MAY_GO), WINDOW_ARGS },
 	  { TASK_LOCK, LOCK_ARGS },
 	  { "WITH gone AS MATERIALIZED (SELECT t.id, t.place FROM unnest($1) i(id) CROSS JOIN LATERAL"
@@ -228,6 +230,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_payloads,
 	  SUMMED_NOT,
 	  1000,
+	  { "task" },
 	  { TASK_WINDOW(HAS_PAYLOAD), WINDOW_ARGS },
 	  { TASK_LOCK, LOCK_ARGS },
 	  { "WITH gone AS (UPDATE gpu_orch.task t SET payload = " ERASED_PAYLOAD
@@ -243,6 +246,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_results,
 	  SUMMED_NOT,
 	  1000,
+	  { "task", "attempt" },
 	  { TASK_WINDOW(TASK_HAS_RESULT), WINDOW_ARGS },
 	  { TASK_LOCK, LOCK_ARGS },
 	  { "WITH gone AS (" ERASE_RESULTS("IN (SELECT t.id FROM gpu_orch.task t WHERE t.id = ANY ($1)"
@@ -258,6 +262,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_ledger,
 	  SUMMED_SPEND,
 	  200,
+	  { "worker", "worker_profile", "cloud_op", "spend", "event" },
 	  { NUMBERED_WINDOW("worker", "w", "no", "created_at", WORKER_MAY_GO), WINDOW_ARGS },
 	  { NUMBERED_LOCK("worker", "no"), LOCK_ARGS },
 	  { "WITH gone AS MATERIALIZED (SELECT w.no FROM gpu_orch.worker w WHERE w.no = ANY ($1)"
@@ -282,6 +287,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_ledger,
 	  SUMMED_SPEND,
 	  1000,
+	  { "cloud_op" },
 	  { NUMBERED_WINDOW("cloud_op", "o", "id", "planned_at", POD_MAY_GO), WINDOW_ARGS },
 	  { NUMBERED_LOCK("cloud_op", "id"), LOCK_ARGS },
 	  { NUMBERED_REMOVE("cloud_op", "o", POD_MAY_GO), REMOVE_ARGS },
@@ -291,6 +297,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_ledger,
 	  SUMMED_SPEND,
 	  1000,
+	  { "spend" },
 	  { NUMBERED_WINDOW("spend", "s", "id", "started_at", PAID_MAY_GO), WINDOW_ARGS },
 	  { NUMBERED_LOCK("spend", "id"), LOCK_ARGS },
 	  { NUMBERED_REMOVE("spend", "s", PAID_MAY_GO), REMOVE_ARGS },
@@ -300,6 +307,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_ledger,
 	  SUMMED_NOT,
 	  1000,
+	  { "event" },
 	  { NUMBERED_WINDOW("event", "e", "id", "at", EVENT_MAY_GO), WINDOW_ARGS },
 	  { NUMBERED_LOCK("event", "id"), LOCK_ARGS },
 	  { NUMBERED_REMOVE("event", "e", EVENT_MAY_GO), REMOVE_ARGS },
@@ -309,6 +317,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_decisions,
 	  SUMMED_NOT,
 	  1000,
+	  { "decision" },
 	  { NUMBERED_WINDOW("decision", "d", "id", "at", "true"), WINDOW_ARGS },
 	  { NUMBERED_LOCK("decision", "id"), LOCK_ARGS },
 	  { NUMBERED_REMOVE("decision", "d", "d.at < $2"), REMOVE_ARGS },
@@ -318,6 +327,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  &guc_retention_ledger,
 	  SUMMED_NOT,
 	  1000,
+	  { "alert" },
 	  { NUMBERED_WINDOW("alert", "l", "id", "raised_at", ALERT_MAY_GO), WINDOW_ARGS },
 	  { NUMBERED_LOCK("alert", "id"), LOCK_ARGS },
 	  { NUMBERED_REMOVE("alert", "l", ALERT_MAY_GO), REMOVE_ARGS },
@@ -440,6 +450,16 @@ plan_by_index(void)
 	return level;
 }
 
+/* Take the locks of the tables that a rule writes to, before any of them is read. */
+void
+store_retention_lock(int number)
+{
+	const RetentionRule *rule = &rules[number];
+
+	for (int i = 0; i < lengthof(rule->writes) && rule->writes[i] != NULL; i++)
+		spi_lock_for_write(rule->writes[i]);
+}
+
 /*
  * Look at the next rows that are old enough by a rule and remove those that nobody needs. Moves
  * the place on and adds to the sum. Returns false when all that is old enough was looked at.
@@ -448,13 +468,17 @@ bool
 store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, TimestampTz now)
 {
 	RetentionRule *rule = &rules[number];
-	TimestampTz cut = rule_cut(rule, now);
+	TimestampTz cut;
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 *ids;
 	int n;
 	int n_ids = 0;
 	int level;
 
+	if (*rule->setting < 0)
+		return false;
+	store_retention_lock(number);
+	cut = rule_cut(rule, now);
 	if (cut == DT_NOBEGIN)
 		return false;
 	spi_begin();

@@ -32,6 +32,7 @@ typedef struct RetentionSum
 } RetentionSum;
 
 extern void store_retention_add(RetentionSum *sum, const char *relation, int64 rows);
+extern void store_retention_lock(int rule);
 extern bool store_retention_step(int rule, RetentionPlace *place, RetentionSum *sum,
 								 TimestampTz now);
 extern void store_retention_count(int rule, RetentionSum *sum, TimestampTz now);

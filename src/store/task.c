@@ -522,8 +522,6 @@ store_task_parents_exist(const int64 *parents, int n_parents, Oid role, Timestam
 							  { INT8OID } };
 	bool exist = true;
 
-	if (n_parents == 0)
-		return true;
 	spi_lock_for_write("task");
 	spi_begin();
 	for (int i = 0; exist && i < n_parents; i++)
