@@ -83,8 +83,16 @@ leader_retention(Leader *leader, TimestampTz now)
 {
 	static RetentionWalk walks[RETENTION_RULES];
 	static int rule = 0;
+	static int64 epoch = 0;
 
-	if (leader->next_retention > now)
+	/* The rows may be those of another installation. */
+	if (epoch != leader->epoch)
+	{
+		memset(walks, 0, sizeof(walks));
+		rule = 0;
+		epoch = leader->epoch;
+	}
+	else if (leader->next_retention > now)
 		return;
 	for (; rule < RETENTION_RULES; rule++)
 	{

@@ -430,7 +430,7 @@ remove_rows(RetentionRule *rule, int64 *ids, int n, TimestampTz cut, RetentionSu
 /*
  * Have statements planned until the returned level ends so that they go from each row of a window to
  * those of its own by an index, and not compiled. What the planner takes for better when a table was small, or for want of
- * statistics, reads whole tables.
+ * statistics, reads whole tables. Nor are plans kept: once a minute is too seldom for that.
  */
 static int
 plan_by_index(void)
@@ -447,6 +447,8 @@ plan_by_index(void)
 	for (int i = 0; i < lengthof(others); i++)
 		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 								 true, 0, false);
+	(void) set_config_option("plan_cache_mode", "force_custom_plan", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	return level;
 }
 
@@ -478,11 +480,9 @@ store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, Times
 	if (*rule->setting < 0)
 		return false;
 	store_retention_lock(number);
-	cut = rule_cut(rule, now);
-	if (cut == DT_NOBEGIN)
-		return false;
 	spi_begin();
 	level = plan_by_index();
+	cut = rule_cut(rule, now);
 	spi_arg_int8(&args, place->id);
 	add_cuts(&args, cut, now);
 	spi_arg_int8(&args, rule->batch);
