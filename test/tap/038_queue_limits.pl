@@ -81,7 +81,9 @@ wait_until('the others are ready and claimed', sub {
 is($got, ' s10 s11 s12 s13', 'the others become ready in order when there are places');
 is(states(), '', 'and none is left');
 
-# Held tasks without a place keep no other task waiting, and nobody writes them again and again.
+# Held tasks without a place keep no other task waiting, and nobody writes them again and again. A claim that finds
+# nothing has found that nothing is left of any shape.
+is(claim(1), 'nothing', 'nothing is left to claim');
 submit(join ' ', map { "p$_" } 1 .. 9);
 $node->sql(q{SELECT count(gpu_orch.submit_task('noroom')) FROM generate_series(1, 1200)});
 my $due = $node->sql(q{SELECT gpu_orch.submit_task('p1', run_at => gpu_orch.clock() + interval '1 minute')});
@@ -103,6 +105,7 @@ $node->advance('61 seconds');
 $node->until('a place is free again when the tasks of its shape were cancelled',
 	q{SELECT state = 'ready' FROM gpu_orch.tasks WHERE payload = '"x10"'});
 claim(30);
+is(claim(1), 'nothing', 'nothing is left to claim');
 
 # The same places after a restart, with more shapes in the table than places.
 submit(join ' ', map { "r$_" } 1 .. 9);
@@ -113,6 +116,7 @@ submit('r30');
 $node->restart;
 $node->wait_for_leader;
 is(claim(30), 'r30', 'what is ready is found after a restart, among shapes whose tasks are gone');
+is(claim(1), 'nothing', 'nothing is left to claim');
 
 # One that floods the queue with different requirements starves nobody: another tenant's, and those of another
 # database, find places.
