@@ -53,6 +53,8 @@ my %before = (
 my %after = (
 	'forget' => sub { ask(q{SELECT gpu_orch.forget_task(task_id) FROM gpu_orch.tasks WHERE state = 'succeeded' ORDER BY task_id LIMIT 1}); },
 	'kill_fleet' => sub { ask('SELECT gpu_orch.kill_fleet()'); },
+	# About once a second, by itself.
+	'leader.count' => sub { },
 	'reconcile.orphan' => sub { make_stray(); },
 	'retention.removed' => sub { ask(q{INSERT INTO gpu_orch.decision (pool, at, policy, desired, created, ended, bound_by, terms)
 		SELECT 0, gpu_orch.clock() - interval '31 days', 'fixed', 0, 0, 0, 'demand', '[]'}); ask('SELECT gpu_orch.prune(false)'); },

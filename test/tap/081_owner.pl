@@ -45,7 +45,7 @@ $node->sql(q{
 	DECLARE
 		t text;
 	BEGIN
-		FOREACH t IN ARRAY ARRAY['installation', 'waiting', 'ready_queue', 'event'] LOOP
+		FOREACH t IN ARRAY ARRAY['installation', 'waiting', 'worker', 'event'] LOOP
 			EXECUTE format('CREATE TRIGGER trap AFTER INSERT OR UPDATE OR DELETE ON gpu_orch.%I FOR EACH ROW EXECUTE FUNCTION public.trap()', t);
 		END LOOP;
 	END
