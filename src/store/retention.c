@@ -169,6 +169,17 @@ typedef struct RetentionRule
 #define NUMBERED_COUNT(table, t, may_go) \
 	"SELECT '" table "', count(*) FROM gpu_orch." table " " t " WHERE " may_go
 
+#define NUMBERED_RULE(table, t, made, setting, summed, may_go) \
+	{ \
+		table, #setting, &guc_##setting, summed, 1000, { table }, \
+			{ NUMBERED_WINDOW(table, t, "id", made, may_go), WINDOW_ARGS }, \
+			{ NUMBERED_LOCK(table, "id"), LOCK_ARGS }, \
+			{ NUMBERED_REMOVE(table, t, may_go), REMOVE_ARGS }, \
+		{ \
+			NUMBERED_COUNT(table, t, may_go), COUNT_ARGS \
+		} \
+	}
+
 /* A table by days, of which one goes at a time. */
 #define DAY_WINDOW(table) \
 	"SELECT (min(x.day) - DATE '2000-01-01')::bigint, '-infinity'::timestamptz, true" \
@@ -282,56 +293,11 @@ static RetentionRule rules[RETENTION_RULES] = {
 		" UNION ALL SELECT 'spend', count(*) FROM gone g JOIN gpu_orch.spend s ON s.worker = g.no"
 		" UNION ALL SELECT 'event', count(*) FROM gone g JOIN gpu_orch.event e ON e.worker = g.no",
 		COUNT_ARGS } },
-	{ "cloud_op",
-	  "retention_ledger",
-	  &guc_retention_ledger,
-	  SUMMED_SPEND,
-	  1000,
-	  { "cloud_op" },
-	  { NUMBERED_WINDOW("cloud_op", "o", "id", "planned_at", POD_MAY_GO), WINDOW_ARGS },
-	  { NUMBERED_LOCK("cloud_op", "id"), LOCK_ARGS },
-	  { NUMBERED_REMOVE("cloud_op", "o", POD_MAY_GO), REMOVE_ARGS },
-	  { NUMBERED_COUNT("cloud_op", "o", POD_MAY_GO), COUNT_ARGS } },
-	{ "spend",
-	  "retention_ledger",
-	  &guc_retention_ledger,
-	  SUMMED_SPEND,
-	  1000,
-	  { "spend" },
-	  { NUMBERED_WINDOW("spend", "s", "id", "started_at", PAID_MAY_GO), WINDOW_ARGS },
-	  { NUMBERED_LOCK("spend", "id"), LOCK_ARGS },
-	  { NUMBERED_REMOVE("spend", "s", PAID_MAY_GO), REMOVE_ARGS },
-	  { NUMBERED_COUNT("spend", "s", PAID_MAY_GO), COUNT_ARGS } },
-	{ "event",
-	  "retention_ledger",
-	  &guc_retention_ledger,
-	  SUMMED_NOT,
-	  1000,
-	  { "event" },
-	  { NUMBERED_WINDOW("event", "e", "id", "at", EVENT_MAY_GO), WINDOW_ARGS },
-	  { NUMBERED_LOCK("event", "id"), LOCK_ARGS },
-	  { NUMBERED_REMOVE("event", "e", EVENT_MAY_GO), REMOVE_ARGS },
-	  { NUMBERED_COUNT("event", "e", EVENT_MAY_GO), COUNT_ARGS } },
-	{ "decision",
-	  "retention_decisions",
-	  &guc_retention_decisions,
-	  SUMMED_NOT,
-	  1000,
-	  { "decision" },
-	  { NUMBERED_WINDOW("decision", "d", "id", "at", "true"), WINDOW_ARGS },
-	  { NUMBERED_LOCK("decision", "id"), LOCK_ARGS },
-	  { NUMBERED_REMOVE("decision", "d", "d.at < $2"), REMOVE_ARGS },
-	  { NUMBERED_COUNT("decision", "d", "d.at < $2"), COUNT_ARGS } },
-	{ "alert",
-	  "retention_ledger",
-	  &guc_retention_ledger,
-	  SUMMED_NOT,
-	  1000,
-	  { "alert" },
-	  { NUMBERED_WINDOW("alert", "l", "id", "raised_at", ALERT_MAY_GO), WINDOW_ARGS },
-	  { NUMBERED_LOCK("alert", "id"), LOCK_ARGS },
-	  { NUMBERED_REMOVE("alert", "l", ALERT_MAY_GO), REMOVE_ARGS },
-	  { NUMBERED_COUNT("alert", "l", ALERT_MAY_GO), COUNT_ARGS } },
+	NUMBERED_RULE("cloud_op", "o", "planned_at", retention_ledger, SUMMED_SPEND, POD_MAY_GO),
+	NUMBERED_RULE("spend", "s", "started_at", retention_ledger, SUMMED_SPEND, PAID_MAY_GO),
+	NUMBERED_RULE("event", "e", "at", retention_ledger, SUMMED_NOT, EVENT_MAY_GO),
+	NUMBERED_RULE("decision", "d", "at", retention_decisions, SUMMED_NOT, "d.at < $2"),
+	NUMBERED_RULE("alert", "l", "raised_at", retention_ledger, SUMMED_NOT, ALERT_MAY_GO),
 	DAY_RULE("usage_day"),
 	DAY_RULE("share_day"),
 	DAY_RULE("spend_day"),
