@@ -233,6 +233,7 @@ sub work_by_hand
 			while (query($own, $left) ne 't')
 			{
 				die "tasks are left\n" if time > $until;
+				release();
 				($held) = $claim->();
 				query($own, "SELECT gpu_orch.complete_task($me, $held)") if $held;
 				sleep 0.02 unless $held;
