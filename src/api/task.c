@@ -654,7 +654,7 @@ rows_about_task(FunctionCallInfo fcinfo, SpiQuery *query)
 static Datum
 gpu_orch_task_body(PG_FUNCTION_ARGS)
 {
-	static SpiQuery query = { "SELECT * FROM gpu_orch.task_for_caller($1)", 1, { INT8OID } };
+	static SpiQuery query = { "SELECT * FROM gpu_orch.task_for_caller($1)" };
 
 	return rows_about_task(fcinfo, &query);
 }
@@ -663,9 +663,7 @@ gpu_orch_task_body(PG_FUNCTION_ARGS)
 static Datum
 gpu_orch_explain_match_body(PG_FUNCTION_ARGS)
 {
-	static SpiQuery query = { "SELECT * FROM gpu_orch.explain_match_for_caller($1)",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT * FROM gpu_orch.explain_match_for_caller($1)" };
 
 	return rows_about_task(fcinfo, &query);
 }
@@ -674,7 +672,7 @@ gpu_orch_explain_match_body(PG_FUNCTION_ARGS)
 static Datum
 gpu_orch_why_waiting_body(PG_FUNCTION_ARGS)
 {
-	static SpiQuery query = { "SELECT * FROM gpu_orch.why_waiting_for_caller($1)", 1, { INT8OID } };
+	static SpiQuery query = { "SELECT * FROM gpu_orch.why_waiting_for_caller($1)" };
 
 	return rows_about_task(fcinfo, &query);
 }

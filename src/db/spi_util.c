@@ -20,11 +20,12 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-/* Add one argument. */
+/* Add one argument of a type. */
 void
-spi_arg(SpiArgs *args, Datum value, bool isnull)
+spi_arg(SpiArgs *args, Oid type, Datum value, bool isnull)
 {
 	Assert(args->n < SPI_MAX_ARGS);
+	args->types[args->n] = type;
 	args->values[args->n] = value;
 	args->nulls[args->n] = isnull ? 'n' : ' ';
 	args->n++;
@@ -35,39 +36,39 @@ spi_arg(SpiArgs *args, Datum value, bool isnull)
 void
 spi_arg_text(SpiArgs *args, const char *value)
 {
-	spi_arg(args, value ? CStringGetTextDatum(value) : (Datum) 0, value == NULL);
+	spi_arg(args, TEXTOID, value ? CStringGetTextDatum(value) : (Datum) 0, value == NULL);
 }
 
 void
 spi_arg_int8(SpiArgs *args, int64 value)
 {
-	spi_arg(args, Int64GetDatum(value), false);
+	spi_arg(args, INT8OID, Int64GetDatum(value), false);
 }
 
 void
 spi_arg_int4(SpiArgs *args, int32 value)
 {
-	spi_arg(args, Int32GetDatum(value), false);
+	spi_arg(args, INT4OID, Int32GetDatum(value), false);
 }
 
 void
 spi_arg_bool(SpiArgs *args, bool value)
 {
-	spi_arg(args, BoolGetDatum(value), false);
+	spi_arg(args, BOOLOID, BoolGetDatum(value), false);
 }
 
 /* Add a time; 0 is SQL's null, as everywhere in our structs. */
 void
 spi_arg_time(SpiArgs *args, TimestampTz value)
 {
-	spi_arg(args, TimestampTzGetDatum(value), value == 0);
+	spi_arg(args, TIMESTAMPTZOID, TimestampTzGetDatum(value), value == 0);
 }
 
 /* Add a jsonb argument; NULL is SQL's null. */
 void
 spi_arg_jsonb(SpiArgs *args, Jsonb *value)
 {
-	spi_arg(args, value ? JsonbPGetDatum(value) : (Datum) 0, value == NULL);
+	spi_arg(args, JSONBOID, value ? JsonbPGetDatum(value) : (Datum) 0, value == NULL);
 }
 
 /* Add an array of n texts. */
@@ -78,8 +79,8 @@ spi_arg_text_array(SpiArgs *args, char *const *texts, int n)
 
 	for (int i = 0; i < n; i++)
 		items[i] = CStringGetTextDatum(texts[i]);
-	spi_arg(args, PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)),
-			false);
+	spi_arg(args, TEXTARRAYOID,
+			PointerGetDatum(construct_array(items, n, TEXTOID, -1, false, TYPALIGN_INT)), false);
 }
 
 /* Add an array of n numbers of eight bytes, or of times: type says which. */
@@ -90,7 +91,7 @@ spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid type)
 
 	for (int i = 0; i < n; i++)
 		items[i] = Int64GetDatum(numbers[i]);
-	spi_arg(args,
+	spi_arg(args, get_array_type(type),
 			PointerGetDatum(construct_array(items, n, type, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
 			false);
 }
@@ -168,24 +169,35 @@ spi_end(void)
 		elog(ERROR, "gpu_orch: SPI_finish failed");
 }
 
+/*
+ * Run a statement for up to limit rows (0: all). The types of the first execution's arguments
+ * are those of its plan; an execution with others is an error of ours.
+ */
 static uint64
-execute(SpiQuery *query, SpiArgs *args, bool read_only, long limit)
+execute(SpiQuery *query, SpiArgs *args, long limit)
 {
+	SpiArgs none = SPI_ARGS_INIT;
 	int rc;
 
-	Assert((args ? args->n : 0) == query->nargs);
+	if (args == NULL)
+		args = &none;
 	if (query->plan == NULL)
 	{
-		SPIPlanPtr plan = SPI_prepare(query->sql, query->nargs, query->types);
+		SPIPlanPtr plan = SPI_prepare(query->sql, args->n, args->types);
 
 		if (plan == NULL)
 			elog(ERROR, "gpu_orch: could not prepare \"%s\": %s", query->sql,
 				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(plan);
 		query->plan = plan;
+		query->nargs = args->n;
+		memcpy(query->types, args->types, args->n * sizeof(Oid));
 	}
-	rc = SPI_execute_plan(query->plan, args ? args->values : NULL, args ? args->nulls : NULL,
-						  read_only, limit);
+	else if (args->n != query->nargs ||
+			 memcmp(args->types, query->types, args->n * sizeof(Oid)) != 0)
+		elog(ERROR, "gpu_orch: \"%s\" was planned for arguments of other types", query->sql);
+
+	rc = SPI_execute_plan(query->plan, args->values, args->nulls, false, limit);
 	if (rc < 0)
 		elog(ERROR, "gpu_orch: could not run \"%s\": %s", query->sql, SPI_result_code_string(rc));
 	return SPI_processed;
@@ -198,7 +210,7 @@ execute(SpiQuery *query, SpiArgs *args, bool read_only, long limit)
 uint64
 spi_run(SpiQuery *query, SpiArgs *args)
 {
-	return execute(query, args, false, 0);
+	return execute(query, args, 0);
 }
 
 /*
@@ -207,14 +219,14 @@ spi_run(SpiQuery *query, SpiArgs *args)
 uint64
 spi_read(SpiQuery *query, SpiArgs *args, long limit)
 {
-	return execute(query, args, false, limit);
+	return execute(query, args, limit);
 }
 
 /* Run a statement that must write exactly one row; `what` names it in the error. */
 void
 spi_run_one(SpiQuery *query, SpiArgs *args, const char *what)
 {
-	uint64 rows = execute(query, args, false, 0);
+	uint64 rows = execute(query, args, 0);
 
 	if (rows != 1)
 		elog(ERROR, "gpu_orch: %s changed " UINT64_FORMAT " rows instead of one", what, rows);

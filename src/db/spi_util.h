@@ -13,21 +13,22 @@
 #define SPI_MAX_ARGS 24
 
 /*
- * One statement. Declared static in the store_ file that owns its table; all
- * names in it are qualified.
+ * One statement, { sql }. Declared static in the store/ file that owns its table; all
+ * names in it are qualified. The rest is of the plan, made when it first runs.
  */
 typedef struct SpiQuery
 {
 	const char *sql;
+	SPIPlanPtr plan;
 	int nargs;
 	Oid types[SPI_MAX_ARGS];
-	SPIPlanPtr plan;
 } SpiQuery;
 
-/* The arguments of one execution. */
+/* The arguments of one execution; each comes with its type. */
 typedef struct SpiArgs
 {
 	int n;
+	Oid types[SPI_MAX_ARGS];
 	Datum values[SPI_MAX_ARGS];
 	char nulls[SPI_MAX_ARGS + 1];
 } SpiArgs;
@@ -37,7 +38,7 @@ typedef struct SpiArgs
 		0 \
 	}
 
-extern void spi_arg(SpiArgs *args, Datum value, bool isnull);
+extern void spi_arg(SpiArgs *args, Oid type, Datum value, bool isnull);
 extern void spi_arg_text(SpiArgs *args, const char *value);
 extern void spi_arg_int8(SpiArgs *args, int64 value);
 extern void spi_arg_int4(SpiArgs *args, int32 value);

@@ -602,14 +602,10 @@ bool
 store_queue_remove(int64 task_id, bool wait, TaskSlot *slot)
 {
 	static SpiQuery waiting = { "DELETE FROM gpu_orch.ready_queue WHERE task_id = $1 "
-								"RETURNING " REMOVED_COLUMNS,
-								1,
-								{ INT8OID } };
+								"RETURNING " REMOVED_COLUMNS };
 	static SpiQuery passing = {
 		"DELETE FROM gpu_orch.ready_queue WHERE task_id = (SELECT task_id FROM gpu_orch.ready_queue"
-		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " REMOVED_COLUMNS,
-		1,
-		{ INT8OID }
+		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " REMOVED_COLUMNS
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -712,9 +708,7 @@ store_queue_age(TimestampTz now)
 		"  gpu_orch.task t WHERE c.rank > c.top AND t.id = h.task_id"
 		"  AND greatest(t.submitted_at, t.run_at) <= $1) "
 		"DELETE FROM gpu_orch.ready_queue r USING old WHERE r.task_id = old.task_id "
-		"RETURNING r.shape, r.task_id, ~old.top, r.tenant, r.attempt, r.faults, r.losses, r.tag",
-		2,
-		{ TIMESTAMPTZOID, INT8OID }
+		"RETURNING r.shape, r.task_id, ~old.top, r.tenant, r.attempt, r.faults, r.losses, r.tag"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	TaskSlot *slots;

@@ -684,14 +684,14 @@ queue_scan_count(const QueueTable *queue, int64 limit, ShapeCount **counts)
 static void
 restore_tags(QueueId queue)
 {
-	static SpiQuery tags = { "WITH t AS (SELECT tenant, tag FROM gpu_orch.ready_queue UNION ALL"
-							 "           SELECT tenant, tag FROM gpu_orch.lease UNION ALL"
-							 "           SELECT tenant, tag FROM gpu_orch.waiting) "
-							 "SELECT tenant, max(tag) FROM t GROUP BY tenant UNION ALL "
-							 "SELECT $1, greatest((SELECT max(tag) FROM gpu_orch.lease),"
-							 "                    (SELECT min(tag) FROM gpu_orch.ready_queue), 0)",
-							 1,
-							 { INT4OID } };
+	static SpiQuery tags = {
+		"WITH t AS (SELECT tenant, tag FROM gpu_orch.ready_queue UNION ALL"
+		"           SELECT tenant, tag FROM gpu_orch.lease UNION ALL"
+		"           SELECT tenant, tag FROM gpu_orch.waiting) "
+		"SELECT tenant, max(tag) FROM t GROUP BY tenant UNION ALL "
+		"SELECT $1, greatest((SELECT max(tag) FROM gpu_orch.lease),"
+		"                    (SELECT min(tag) FROM gpu_orch.ready_queue), 0)"
+	};
 	SpiArgs args = SPI_ARGS_INIT;
 	uint64 n;
 

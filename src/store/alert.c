@@ -20,24 +20,16 @@ void
 store_alert(const char *name, const char *subject, const char *detail, TimestampTz now)
 {
 	static SpiQuery read = {
-		"SELECT detail FROM gpu_orch.alert WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
-		2,
-		{ TEXTOID, TEXTOID }
+		"SELECT detail FROM gpu_orch.alert WHERE name = $1 AND subject = $2 AND cleared_at IS NULL"
 	};
 	static SpiQuery clear = { "UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
-							  " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
-							  3,
-							  { TEXTOID, TEXTOID, TIMESTAMPTZOID } };
+							  " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL" };
 	static SpiQuery change = { "UPDATE gpu_orch.alert SET detail = $3"
-							   " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL",
-							   3,
-							   { TEXTOID, TEXTOID, TEXTOID } };
+							   " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL" };
 	static SpiQuery raise = {
 		"INSERT INTO gpu_orch.alert (name, subject, detail, raised_at)"
 		" SELECT r.name, $2, $3, $4 FROM gpu_orch.alert_rule r WHERE r.name = $1"
-		" ON CONFLICT DO NOTHING",
-		4,
-		{ TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID }
+		" ON CONFLICT DO NOTHING"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool open;
@@ -73,7 +65,7 @@ static int
 list_subjects(const char *name, char ***subjects)
 {
 	static SpiQuery query = {
-		"SELECT subject FROM gpu_orch.alert WHERE name = $1 AND cleared_at IS NULL", 1, { TEXTOID }
+		"SELECT subject FROM gpu_orch.alert WHERE name = $1 AND cleared_at IS NULL"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
@@ -113,9 +105,7 @@ void
 store_alert_expire(const char *name, TimestampTz before, TimestampTz now)
 {
 	static SpiQuery query = { "UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
-							  " WHERE name = $1 AND raised_at < $2 AND cleared_at IS NULL",
-							  3,
-							  { TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID } };
+							  " WHERE name = $1 AND raised_at < $2 AND cleared_at IS NULL" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();

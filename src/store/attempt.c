@@ -91,16 +91,14 @@ store_attempt_was_ended(int64 worker, int64 task_id, const pg_uuid_t *lease, con
 {
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.attempt WHERE task_id = $1 AND lease = $2 AND worker = $3"
-		" AND outcome = $4 AND failure IS NOT DISTINCT FROM $5",
-		5,
-		{ INT8OID, UUIDOID, INT8OID, TEXTOID, TEXTOID }
+		" AND outcome = $4 AND failure IS NOT DISTINCT FROM $5"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
-	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg(&args, UUIDOID, UUIDPGetDatum(lease), false);
 	spi_arg_int8(&args, worker);
 	spi_arg_text(&args, fsm_task_outcome_name(end->outcome));
 	spi_arg_text(&args, fsm_task_failure_name(end->failure));
@@ -115,9 +113,7 @@ store_attempt_last(int64 task_id, int32 *attempt, bool *final, bool *succeeded)
 {
 	static SpiQuery query = {
 		"SELECT attempt, final_state IS NOT NULL, coalesce(final_state = 'succeeded', false)"
-		" FROM gpu_orch.attempt WHERE task_id = $1 ORDER BY attempt DESC LIMIT 1",
-		1,
-		{ INT8OID }
+		" FROM gpu_orch.attempt WHERE task_id = $1 ORDER BY attempt DESC LIMIT 1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -162,9 +158,7 @@ void
 store_attempt_reopen(int64 task_id, int32 attempt)
 {
 	static SpiQuery query = { "UPDATE gpu_orch.attempt SET final_state = NULL"
-							  " WHERE task_id = $1 AND attempt = $2 AND final_state IS NOT NULL",
-							  2,
-							  { INT8OID, INT4OID } };
+							  " WHERE task_id = $1 AND attempt = $2 AND final_state IS NOT NULL" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();

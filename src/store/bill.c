@@ -46,11 +46,9 @@ store_bill_write(char *const *pod_ids, const TimestampTz *hours, const int64 *am
 		" WHERE EXISTS (SELECT 1 FROM gpu_orch.spend s WHERE s.pod_id = r.pod_id)"
 		" GROUP BY r.pod_id, r.hour"
 		" ON CONFLICT (pod_id, hour) DO UPDATE SET amount_micros = excluded.amount_micros,"
-		" read_at = excluded.read_at WHERE b.amount_micros <> excluded.amount_micros",
-		4,
-		{ TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID }
+		" read_at = excluded.read_at WHERE b.amount_micros <> excluded.amount_micros"
 	};
-	static SpiQuery forget = { "DELETE FROM gpu_orch.bill WHERE hour < $1", 1, { TIMESTAMPTZOID } };
+	static SpiQuery forget = { "DELETE FROM gpu_orch.bill WHERE hour < $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs forget_args = SPI_ARGS_INIT;
 
@@ -76,9 +74,7 @@ store_bill_watch(TimestampTz now)
 		"          extract(epoch FROM least(coalesce(ended_at, $2), $2) - greatest(started_at, $1)) / 3600), 0)::bigint"
 		"  FROM gpu_orch.spend WHERE pod_id IS NOT NULL AND started_at < $2"
 		"  AND (ended_at IS NULL OR ended_at > $1)),"
-		" to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-		2,
-		{ TIMESTAMPTZOID, TIMESTAMPTZOID }
+		" to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz day = complete_day(now);
@@ -113,9 +109,7 @@ store_bill_unexpected(char ***pod_ids, int limit, TimestampTz now)
 		" WHERE b.hour >= $1 AND b.looked_at IS NULL AND b.amount_micros > 0 AND NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.spend s WHERE s.pod_id = b.pod_id"
 		"  AND (s.ended_at IS NULL OR s.ended_at > b.hour))"
-		" GROUP BY b.pod_id ORDER BY min(b.hour), b.pod_id LIMIT $2",
-		2,
-		{ TIMESTAMPTZOID, INT8OID }
+		" GROUP BY b.pod_id ORDER BY min(b.hour), b.pod_id LIMIT $2"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
@@ -136,9 +130,7 @@ void
 store_bill_looked(const char *pod_id, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.bill SET looked_at = $2 WHERE pod_id = $1 AND looked_at IS NULL AND hour <= $2",
-		2,
-		{ TEXTOID, TIMESTAMPTZOID }
+		"UPDATE gpu_orch.bill SET looked_at = $2 WHERE pod_id = $1 AND looked_at IS NULL AND hour <= $2"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -155,9 +147,7 @@ store_bill_past(const char *pod_id, BillPast *past)
 {
 	static SpiQuery query = {
 		"SELECT pool, price_micros, ended_at FROM gpu_orch.spend WHERE pod_id = $1"
-		" ORDER BY ended_at DESC NULLS FIRST, id DESC LIMIT 1",
-		1,
-		{ TEXTOID }
+		" ORDER BY ended_at DESC NULLS FIRST, id DESC LIMIT 1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;

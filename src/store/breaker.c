@@ -40,14 +40,10 @@ static bool
 breaker_load(const char *image, bool lock, PlanBreaker *breaker)
 {
 	static SpiQuery plain = { "SELECT " BREAKER_COLUMNS
-							  " FROM gpu_orch.image_breaker b WHERE b.image = $1",
-							  1,
-							  { TEXTOID } };
+							  " FROM gpu_orch.image_breaker b WHERE b.image = $1" };
 	static SpiQuery locking = { "SELECT " BREAKER_COLUMNS
 								" FROM gpu_orch.image_breaker b WHERE b.image = $1"
-								" FOR NO KEY UPDATE OF b",
-								1,
-								{ TEXTOID } };
+								" FOR NO KEY UPDATE OF b" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
@@ -71,10 +67,7 @@ breaker_save(const char *image, const PlanBreaker *breaker, const char *cause, T
 		" VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $2 <> 'closed' THEN $9 END, $7, $8)"
 		" ON CONFLICT (image) DO UPDATE SET state = $2, failures = $3, must_work = $4, canaries = $5,"
 		" last_cause = $6, opened_at = CASE WHEN $2 <> 'closed' THEN coalesce(b.opened_at, $9) END,"
-		" retry_at = $7, canary = $8",
-		9,
-		{ TEXTOID, TEXTOID, INT4OID, BOOLOID, INT4OID, TEXTOID, TIMESTAMPTZOID, INT8OID,
-		  TIMESTAMPTZOID }
+		" retry_at = $7, canary = $8"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -85,8 +78,8 @@ breaker_save(const char *image, const PlanBreaker *breaker, const char *cause, T
 	spi_arg_bool(&args, breaker->must_work);
 	spi_arg_int4(&args, breaker->canaries);
 	spi_arg_text(&args, cause);
-	spi_arg(&args, TimestampTzGetDatum(breaker->retry_at), breaker->retry_at == 0);
-	spi_arg(&args, Int64GetDatum(breaker->canary), breaker->canary == 0);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(breaker->retry_at), breaker->retry_at == 0);
+	spi_arg(&args, INT8OID, Int64GetDatum(breaker->canary), breaker->canary == 0);
 	spi_arg_time(&args, now);
 	spi_run(&query, &args);
 	spi_end();
@@ -122,9 +115,7 @@ void
 store_breaker_send_canary(const char *image, int64 worker)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.image_breaker SET state = 'half_open', canary = $2 WHERE image = $1",
-		2,
-		{ TEXTOID, INT8OID }
+		"UPDATE gpu_orch.image_breaker SET state = 'half_open', canary = $2 WHERE image = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -156,9 +147,7 @@ store_breaker_failed(const char *image, const char *cause, int64 worker, int min
 void
 store_breaker_worked(const char *image, bool claimed)
 {
-	static SpiQuery query = { "DELETE FROM gpu_orch.image_breaker WHERE image = $1",
-							  1,
-							  { TEXTOID } };
+	static SpiQuery query = { "DELETE FROM gpu_orch.image_breaker WHERE image = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	PlanBreaker breaker;
 
@@ -176,9 +165,7 @@ store_breaker_retry(int32 pool, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.image_breaker b SET retry_at = least(b.retry_at, $2), canaries = 0"
-		" FROM gpu_orch.pool p WHERE p.id = $1 AND b.image = p.image AND b.state <> 'closed'",
-		2,
-		{ INT4OID, TIMESTAMPTZOID }
+		" FROM gpu_orch.pool p WHERE p.id = $1 AND b.image = p.image AND b.state <> 'closed'"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -195,9 +182,7 @@ forget_unused(void)
 {
 	static SpiQuery query = {
 		"DELETE FROM gpu_orch.image_breaker b WHERE NOT EXISTS (SELECT 1 FROM gpu_orch.pool p"
-		" WHERE p.image = b.image AND p.dropped_at IS NULL)",
-		0,
-		{ 0 }
+		" WHERE p.image = b.image AND p.dropped_at IS NULL)"
 	};
 
 	spi_begin();
@@ -215,9 +200,7 @@ store_breaker_watch(TimestampTz now)
 		"        b.last_cause, b.retry_at) END"
 		" FROM gpu_orch.image_breaker b FULL JOIN (SELECT x.subject FROM gpu_orch.alert x"
 		"   WHERE x.name = '" ALERT_IMAGE_BROKEN
-		"' AND x.cleared_at IS NULL) a ON a.subject = b.image",
-		0,
-		{ 0 }
+		"' AND x.cleared_at IS NULL) a ON a.subject = b.image"
 	};
 	char **images;
 	char **details;

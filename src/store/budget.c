@@ -26,9 +26,7 @@ store_budget_list(BudgetRow **budgets)
 		" coalesce('pool ' || p.name, 'the installation'), b.hard, b.amount_micros, b.spent_micros,"
 		" b.rate_micros, ceil(extract(epoch FROM b.ends_at - b.at))::bigint"
 		" FROM gpu_orch.budget_state b LEFT JOIN gpu_orch.pool p ON p.id = b.pool"
-		" ORDER BY b.pool, b.per, b.hard",
-		0,
-		{ 0 }
+		" ORDER BY b.pool, b.per, b.hard"
 	};
 	int n;
 
@@ -59,17 +57,15 @@ store_budget_set(int32 pool, const char *per, bool hard, Datum amount, Timestamp
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.budget (pool, per, hard, amount_micros, set_at)"
 		" VALUES ($1, $2, $3, ($4 * 1000000)::bigint, $5) ON CONFLICT (pool, per, hard)"
-		" DO UPDATE SET amount_micros = excluded.amount_micros, set_at = excluded.set_at",
-		5,
-		{ INT4OID, TEXTOID, BOOLOID, NUMERICOID, TIMESTAMPTZOID }
+		" DO UPDATE SET amount_micros = excluded.amount_micros, set_at = excluded.set_at"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_text(&args, per);
 	spi_arg_bool(&args, hard);
-	spi_arg(&args, amount, false);
+	spi_arg(&args, NUMERICOID, amount, false);
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "setting a budget");
 	spi_end();
@@ -80,15 +76,13 @@ bool
 store_budget_remove(int32 pool, const char *per, bool hard)
 {
 	static SpiQuery query = {
-		"DELETE FROM gpu_orch.budget WHERE pool IS NOT DISTINCT FROM $1 AND per = $2 AND hard = $3",
-		3,
-		{ INT4OID, TEXTOID, BOOLOID }
+		"DELETE FROM gpu_orch.budget WHERE pool IS NOT DISTINCT FROM $1 AND per = $2 AND hard = $3"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool removed;
 
 	spi_begin();
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_text(&args, per);
 	spi_arg_bool(&args, hard);
 	removed = spi_run(&query, &args) == 1;

@@ -34,9 +34,7 @@ store_cancel_request(int64 task_id, TimestampTz now)
 		"WITH held AS MATERIALIZED (SELECT task_id FROM gpu_orch.lease WHERE task_id = $1),"
 		" asked AS (INSERT INTO gpu_orch.cancel_request (task_id, requested_at)"
 		"           SELECT task_id, $2 FROM held ON CONFLICT DO NOTHING) "
-		"SELECT 1 FROM held",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		"SELECT 1 FROM held"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool held;
@@ -61,9 +59,7 @@ store_cancel_request(int64 task_id, TimestampTz now)
 bool
 store_cancel_requested(int64 task_id)
 {
-	static SpiQuery query = { "SELECT 1 FROM gpu_orch.cancel_request WHERE task_id = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT 1 FROM gpu_orch.cancel_request WHERE task_id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool requested;
 
@@ -80,9 +76,7 @@ store_cancel_requested(int64 task_id)
 void
 store_cancel_forget(int64 task_id)
 {
-	static SpiQuery query = { "DELETE FROM gpu_orch.cancel_request WHERE task_id = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "DELETE FROM gpu_orch.cancel_request WHERE task_id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	if (ext_is_older_schema())
@@ -103,15 +97,11 @@ store_cancel_of_worker(int64 worker)
 	static SpiQuery query = {
 		"SELECT coalesce(pg_catalog.array_agg(l.task_id ORDER BY l.task_id), '{}')"
 		" FROM gpu_orch.lease l JOIN gpu_orch.cancel_request c ON c.task_id = l.task_id"
-		" WHERE l.worker = $1",
-		1,
-		{ INT8OID }
+		" WHERE l.worker = $1"
 	};
 	static SpiQuery older = {
 		"SELECT coalesce(pg_catalog.array_agg(task_id ORDER BY task_id), '{}')"
-		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested",
-		1,
-		{ INT8OID }
+		" FROM gpu_orch.lease WHERE worker = $1 AND cancel_requested"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool isnull;
@@ -139,9 +129,7 @@ store_cancel_admit(TimestampTz now, bool *more)
 		" OR EXISTS (SELECT 1 FROM gpu_orch.ready_queue r WHERE r.task_id = c.task_id) "
 		"FROM gpu_orch.cancel_request c WHERE NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.lease l WHERE l.task_id = c.task_id) "
-		"ORDER BY c.task_id LIMIT $1 FOR UPDATE OF c SKIP LOCKED",
-		1,
-		{ INT8OID }
+		"ORDER BY c.task_id LIMIT $1 FOR UPDATE OF c SKIP LOCKED"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 *tasks;

@@ -59,9 +59,7 @@ void
 store_dependency_add(int64 task_id, const int64 *parents, int n_parents)
 {
 	static SpiQuery query = { "INSERT INTO gpu_orch.task_dependency (task_id, parent)"
-							  " SELECT $1, p FROM pg_catalog.unnest($2) p",
-							  2,
-							  { INT8OID, INT8ARRAYOID } };
+							  " SELECT $1, p FROM pg_catalog.unnest($2) p" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	if (n_parents == 0)
@@ -112,9 +110,7 @@ judge(int64 task_id, int64 *parent, bool *ending)
 		"FROM gpu_orch.task_dependency d LEFT JOIN LATERAL"
 		" (SELECT a.final_state FROM gpu_orch.attempt a WHERE a.task_id = d.parent"
 		"  ORDER BY a.attempt DESC LIMIT 1) a ON true "
-		"WHERE d.task_id = $1 AND a.final_state IS DISTINCT FROM 'succeeded' ORDER BY d.parent",
-		1,
-		{ INT8OID }
+		"WHERE d.task_id = $1 AND a.final_state IS DISTINCT FROM 'succeeded' ORDER BY d.parent"
 	};
 	static const char *const places[] = { "attempt", "lease", "ready_queue", "waiting" };
 	SpiArgs args = SPI_ARGS_INIT;
@@ -153,9 +149,7 @@ store_dependency_keep_parents(int64 task_id)
 {
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.task WHERE id IN"
-		" (SELECT parent FROM gpu_orch.task_dependency WHERE task_id = $1) FOR KEY SHARE",
-		1,
-		{ INT8OID }
+		" (SELECT parent FROM gpu_orch.task_dependency WHERE task_id = $1) FOR KEY SHARE"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -185,9 +179,7 @@ store_dependency_blocks(int64 task_id)
 void
 store_dependency_check(int64 task_id)
 {
-	static SpiQuery query = { "INSERT INTO gpu_orch.dependency_check (task_id) VALUES ($1)",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "INSERT INTO gpu_orch.dependency_check (task_id) VALUES ($1)" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	if (ext_is_older_schema())
@@ -271,9 +263,7 @@ next_children(const Check *check, int most, int64 **children)
 		"SELECT d.task_id FROM gpu_orch.task_dependency d, LATERAL"
 		" (SELECT 1 FROM gpu_orch.waiting w WHERE w.task_id = d.task_id AND w.state = 'blocked'"
 		"  LIMIT 1) w "
-		"WHERE d.parent = $1 AND d.task_id > $2 ORDER BY d.task_id LIMIT $3",
-		3,
-		{ INT8OID, INT8OID, INT8OID }
+		"WHERE d.parent = $1 AND d.task_id > $2 ORDER BY d.task_id LIMIT $3"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
@@ -293,7 +283,7 @@ static bool
 is_blocked(int64 task_id)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.waiting WHERE task_id = $1 AND state = 'blocked'", 1, { INT8OID }
+		"SELECT 1 FROM gpu_orch.waiting WHERE task_id = $1 AND state = 'blocked'"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -340,15 +330,11 @@ int64
 store_dependency_admit(TimestampTz now, bool *more)
 {
 	static SpiQuery window = { "SELECT id, task_id, looked_up_to FROM gpu_orch.dependency_check"
-							   " WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
-							   2,
-							   { INT8OID, INT8OID } };
-	static SpiQuery remove = { "DELETE FROM gpu_orch.dependency_check WHERE id = ANY ($1)",
-							   1,
-							   { INT8ARRAYOID } };
-	static SpiQuery keep = { "UPDATE gpu_orch.dependency_check SET looked_up_to = $2 WHERE id = $1",
-							 2,
-							 { INT8OID, INT8OID } };
+							   " WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED" };
+	static SpiQuery remove = { "DELETE FROM gpu_orch.dependency_check WHERE id = ANY ($1)" };
+	static SpiQuery keep = {
+		"UPDATE gpu_orch.dependency_check SET looked_up_to = $2 WHERE id = $1"
+	};
 	/* Rows that have to be kept must not stand in the way of those behind them. */
 	static int64 last_id = 0;
 	SpiArgs args = SPI_ARGS_INIT;
@@ -411,9 +397,7 @@ int64
 store_dependency_repair(TimestampTz now)
 {
 	static SpiQuery query = { "SELECT task_id FROM gpu_orch.waiting WHERE state = 'blocked'"
-							  " AND task_id > $1 ORDER BY task_id LIMIT $2",
-							  2,
-							  { INT8OID, INT8OID } };
+							  " AND task_id > $1 ORDER BY task_id LIMIT $2" };
 	static int64 last_task = 0;
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 tasks[REPAIR_BATCH];

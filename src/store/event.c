@@ -43,9 +43,7 @@ add_event(const char *kind, const char *subject, int64 worker, const WorkerRule 
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.event (at, kind, subject, worker, rule, from_state, to_state, actor,"
-		" detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}'))",
-		9,
-		{ TIMESTAMPTZOID, TEXTOID, TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID }
+		" detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, '{}'))"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -53,8 +51,8 @@ add_event(const char *kind, const char *subject, int64 worker, const WorkerRule 
 	spi_arg_time(&args, now);
 	spi_arg_text(&args, kind);
 	spi_arg_text(&args, subject);
-	spi_arg(&args, Int64GetDatum(worker), worker == 0);
-	spi_arg(&args, Int32GetDatum(rule ? rule->rule : 0), rule == NULL);
+	spi_arg(&args, INT8OID, Int64GetDatum(worker), worker == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(rule ? rule->rule : 0), rule == NULL);
 	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->from) : NULL);
 	spi_arg_text(&args, rule ? fsm_worker_state_name(rule->to) : to_state);
 	spi_arg_text(&args, caller_name());
@@ -140,15 +138,11 @@ int64
 store_decision(int32 pool, const char *policy, const PlanResult *plan, int ended, TimestampTz now)
 {
 	static SpiQuery last = {
-		"SELECT desired, bound_by FROM gpu_orch.decision WHERE pool = $1 ORDER BY id DESC LIMIT 1",
-		1,
-		{ INT4OID }
+		"SELECT desired, bound_by FROM gpu_orch.decision WHERE pool = $1 ORDER BY id DESC LIMIT 1"
 	};
 	static SpiQuery add = {
 		"INSERT INTO gpu_orch.decision (pool, at, policy, desired, created, ended, bound_by, terms) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
-		8,
-		{ INT4OID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID, INT4OID, TEXTOID, JSONBOID }
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id"
 	};
 	SpiArgs pool_arg = SPI_ARGS_INIT;
 	SpiArgs args = SPI_ARGS_INIT;

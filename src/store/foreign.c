@@ -23,9 +23,7 @@ store_foreign_listed(const ForeignPods *pods, TimestampTz now)
 		" ON CONFLICT (pod_id) DO UPDATE SET name = excluded.name, gpu_type = excluded.gpu_type,"
 		" status = excluded.status, price_micros = excluded.price_micros"
 		" WHERE (f.name, f.gpu_type, f.status, f.price_micros) IS DISTINCT FROM"
-		"  (excluded.name, excluded.gpu_type, excluded.status, excluded.price_micros)",
-		6,
-		{ TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID }
+		"  (excluded.name, excluded.gpu_type, excluded.status, excluded.price_micros)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 

@@ -45,7 +45,7 @@ static int64 acting_epoch = 0;
 bool
 store_installation_read(Installation *installation)
 {
-	static SpiQuery query = { "SELECT " ROW_COLUMNS " FROM gpu_orch.installation", 0, { 0 } };
+	static SpiQuery query = { "SELECT " ROW_COLUMNS " FROM gpu_orch.installation" };
 	bool found;
 
 	spi_begin();
@@ -64,9 +64,8 @@ store_installation_read(Installation *installation)
 bool
 store_installation_share(Installation *installation)
 {
-	static SpiQuery query = {
-		"SELECT " ROW_COLUMNS " FROM gpu_orch.installation FOR SHARE SKIP LOCKED", 0, { 0 }
-	};
+	static SpiQuery query = { "SELECT " ROW_COLUMNS
+							  " FROM gpu_orch.installation FOR SHARE SKIP LOCKED" };
 	bool found;
 
 	spi_begin();
@@ -82,9 +81,7 @@ static void
 read_incarnation(Incarnation *was)
 {
 	static SpiQuery query = {
-		"SELECT system_identifier, database::bigint, timeline, site, host FROM gpu_orch.installation",
-		0,
-		{ 0 }
+		"SELECT system_identifier, database::bigint, timeline, site, host FROM gpu_orch.installation"
 	};
 
 	spi_begin();
@@ -103,16 +100,14 @@ write_incarnation(const Incarnation *mine)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET system_identifier = $1, database = $2, timeline = $3,"
-		" site = $4, host = $5",
-		5,
-		{ TEXTOID, OIDOID, INT4OID, TEXTOID, TEXTOID }
+		" site = $4, host = $5"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, mine->system_identifier);
-	spi_arg(&args, ObjectIdGetDatum(mine->database), false);
-	spi_arg(&args, Int32GetDatum(mine->timeline), mine->timeline == 0);
+	spi_arg(&args, OIDOID, ObjectIdGetDatum(mine->database), false);
+	spi_arg(&args, INT4OID, Int32GetDatum(mine->timeline), mine->timeline == 0);
 	spi_arg_text(&args, mine->site);
 	spi_arg_text(&args, mine->host);
 	spi_run_one(&query, &args, "recording where the installation acts");
@@ -125,9 +120,7 @@ begin_epoch(TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET hold = false, hold_reason = NULL, epoch = epoch + 1,"
-		" taken_over_at = $1, account = NULL",
-		1,
-		{ TIMESTAMPTZOID }
+		" taken_over_at = $1, account = NULL"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -150,9 +143,7 @@ store_installation_is_fed(void)
 		" JOIN pg_catalog.pg_class c ON c.oid = s.srrelid"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" WHERE n.nspname = 'gpu_orch' AND NOT EXISTS (SELECT 1 FROM gpu_orch.installation i"
-		"  WHERE i.system_identifier = $1 AND i.database = $2) LIMIT 1",
-		2,
-		{ TEXTOID, OIDOID }
+		"  WHERE i.system_identifier = $1 AND i.database = $2) LIMIT 1"
 	};
 	Incarnation mine;
 	SpiArgs args = SPI_ARGS_INIT;
@@ -161,7 +152,7 @@ store_installation_is_fed(void)
 	store_site_place(&mine);
 	spi_begin();
 	spi_arg_text(&args, mine.system_identifier);
-	spi_arg(&args, ObjectIdGetDatum(mine.database), false);
+	spi_arg(&args, OIDOID, ObjectIdGetDatum(mine.database), false);
 	fed = spi_read(&query, &args, 1) == 1;
 	spi_end();
 	return fed;
@@ -188,9 +179,7 @@ store_installation_hold(Installation *installation, const char *alert, const cha
 						TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.installation SET hold = true, hold_reason = $1 WHERE NOT hold",
-		1,
-		{ TEXTOID }
+		"UPDATE gpu_orch.installation SET hold = true, hold_reason = $1 WHERE NOT hold"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -218,9 +207,7 @@ void
 store_installation_saw_epoch(int64 epoch)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.installation SET epoch = $1 WHERE epoch < $1 AND epoch + 1000 > $1",
-		1,
-		{ INT8OID }
+		"UPDATE gpu_orch.installation SET epoch = $1 WHERE epoch < $1 AND epoch + 1000 > $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -302,9 +289,7 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 {
 	static SpiQuery make = {
 		"INSERT INTO gpu_orch.installation (id, system_identifier, database, created_at)"
-		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		4,
-		{ TEXTOID, TEXTOID, OIDOID, TIMESTAMPTZOID }
+		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 	};
 	Incarnation mine;
 	SiteList nobody = { 0 };
@@ -324,7 +309,7 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 		spi_begin();
 		spi_arg_text(&args, id);
 		spi_arg_text(&args, mine.system_identifier);
-		spi_arg(&args, ObjectIdGetDatum(mine.database), false);
+		spi_arg(&args, OIDOID, ObjectIdGetDatum(mine.database), false);
 		spi_arg_time(&args, now);
 		spi_run(&make, &args);
 		spi_end();
@@ -339,7 +324,7 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 void
 store_installation_pin(const char *account)
 {
-	static SpiQuery query = { "UPDATE gpu_orch.installation SET account = $1", 1, { TEXTOID } };
+	static SpiQuery query = { "UPDATE gpu_orch.installation SET account = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
@@ -356,9 +341,9 @@ store_installation_pin(const char *account)
 bool
 store_installation_lock(bool wait)
 {
-	static SpiQuery waiting = { "SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE", 0, { 0 } };
+	static SpiQuery waiting = { "SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE" };
 	static SpiQuery skipping = {
-		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE SKIP LOCKED", 0, { 0 }
+		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE SKIP LOCKED"
 	};
 	bool locked;
 
@@ -373,9 +358,7 @@ int64
 store_installation_new_leader(void)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.installation SET leader_epoch = leader_epoch + 1 RETURNING leader_epoch",
-		0,
-		{ 0 }
+		"UPDATE gpu_orch.installation SET leader_epoch = leader_epoch + 1 RETURNING leader_epoch"
 	};
 
 	spi_begin();
@@ -398,9 +381,7 @@ store_installation_pause(bool paused, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.installation SET paused = $1,"
-		" killing_since = CASE WHEN $1 THEN killing_since END WHERE paused <> $1",
-		1,
-		{ BOOLOID }
+		" killing_since = CASE WHEN $1 THEN killing_since END WHERE paused <> $1"
 	};
 	Installation installation;
 	SpiArgs args = SPI_ARGS_INIT;
@@ -418,9 +399,7 @@ void
 store_installation_kill(TimestampTz now)
 {
 	static SpiQuery query = { "UPDATE gpu_orch.installation SET paused = true,"
-							  " killing_since = coalesce(killing_since, $1)",
-							  1,
-							  { TIMESTAMPTZOID } };
+							  " killing_since = coalesce(killing_since, $1)" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();

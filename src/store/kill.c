@@ -16,10 +16,10 @@
 static int64
 count_owed(void)
 {
-	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.cloud_op"
-							  " WHERE kind = 'delete' AND state IN ('planned', 'sent', 'unknown')",
-							  0,
-							  { 0 } };
+	static SpiQuery query = {
+		"SELECT count(*) FROM gpu_orch.cloud_op"
+		" WHERE kind = 'delete' AND state IN ('planned', 'sent', 'unknown')"
+	};
 	int64 n;
 
 	spi_begin();

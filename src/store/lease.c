@@ -193,15 +193,13 @@ store_lease_made_after(int64 worker, const pg_uuid_t *claimed_after, ClaimedTask
 {
 	static SpiQuery query = { "SELECT " CLAIMED_SELECT
 							  "FROM gpu_orch.lease l JOIN gpu_orch.task t ON t.id = l.task_id "
-							  "WHERE l.worker = $1 AND l.claimed_after = $2 ORDER BY l.task_id",
-							  2,
-							  { INT8OID, UUIDOID } };
+							  "WHERE l.worker = $1 AND l.claimed_after = $2 ORDER BY l.task_id" };
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
-	spi_arg(&args, UUIDPGetDatum(claimed_after), false);
+	spi_arg(&args, UUIDOID, UUIDPGetDatum(claimed_after), false);
 	n = (int) spi_read(&query, &args, 0);
 	*claimed = SPI_palloc((n + 1) * sizeof(ClaimedTask));
 	for (int i = 0; i < n; i++)
@@ -409,24 +407,20 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 					const LeaseEnd *end, TimestampTz now)
 {
 	static SpiQuery of_worker = {
-		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS, 1, { INT8OID }
+		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS
 	};
 	/* For a heartbeat, which waits for nobody: a lease that somebody is at is for the next one. */
 	static SpiQuery not_named = {
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
 		" (SELECT task_id FROM gpu_orch.lease WHERE worker = $1 AND claimed_at < $2"
 		"  AND id <> ALL ($3) FOR UPDATE SKIP LOCKED) "
-		"RETURNING " ENDED_COLUMNS,
-		3,
-		{ INT8OID, TIMESTAMPTZOID, UUIDARRAYOID }
+		"RETURNING " ENDED_COLUMNS
 	};
 	static SpiQuery past_deadline = {
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
 		" (SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 1000"
 		"  FOR UPDATE SKIP LOCKED) "
-		"RETURNING " ENDED_COLUMNS,
-		1,
-		{ TIMESTAMPTZOID }
+		"RETURNING " ENDED_COLUMNS
 	};
 	/* One step for each worker that holds a lease, however many have ended. */
 	static SpiQuery of_ended = {
@@ -444,9 +438,7 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		" (SELECT l.task_id FROM ended e, LATERAL"
 		"   (SELECT x.task_id FROM gpu_orch.lease x WHERE x.worker = e.worker LIMIT 1000"
 		"    FOR UPDATE SKIP LOCKED) l LIMIT 1000) "
-		"RETURNING " ENDED_COLUMNS,
-		0,
-		{ 0 }
+		"RETURNING " ENDED_COLUMNS
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
@@ -461,7 +453,7 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		case LEASES_NOT_NAMED:
 			spi_arg_int8(&args, worker);
 			spi_arg_time(&args, before);
-			spi_arg(&args, named, false);
+			spi_arg(&args, UUIDARRAYOID, named, false);
 			spi_run(&not_named, &args);
 			break;
 		case LEASES_PAST_DEADLINE:
@@ -489,9 +481,7 @@ store_lease_end_unheld(int64 task_id, const LeaseEnd *end, TimestampTz now)
 	static SpiQuery query = { "DELETE FROM gpu_orch.lease l WHERE l.task_id = $1 AND NOT EXISTS"
 							  " (SELECT 1 FROM gpu_orch.worker w WHERE w.no = l.worker"
 							  "  AND w.state IN ('active', 'draining')) "
-							  "RETURNING " ENDED_COLUMNS,
-							  1,
-							  { INT8OID } };
+							  "RETURNING " ENDED_COLUMNS };
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
 
@@ -521,18 +511,16 @@ store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const 
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.lease SET progress = coalesce($4, progress), stage = coalesce($5, stage),"
-		" progress_at = $6 WHERE task_id = $1 AND id = $2 AND worker = $3",
-		6,
-		{ INT8OID, UUIDOID, INT8OID, FLOAT4OID, TEXTOID, TIMESTAMPTZOID }
+		" progress_at = $6 WHERE task_id = $1 AND id = $2 AND worker = $3"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool held;
 
 	spi_begin();
 	spi_arg_int8(&args, task_id);
-	spi_arg(&args, UUIDPGetDatum(lease), false);
+	spi_arg(&args, UUIDOID, UUIDPGetDatum(lease), false);
 	spi_arg_int8(&args, worker);
-	spi_arg(&args, fraction ? Float4GetDatum(*fraction) : (Datum) 0, fraction == NULL);
+	spi_arg(&args, FLOAT4OID, fraction ? Float4GetDatum(*fraction) : (Datum) 0, fraction == NULL);
 	spi_arg_text(&args, stage);
 	spi_arg_time(&args, now);
 	held = spi_run(&query, &args) == 1;

@@ -85,9 +85,7 @@ find_lessons(int64 **workers)
 		"  OR f.learned < 1 AND f.registered_at IS NOT NULL"
 		"  OR f.learned < 2 AND (w.busy_at > f.registered_at"
 		"     OR EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no)))"
-		" ORDER BY w.state_since, w.no FOR NO KEY UPDATE OF f SKIP LOCKED",
-		0,
-		{ 0 }
+		" ORDER BY w.state_since, w.no FOR NO KEY UPDATE OF f SKIP LOCKED"
 	};
 	int n;
 
@@ -118,9 +116,7 @@ read_lesson(int64 worker, Lesson *lesson)
 		" LEFT JOIN LATERAL (SELECT x.kind, x.at FROM gpu_orch.event x WHERE x.worker = f.worker"
 		"                    AND x.to_state IN ('terminating', 'terminated')"
 		"                    ORDER BY x.id LIMIT 1) e ON true"
-		" WHERE f.worker = $1",
-		1,
-		{ INT8OID }
+		" WHERE f.worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -153,9 +149,7 @@ offer_stats_load(const Lesson *lesson, Stats *stats, TimestampTz now)
 {
 	static SpiQuery query = {
 		"SELECT ready, failed, no_capacity, stats_at, boots FROM gpu_orch.offer_stats"
-		" WHERE pool = $1 AND gpu_type = $2 AND data_center = $3 FOR NO KEY UPDATE",
-		3,
-		{ INT4OID, TEXTOID, TEXTOID }
+		" WHERE pool = $1 AND gpu_type = $2 AND data_center = $3 FOR NO KEY UPDATE"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -190,10 +184,7 @@ offer_stats_save(const Lesson *lesson, const Stats *stats, TimestampTz now)
 		"INSERT INTO gpu_orch.offer_stats (pool, gpu_type, data_center, ready, failed, no_capacity,"
 		" stats_at, boots, boot_p95) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 		" ON CONFLICT (pool, gpu_type, data_center) DO UPDATE SET ready = $4, failed = $5,"
-		" no_capacity = $6, stats_at = $7, boots = $8, boot_p95 = $9",
-		9,
-		{ INT4OID, TEXTOID, TEXTOID, FLOAT8OID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID,
-		  FLOAT8ARRAYOID, FLOAT8OID }
+		" no_capacity = $6, stats_at = $7, boots = $8, boot_p95 = $9"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	Datum boots[PLAN_BOOTS];
@@ -207,12 +198,13 @@ offer_stats_save(const Lesson *lesson, const Stats *stats, TimestampTz now)
 	spi_arg_int4(&args, lesson->pool);
 	spi_arg_text(&args, lesson->gpu_type);
 	spi_arg_text(&args, lesson->data_center);
-	spi_arg(&args, Float8GetDatum(stats->ready), false);
-	spi_arg(&args, Float8GetDatum(stats->failed), false);
-	spi_arg(&args, Float8GetDatum(stats->no_capacity), false);
+	spi_arg(&args, FLOAT8OID, Float8GetDatum(stats->ready), false);
+	spi_arg(&args, FLOAT8OID, Float8GetDatum(stats->failed), false);
+	spi_arg(&args, FLOAT8OID, Float8GetDatum(stats->no_capacity), false);
 	spi_arg_time(&args, now);
-	spi_arg(&args, PointerGetDatum(array), false);
-	spi_arg(&args, Float8GetDatum(plan_offer_quantile(stats->boots, stats->n_boots, NEARLY_ALL)),
+	spi_arg(&args, FLOAT8ARRAYOID, PointerGetDatum(array), false);
+	spi_arg(&args, FLOAT8OID,
+			Float8GetDatum(plan_offer_quantile(stats->boots, stats->n_boots, NEARLY_ALL)),
 			stats->n_boots == 0);
 	spi_run(&query, &args);
 	spi_end();
@@ -236,9 +228,7 @@ note_refusal(const Lesson *lesson, const char *kind, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer_stats SET refused_for = $4, refused_at = $5, refusal = $6"
-		" WHERE pool = $1 AND gpu_type = $2 AND data_center = $3",
-		6,
-		{ INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID }
+		" WHERE pool = $1 AND gpu_type = $2 AND data_center = $3"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -297,9 +287,7 @@ mark(const Lesson *lesson)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET learned = $2, booted_in = $3, passed_since ="
-		" CASE WHEN $2 < 2 THEN passed_since END WHERE worker = $1",
-		3,
-		{ INT8OID, INT2OID, FLOAT8OID }
+		" CASE WHEN $2 < 2 THEN passed_since END WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int16 learned = lesson->cause != NULL ? LEARNED_END :
@@ -308,8 +296,8 @@ mark(const Lesson *lesson)
 
 	spi_begin();
 	spi_arg_int8(&args, lesson->worker);
-	spi_arg(&args, Int16GetDatum(learned), false);
-	spi_arg(&args, Float8GetDatum(lesson->booted_in), lesson->booted_in <= 0);
+	spi_arg(&args, INT2OID, Int16GetDatum(learned), false);
+	spi_arg(&args, FLOAT8OID, Float8GetDatum(lesson->booted_in), lesson->booted_in <= 0);
 	spi_run_one(&query, &args, "noting what a worker taught");
 	spi_end();
 }
@@ -377,9 +365,7 @@ bool
 store_offer_all_refuse(int32 pool)
 {
 	static SpiQuery query = { "SELECT coalesce(" ALL_REFUSE ", false) FROM " OFFERS_WITH_STATS
-							  " WHERE o.pool = $1",
-							  1,
-							  { INT4OID } };
+							  " WHERE o.pool = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool all;
 
@@ -404,9 +390,7 @@ store_offer_watch(TimestampTz now)
 		"           AND max(s.refused_at) > $1 - " CAPACITY_NEWS ", false) AS starved,"
 		"  (array_agg(s.refusal ORDER BY s.refused_at DESC NULLS LAST))[1] AS refusal"
 		"  FROM " OFFERS_WITH_STATS " WHERE o.pool = p.id) x"
-		" WHERE p.dropped_at IS NULL ORDER BY p.id",
-		1,
-		{ TIMESTAMPTZOID }
+		" WHERE p.dropped_at IS NULL ORDER BY p.id"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	char ***found;
@@ -447,9 +431,7 @@ store_offer_expect(int64 worker, const char *image, const OfferRow *offer)
 		"UPDATE gpu_orch.worker_profile SET image = $2, boot_expected = (SELECT s.boot_p95"
 		" FROM gpu_orch.offer_stats s WHERE s.pool = $3 AND s.gpu_type = $4"
 		" AND s.data_center = coalesce($5, '') AND cardinality(s.boots) >= " ENOUGH_BOOTS ")"
-		" WHERE worker = $1",
-		5,
-		{ INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID }
+		" WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -473,9 +455,7 @@ store_offer_pool_altered(int32 pool, const char *name, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer o SET refusals = 0, backoff_until = NULL FROM gpu_orch.offer_stats s"
 		" WHERE o.pool = $1 AND s.pool = o.pool AND s.gpu_type = o.gpu_type"
-		" AND s.data_center = coalesce(o.data_center, '') AND s.refused_for = 'invalid'",
-		1,
-		{ INT4OID }
+		" AND s.data_center = coalesce(o.data_center, '') AND s.refused_for = 'invalid'"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 

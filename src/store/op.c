@@ -125,10 +125,7 @@ store_op_plan_create(int64 worker, const OfferRow *offer, const Installation *in
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, offer, pod_name, gpu_type,"
 		" data_center, gpu_count, cloud_type, price_micros, price_assumed, decision, planned_at,"
 		" requested_by) VALUES ('create', 'planned', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
-		" $12, $13, $14) RETURNING id",
-		14,
-		{ TEXTOID, INT8OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT8OID,
-		  BOOLOID, INT8OID, TIMESTAMPTZOID, TEXTOID }
+		" $12, $13, $14) RETURNING id"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	char nonce[POD_NONCE_LENGTH + 1];
@@ -147,7 +144,7 @@ store_op_plan_create(int64 worker, const OfferRow *offer, const Installation *in
 	spi_arg_text(&args, offer->cloud_type);
 	spi_arg_int8(&args, price_micros);
 	spi_arg_bool(&args, offer->price_micros <= 0);
-	spi_arg(&args, Int64GetDatum(decision), decision == 0);
+	spi_arg(&args, INT8OID, Int64GetDatum(decision), decision == 0);
 	spi_arg_time(&args, now);
 	spi_arg_text(&args, decision == 0 ? caller_name() : NULL);
 	spi_run_one(&query, &args, "planning a create");
@@ -167,9 +164,7 @@ store_op_restore(int64 worker, int32 pool, const char *nonce, const char *pod_na
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.cloud_op (kind, state, nonce, worker, pool, pod_name, pod_id,"
 		" price_micros, planned_at, sent_at, answered_at, settled_at, reason, cause) "
-		"VALUES ('create', 'done', $1, $2, $3, $4, $5, $6, $7, $7, $8, $8, 'restored', 'restored_pod')",
-		8,
-		{ TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+		"VALUES ('create', 'done', $1, $2, $3, $4, $5, $6, $7, $7, $8, $8, 'restored', 'restored_pod')"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -203,9 +198,7 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'create' AND worker = $2 AND pod_id = $5"
 		"  AND verified) WHERE NOT EXISTS"
 		" (SELECT 1 FROM gpu_orch.cloud_op WHERE kind = 'delete' AND pod_id = $5"
-		"  AND state IN ('planned', 'sent', 'unknown'))",
-		8,
-		{ TEXTOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID }
+		"  AND state IN ('planned', 'sent', 'unknown'))"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	char nonce[POD_NONCE_LENGTH + 1];
@@ -213,8 +206,8 @@ store_op_plan_delete(int64 worker, int32 pool, const char *pod_name, const char 
 	make_nonce(nonce);
 	spi_begin();
 	spi_arg_text(&args, nonce);
-	spi_arg(&args, Int64GetDatum(worker), worker == 0);
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT8OID, Int64GetDatum(worker), worker == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_text(&args, pod_name);
 	spi_arg_text(&args, pod_id);
 	spi_arg_time(&args, now);
@@ -243,9 +236,7 @@ store_op_plan_owed_deletes(TimestampTz now)
 		"  ORDER BY e.id DESC LIMIT 1) e ON true "
 		"WHERE w.state <> 'terminated' AND w.state = 'terminating' AND p.pod_id IS NOT NULL"
 		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.worker = w.no"
-		"                 AND o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown'))",
-		0,
-		{ 0 }
+		"                 AND o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown'))"
 	};
 	int n;
 
@@ -287,9 +278,7 @@ watch_owed(const char *alert, int64 age, TimestampTz now)
 		"SELECT count(*), min(o.pod_id), to_char(min(o.planned_at) AT TIME ZONE 'UTC',"
 		" 'YYYY-MM-DD HH24:MI:SS') "
 		"FROM gpu_orch.cloud_op o WHERE o.kind = 'delete' AND o.state IN ('planned', 'sent', 'unknown')"
-		" AND o.planned_at < $1",
-		1,
-		{ TIMESTAMPTZOID }
+		" AND o.planned_at < $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	char *detail = NULL;
@@ -318,9 +307,7 @@ store_op_due(CloudOpRow **ops, OpKind kind, int limit, TimestampTz now)
 	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
 							  "WHERE state = 'planned' AND kind = $1"
 							  " AND coalesce(due_at, '-infinity') <= $3"
-							  " ORDER BY NOT verified, id LIMIT $2",
-							  3,
-							  { TEXTOID, INT8OID, TIMESTAMPTZOID } };
+							  " ORDER BY NOT verified, id LIMIT $2" };
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
 
@@ -343,9 +330,7 @@ store_op_abandoned(CloudOpRow **ops)
 		"WHERE state = 'planned' AND kind = 'create'"
 		" AND EXISTS (SELECT 1 FROM gpu_orch.worker w WHERE w.no = o.worker"
 		"             AND w.state <> 'spawning' AND w.state::text IN"
-		"             (SELECT t.to_state::text FROM gpu_orch.worker_transition t)) ORDER BY id",
-		0,
-		{ 0 }
+		"             (SELECT t.to_state::text FROM gpu_orch.worker_transition t)) ORDER BY id"
 	};
 	int n;
 
@@ -360,9 +345,7 @@ store_op_abandoned(CloudOpRow **ops)
 bool
 store_op_read(int64 id, CloudOpRow *op)
 {
-	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, id);
@@ -374,9 +357,7 @@ bool
 store_op_lock(int64 id, CloudOpRow *op)
 {
 	static SpiQuery query = { "SELECT " OP_COLUMNS
-							  " FROM gpu_orch.cloud_op WHERE id = $1 FOR NO KEY UPDATE",
-							  1,
-							  { INT8OID } };
+							  " FROM gpu_orch.cloud_op WHERE id = $1 FOR NO KEY UPDATE" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, id);
@@ -388,9 +369,7 @@ int
 store_op_open(CloudOpRow **ops)
 {
 	static SpiQuery query = { "SELECT " OP_COLUMNS " FROM gpu_orch.cloud_op "
-							  "WHERE state IN ('planned', 'sent', 'unknown') ORDER BY id",
-							  0,
-							  { 0 } };
+							  "WHERE state IN ('planned', 'sent', 'unknown') ORDER BY id" };
 	int n;
 
 	spi_begin();
@@ -405,9 +384,7 @@ bool
 store_op_find_by_name(const char *pod_name, CloudOpRow *op)
 {
 	static SpiQuery query = { "SELECT " OP_COLUMNS
-							  " FROM gpu_orch.cloud_op WHERE pod_name = $1 AND kind = 'create'",
-							  1,
-							  { TEXTOID } };
+							  " FROM gpu_orch.cloud_op WHERE pod_name = $1 AND kind = 'create'" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_text(&args, pod_name);
@@ -420,9 +397,7 @@ store_op_was_deleted(const char *pod_id)
 {
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.cloud_op WHERE pod_id = $1 AND kind = 'delete' AND state = 'done'"
-		" LIMIT 1",
-		1,
-		{ TEXTOID }
+		" LIMIT 1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -440,9 +415,7 @@ store_op_latest(int64 worker, OpKind kind, CloudOpRow *op)
 {
 	static SpiQuery query = { "SELECT " OP_COLUMNS
 							  " FROM gpu_orch.cloud_op WHERE worker = $1 AND kind = $2 "
-							  "ORDER BY id DESC LIMIT 1",
-							  2,
-							  { INT8OID, TEXTOID } };
+							  "ORDER BY id DESC LIMIT 1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, worker);
@@ -455,9 +428,7 @@ void
 store_op_postpone(int64 id, TimestampTz due_at)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET due_at = $2 WHERE id = $1 AND state = 'planned'",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		"UPDATE gpu_orch.cloud_op SET due_at = $2 WHERE id = $1 AND state = 'planned'"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -475,9 +446,7 @@ store_op_sent(int64 id, int64 epoch, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = 'sent', epoch = $2, sent_at = $3, tries = tries + 1,"
 		" http_status = NULL, answered_at = NULL, absent_looks = 0, absent_since = NULL,"
-		" denied_at = NULL WHERE id = $1 AND state = 'planned'",
-		3,
-		{ INT8OID, INT8OID, TIMESTAMPTZOID }
+		" denied_at = NULL WHERE id = $1 AND state = 'planned'"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -501,16 +470,14 @@ store_op_answer(int64 id, OpState state, int http_status, const char *reason, co
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = $2, http_status = coalesce($3, http_status),"
 		" reason = $4, message = $5, pod_id = coalesce($6, pod_id), due_at = $7, answered_at = $8,"
-		" settled_at = CASE WHEN $2 IN ('done', 'refused', 'absent') THEN $8 END WHERE id = $1",
-		8,
-		{ INT8OID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+		" settled_at = CASE WHEN $2 IN ('done', 'refused', 'absent') THEN $8 END WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, id);
 	spi_arg_text(&args, state_names[state]);
-	spi_arg(&args, Int32GetDatum(http_status), http_status == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(http_status), http_status == 0);
 	spi_arg_text(&args, reason);
 	spi_arg_text(&args, message);
 	spi_arg_text(&args, pod_id);
@@ -526,9 +493,7 @@ store_op_send_again(int64 id, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = 'planned', due_at = $2, http_status = NULL,"
-		" absent_looks = 0, absent_since = NULL WHERE id = $1 AND kind = 'delete'",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		" absent_looks = 0, absent_since = NULL WHERE id = $1 AND kind = 'delete'"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -550,9 +515,7 @@ store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 		"UPDATE gpu_orch.cloud_op SET state = CASE kind WHEN 'create' THEN 'unknown'"
 		" ELSE 'planned' END, reason = 'unanswered', due_at = $3"
 		" WHERE state = 'sent'"
-		" AND (epoch < $1 OR sent_at < $2) AND (kind = 'create' OR http_status IS NULL)",
-		3,
-		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+		" AND (epoch < $1 OR sent_at < $2) AND (kind = 'create' OR http_status IS NULL)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -570,9 +533,7 @@ store_op_next_due(TimestampTz now)
 {
 	static SpiQuery query = {
 		"SELECT min(due_at) FROM gpu_orch.cloud_op WHERE state IN ('planned', 'sent', 'unknown')"
-		" AND state = 'planned' AND due_at > $1",
-		1,
-		{ TIMESTAMPTZOID }
+		" AND state = 'planned' AND due_at > $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz due;
@@ -592,9 +553,7 @@ store_op_creates_since(TimestampTz since)
 	static SpiQuery query = {
 		"SELECT (SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'create' AND sent_at > $1)"
 		" + (SELECT count(*) FROM gpu_orch.cloud_op WHERE kind = 'create' AND state = 'planned'"
-		"    AND state IN ('planned', 'sent', 'unknown'))",
-		1,
-		{ TIMESTAMPTZOID }
+		"    AND state IN ('planned', 'sent', 'unknown'))"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
@@ -612,9 +571,7 @@ void
 store_op_verify(int64 id)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET verified = true WHERE id = $1 AND NOT verified",
-		1,
-		{ INT8OID }
+		"UPDATE gpu_orch.cloud_op SET verified = true WHERE id = $1 AND NOT verified"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -629,17 +586,13 @@ void
 store_op_verify_listed(char *const *names, char *const *ids, int n)
 {
 	static SpiQuery any = {
-		"SELECT 1 FROM gpu_orch.cloud_op WHERE NOT verified AND pod_id IS NOT NULL LIMIT 1",
-		0,
-		{ 0 }
+		"SELECT 1 FROM gpu_orch.cloud_op WHERE NOT verified AND pod_id IS NOT NULL LIMIT 1"
 	};
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op o SET verified = true"
 		" FROM unnest($1, $2) AS listed(name, id)"
 		" WHERE NOT o.verified AND o.pod_id IS NOT NULL AND o.pod_id = listed.id"
-		" AND o.pod_name = listed.name",
-		2,
-		{ TEXTARRAYOID, TEXTARRAYOID }
+		" AND o.pod_name = listed.name"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -660,9 +613,7 @@ void
 store_op_rebind(int64 id, const char *pod_id)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = false WHERE id = $1",
-		2,
-		{ INT8OID, TEXTOID }
+		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = false WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 

@@ -29,9 +29,7 @@ read_candidates(Passed **candidates)
 		" WHERE w.state <> 'terminated' AND w.state = 'active' AND w.origin = 'cloud'"
 		" AND f.image IS NOT NULL AND f.learned < 2 AND w.busy_at <= f.registered_at"
 		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no)"
-		" ORDER BY w.no FOR NO KEY UPDATE OF f SKIP LOCKED",
-		0,
-		{ 0 }
+		" ORDER BY w.no FOR NO KEY UPDATE OF f SKIP LOCKED"
 	};
 	int n;
 
@@ -62,15 +60,13 @@ static void
 passed_note(int64 worker, bool passed, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET passed_since = $2 WHERE worker = $1",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		"UPDATE gpu_orch.worker_profile SET passed_since = $2 WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
-	spi_arg(&args, TimestampTzGetDatum(now), !passed);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(now), !passed);
 	spi_run_one(&query, &args, "noting that tasks pass a worker over");
 	spi_end();
 }

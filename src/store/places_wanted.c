@@ -23,9 +23,7 @@ static bool
 has_held_tasks(int32 tenant)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.waiting WHERE tenant = $1 AND state = 'held' LIMIT 1",
-		1,
-		{ INT4OID }
+		"SELECT 1 FROM gpu_orch.waiting WHERE tenant = $1 AND state = 'held' LIMIT 1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool held;

@@ -257,13 +257,11 @@ store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values, int 
 bool
 store_pool_find(const char *name, bool lock, int32 *pool)
 {
-	static SpiQuery plain = { "SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL",
-							  1,
-							  { TEXTOID } };
+	static SpiQuery plain = {
+		"SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL"
+	};
 	static SpiQuery locking = {
-		"SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL FOR NO KEY UPDATE",
-		1,
-		{ TEXTOID }
+		"SELECT id FROM gpu_orch.pool WHERE name = $1 AND dropped_at IS NULL FOR NO KEY UPDATE"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -285,7 +283,7 @@ bool
 store_pool_lock(int32 pool)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, { INT4OID }
+		"SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -301,7 +299,7 @@ store_pool_lock(int32 pool)
 char *
 store_pool_name(int32 pool)
 {
-	static SpiQuery query = { "SELECT name FROM gpu_orch.pool WHERE id = $1", 1, { INT4OID } };
+	static SpiQuery query = { "SELECT name FROM gpu_orch.pool WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	char *name = NULL;
 
@@ -320,9 +318,7 @@ store_pool_create(const char *name, const char *image, Datum gpu_types, int32 mi
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.pool (name, image, gpu_types, min_workers, max_workers, created_at)"
-		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
-		6,
-		{ TEXTOID, TEXTOID, TEXTARRAYOID, INT4OID, INT4OID, TIMESTAMPTZOID }
+		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int32 id;
@@ -330,7 +326,7 @@ store_pool_create(const char *name, const char *image, Datum gpu_types, int32 mi
 	spi_begin();
 	spi_arg_text(&args, name);
 	spi_arg_text(&args, image);
-	spi_arg(&args, gpu_types, false);
+	spi_arg(&args, TEXTARRAYOID, gpu_types, false);
 	spi_arg_int4(&args, min_workers);
 	spi_arg_int4(&args, max_workers);
 	spi_arg_time(&args, now);
@@ -358,9 +354,7 @@ store_pool_make_offers(int32 pool)
 	" WHERE p.id = $1 GROUP BY p.id, g.gpu_type, d.data_center) "
 	static SpiQuery drop = { WANTED "DELETE FROM gpu_orch.offer o WHERE o.pool = $1 AND NOT EXISTS"
 									" (SELECT 1 FROM wanted w WHERE w.gpu_type = o.gpu_type"
-									"  AND w.data_center IS NOT DISTINCT FROM o.data_center)",
-							 1,
-							 { INT4OID } };
+									"  AND w.data_center IS NOT DISTINCT FROM o.data_center)" };
 	static SpiQuery add = {
 		WANTED
 		"INSERT INTO gpu_orch.offer AS o (pool, ordinal, gpu_type, data_center, gpu_count, cloud_type)"
@@ -370,9 +364,7 @@ store_pool_make_offers(int32 pool)
 		" price_micros = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
 		"                     THEN o.price_micros END,"
 		" price_at = CASE WHEN (o.gpu_count, o.cloud_type) = (excluded.gpu_count, excluded.cloud_type)"
-		"                 THEN o.price_at END",
-		1,
-		{ INT4OID }
+		"                 THEN o.price_at END"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -388,9 +380,7 @@ void
 store_pool_drop(int32 pool, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.pool SET dropped_at = $2, min_workers = 0, max_workers = 0 WHERE id = $1",
-		2,
-		{ INT4OID, TIMESTAMPTZOID }
+		"UPDATE gpu_orch.pool SET dropped_at = $2, min_workers = 0, max_workers = 0 WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -534,9 +524,7 @@ store_pool_list(PoolRow **pools)
 							  " dropped_at IS NOT NULL, image, cloud_type, gpu_count, container_disk_gb, volume_id,"
 							  " volume_mount_path, args, template_id, registry_id, min_cuda_version, ports, env "
 							  "FROM gpu_orch.pool WHERE dropped_at IS NULL OR EXISTS (SELECT 1 FROM gpu_orch.worker w"
-							  " WHERE w.pool = pool.id AND w.state <> 'terminated') ORDER BY id",
-		0,
-		{ 0 }
+							  " WHERE w.pool = pool.id AND w.state <> 'terminated') ORDER BY id"
 	};
 	int n;
 
@@ -589,9 +577,7 @@ store_pool_list(PoolRow **pools)
 void
 store_pool_scaled_in(int32 pool, TimestampTz now)
 {
-	static SpiQuery query = { "UPDATE gpu_orch.pool SET last_scale_in = $2 WHERE id = $1",
-							  2,
-							  { INT4OID, TIMESTAMPTZOID } };
+	static SpiQuery query = { "UPDATE gpu_orch.pool SET last_scale_in = $2 WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
@@ -607,9 +593,7 @@ store_offer_list(int32 pool, OfferRow **offers)
 {
 	static SpiQuery query = {
 		"SELECT id, pool, ordinal, gpu_type, data_center, coalesce(price_micros, -1), backoff_until,"
-		" refusals, gpu_count, cloud_type FROM gpu_orch.offer WHERE pool = $1 ORDER BY ordinal",
-		1,
-		{ INT4OID }
+		" refusals, gpu_count, cloud_type FROM gpu_orch.offer WHERE pool = $1 ORDER BY ordinal"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
@@ -648,14 +632,10 @@ store_offer_ceiling(int32 pool)
 	static SpiQuery of_pool = {
 		"SELECT greatest(1, coalesce((p.max_price_per_hour * 1000000)::bigint,"
 		" (SELECT max(ceil(o.price_micros::numeric / o.gpu_count))::bigint FROM gpu_orch.offer o)"
-		"  * p.gpu_count, $2 * p.gpu_count)) FROM gpu_orch.pool p WHERE p.id = $1",
-		2,
-		{ INT4OID, INT8OID }
+		"  * p.gpu_count, $2 * p.gpu_count)) FROM gpu_orch.pool p WHERE p.id = $1"
 	};
 	static SpiQuery of_any = {
-		"SELECT coalesce(max(price_micros), $1) FROM gpu_orch.offer WHERE price_micros > 0",
-		1,
-		{ INT8OID }
+		"SELECT coalesce(max(price_micros), $1) FROM gpu_orch.offer WHERE price_micros > 0"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 price = DEAREST_GPU_MICROS;
@@ -676,9 +656,7 @@ store_offer_count_unpriced(void)
 {
 	static SpiQuery query = {
 		"SELECT count(*) FROM gpu_orch.offer o JOIN gpu_orch.pool p ON p.id = o.pool"
-		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL",
-		0,
-		{ 0 }
+		" WHERE p.dropped_at IS NULL AND o.price_micros IS NULL"
 	};
 	int64 n;
 
@@ -693,7 +671,7 @@ store_offer_count_unpriced(void)
 int32
 store_offer_refusals(int64 offer)
 {
-	static SpiQuery query = { "SELECT refusals FROM gpu_orch.offer WHERE id = $1", 1, { INT8OID } };
+	static SpiQuery query = { "SELECT refusals FROM gpu_orch.offer WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	int32 refusals = 0;
 
@@ -714,9 +692,7 @@ store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer SET refusals = refusals + 1, backoff_until = $2"
-		" WHERE id = $1 AND (backoff_until IS NULL OR backoff_until <= $3)",
-		3,
-		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+		" WHERE id = $1 AND (backoff_until IS NULL OR backoff_until <= $3)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -735,15 +711,13 @@ store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer SET refusals = 0, backoff_until = NULL,"
 		" price_micros = coalesce($2, price_micros),"
-		" price_at = CASE WHEN $2 IS NULL THEN price_at ELSE $3 END WHERE id = $1",
-		3,
-		{ INT8OID, INT8OID, TIMESTAMPTZOID }
+		" price_at = CASE WHEN $2 IS NULL THEN price_at ELSE $3 END WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, offer);
-	spi_arg(&args, Int64GetDatum(price_micros), price_micros <= 0);
+	spi_arg(&args, INT8OID, Int64GetDatum(price_micros), price_micros <= 0);
 	spi_arg_time(&args, now);
 	spi_run(&query, &args);
 	spi_end();
@@ -760,9 +734,7 @@ store_offer_price_by_type(const char *gpu_type, const char *cloud_type, int64 pr
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer o SET price_micros = $3 * p.gpu_count, price_at = $4"
 		" FROM gpu_orch.pool p WHERE p.id = o.pool AND o.gpu_type = $1 AND p.cloud_type = $2"
-		" AND o.price_micros IS DISTINCT FROM $3 * p.gpu_count",
-		4,
-		{ TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID }
+		" AND o.price_micros IS DISTINCT FROM $3 * p.gpu_count"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;

@@ -50,27 +50,6 @@ typedef struct RetentionRule
 	SpiQuery count;	 /* (relation, rows) that would go */
 } RetentionRule;
 
-#define WINDOW_ARGS \
-	5, \
-	{ \
-		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID \
-	}
-#define LOCK_ARGS \
-	1, \
-	{ \
-		INT8ARRAYOID \
-	}
-#define REMOVE_ARGS \
-	3, \
-	{ \
-		INT8ARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID \
-	}
-#define COUNT_ARGS \
-	3, \
-	{ \
-		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID \
-	}
-
 /* A task with more children than this stays until some of them went, which bounds what is read for it. */
 #define MOST_CHILDREN "1000"
 
@@ -172,11 +151,10 @@ typedef struct RetentionRule
 #define NUMBERED_RULE(table, t, made, setting, summed, may_go) \
 	{ \
 		table, #setting, &guc_##setting, summed, 1000, { table }, \
-			{ NUMBERED_WINDOW(table, t, "id", made, may_go), WINDOW_ARGS }, \
-			{ NUMBERED_LOCK(table, "id"), LOCK_ARGS }, \
-			{ NUMBERED_REMOVE(table, t, may_go), REMOVE_ARGS }, \
+			{ NUMBERED_WINDOW(table, t, "id", made, may_go) }, { NUMBERED_LOCK(table, "id") }, \
+			{ NUMBERED_REMOVE(table, t, may_go) }, \
 		{ \
-			NUMBERED_COUNT(table, t, may_go), COUNT_ARGS \
+			NUMBERED_COUNT(table, t, may_go) \
 		} \
 	}
 
@@ -196,10 +174,9 @@ typedef struct RetentionRule
 #define DAY_RULE(table) \
 	{ \
 		table, "retention_ledger", &guc_retention_ledger, SUMMED_NOT, 1, { table }, \
-			{ DAY_WINDOW(table), WINDOW_ARGS }, { DAY_LOCK, LOCK_ARGS }, \
-			{ DAY_REMOVE(table), REMOVE_ARGS }, \
+			{ DAY_WINDOW(table) }, { DAY_LOCK }, { DAY_REMOVE(table) }, \
 		{ \
-			DAY_COUNT(table), COUNT_ARGS \
+			DAY_COUNT(table) \
 		} \
 	}
 
@@ -211,8 +188,8 @@ static RetentionRule rules[RETENTION_RULES] = {
 	  SUMMED_ATTEMPTS,
 	  1000,
 	  { "task", "attempt", "task_dependency" },
-	  { TASK_WINDOW(TASK_MAY_GO), WINDOW_ARGS },
-	  { TASK_LOCK, LOCK_ARGS },
+	  { TASK_WINDOW(TASK_MAY_GO) },
+	  { TASK_LOCK },
 	  { "WITH gone AS MATERIALIZED (SELECT t.id, t.place FROM unnest($1) i(id) CROSS JOIN LATERAL"
 		"  (SELECT t.id, t.ctid AS place, t.idempotency_key, t.submitted_at FROM gpu_orch.task t"
 		"   WHERE t.id = i.id OFFSET 0) t WHERE " TASK_ENDED " AND " TASK_MAY_GO "),"
@@ -226,56 +203,50 @@ static RetentionRule rules[RETENTION_RULES] = {
 		"  RETURNING 1) "
 		"SELECT 'task', count(*) FROM submitted"
 		" UNION ALL SELECT 'attempt', count(*) FROM tried"
-		" UNION ALL SELECT 'task_dependency', count(*) FROM needed",
-		REMOVE_ARGS },
+		" UNION ALL SELECT 'task_dependency', count(*) FROM needed" },
 	  { "WITH gone AS MATERIALIZED (SELECT t.id FROM gpu_orch.attempt e"
 		"  JOIN gpu_orch.task t ON t.id = e.task_id"
 		"  WHERE e.final_state IS NOT NULL AND e.ended_at < $2 AND " TASK_MAY_GO ") "
 		"SELECT 'task', count(*) FROM gone"
 		" UNION ALL SELECT 'attempt', count(*) FROM gone g JOIN gpu_orch.attempt a ON a.task_id = g.id"
 		" UNION ALL SELECT 'task_dependency', count(*) FROM gone g"
-		"  JOIN gpu_orch.task_dependency d ON d.task_id = g.id",
-		COUNT_ARGS } },
+		"  JOIN gpu_orch.task_dependency d ON d.task_id = g.id" } },
 	{ "task.payload",
 	  "retention_payloads",
 	  &guc_retention_payloads,
 	  SUMMED_NOT,
 	  1000,
 	  { "task" },
-	  { TASK_WINDOW(HAS_PAYLOAD), WINDOW_ARGS },
-	  { TASK_LOCK, LOCK_ARGS },
+	  { TASK_WINDOW(HAS_PAYLOAD) },
+	  { TASK_LOCK },
 	  { "WITH gone AS (UPDATE gpu_orch.task t SET payload = " ERASED_PAYLOAD
 		" WHERE t.id = ANY ($1)"
 		"  AND " TASK_ENDED " AND " HAS_PAYLOAD " RETURNING 1)"
-		" SELECT 'task.payload', count(*) FROM gone",
-		REMOVE_ARGS },
+		" SELECT 'task.payload', count(*) FROM gone" },
 	  { "SELECT 'task.payload', count(*) FROM gpu_orch.task t WHERE " TASK_ENDED
-		" AND " HAS_PAYLOAD,
-		COUNT_ARGS } },
+		" AND " HAS_PAYLOAD } },
 	{ "attempt.result",
 	  "retention_results",
 	  &guc_retention_results,
 	  SUMMED_NOT,
 	  1000,
 	  { "task", "attempt" },
-	  { TASK_WINDOW(TASK_HAS_RESULT), WINDOW_ARGS },
-	  { TASK_LOCK, LOCK_ARGS },
+	  { TASK_WINDOW(TASK_HAS_RESULT) },
+	  { TASK_LOCK },
 	  { "WITH gone AS (" ERASE_RESULTS("IN (SELECT t.id FROM gpu_orch.task t WHERE t.id = ANY ($1)"
 									   " AND " TASK_ENDED
 									   ")") " RETURNING 1)"
-											" SELECT 'attempt.result', count(*) FROM gone",
-		REMOVE_ARGS },
+											" SELECT 'attempt.result', count(*) FROM gone" },
 	  { "SELECT 'attempt.result', count(*) FROM gpu_orch.attempt r"
-		" JOIN gpu_orch.task t ON t.id = r.task_id WHERE " HAS_RESULT " AND " TASK_ENDED,
-		COUNT_ARGS } },
+		" JOIN gpu_orch.task t ON t.id = r.task_id WHERE " HAS_RESULT " AND " TASK_ENDED } },
 	{ "worker",
 	  "retention_ledger",
 	  &guc_retention_ledger,
 	  SUMMED_SPEND,
 	  200,
 	  { "worker", "worker_profile", "cloud_op", "spend", "event" },
-	  { NUMBERED_WINDOW("worker", "w", "no", "created_at", WORKER_MAY_GO), WINDOW_ARGS },
-	  { NUMBERED_LOCK("worker", "no"), LOCK_ARGS },
+	  { NUMBERED_WINDOW("worker", "w", "no", "created_at", WORKER_MAY_GO) },
+	  { NUMBERED_LOCK("worker", "no") },
 	  { "WITH gone AS MATERIALIZED (SELECT w.no FROM gpu_orch.worker w WHERE w.no = ANY ($1)"
 		"  AND " WORKER_MAY_GO "),"
 		" called AS (DELETE FROM gpu_orch.cloud_op o USING gone g WHERE o.worker = g.no RETURNING 1),"
@@ -285,14 +256,12 @@ static RetentionRule rules[RETENTION_RULES] = {
 		"SELECT 'worker', count(*) FROM worked"
 		" UNION ALL SELECT 'cloud_op', count(*) FROM called"
 		" UNION ALL SELECT 'spend', count(*) FROM paid"
-		" UNION ALL SELECT 'event', count(*) FROM told",
-		REMOVE_ARGS },
+		" UNION ALL SELECT 'event', count(*) FROM told" },
 	  { "WITH gone AS MATERIALIZED (SELECT w.no FROM gpu_orch.worker w WHERE " WORKER_MAY_GO ") "
 		"SELECT 'worker', count(*) FROM gone"
 		" UNION ALL SELECT 'cloud_op', count(*) FROM gone g JOIN gpu_orch.cloud_op o ON o.worker = g.no"
 		" UNION ALL SELECT 'spend', count(*) FROM gone g JOIN gpu_orch.spend s ON s.worker = g.no"
-		" UNION ALL SELECT 'event', count(*) FROM gone g JOIN gpu_orch.event e ON e.worker = g.no",
-		COUNT_ARGS } },
+		" UNION ALL SELECT 'event', count(*) FROM gone g JOIN gpu_orch.event e ON e.worker = g.no" } },
 	NUMBERED_RULE("cloud_op", "o", "planned_at", retention_ledger, SUMMED_SPEND, POD_MAY_GO),
 	NUMBERED_RULE("spend", "s", "started_at", retention_ledger, SUMMED_SPEND, PAID_MAY_GO),
 	NUMBERED_RULE("event", "e", "at", retention_ledger, SUMMED_NOT, EVENT_MAY_GO),
@@ -319,9 +288,7 @@ rule_cut(const RetentionRule *rule, TimestampTz now)
 		"  (SELECT c.at FROM gpu_orch.counted c WHERE c.what = 'usage'), '-infinity') END,"
 		" (SELECT c.at FROM gpu_orch.counted c WHERE c.what = 'spend'),"
 		" CASE WHEN NOT EXISTS (SELECT 1 FROM gpu_orch.counted c WHERE c.what = 'spend') THEN"
-		"  (SELECT date_trunc('day', min(s.started_at), 'UTC') FROM gpu_orch.spend s) END)",
-		2,
-		{ TIMESTAMPTZOID, BOOLOID }
+		"  (SELECT date_trunc('day', min(s.started_at), 'UTC') FROM gpu_orch.spend s) END)"
 	};
 	TimestampTz cut = minutes_ago(*rule->setting, now);
 	SpiArgs args = SPI_ARGS_INIT;
@@ -329,7 +296,7 @@ rule_cut(const RetentionRule *rule, TimestampTz now)
 	if (cut == DT_NOBEGIN || rule->summed == SUMMED_NOT)
 		return cut;
 	spi_begin();
-	spi_arg(&args, TimestampTzGetDatum(cut), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(cut), false);
 	spi_arg_bool(&args, rule->summed == SUMMED_ATTEMPTS);
 	spi_read(&query, &args, 1);
 	cut = spi_time(0, 1);
@@ -367,8 +334,8 @@ add_up(RetentionSum *sum, int n)
 static void
 add_cuts(SpiArgs *args, TimestampTz cut, TimestampTz now)
 {
-	spi_arg(args, TimestampTzGetDatum(cut), false);
-	spi_arg(args, TimestampTzGetDatum(minutes_ago(guc_key_retention, now)), false);
+	spi_arg(args, TIMESTAMPTZOID, TimestampTzGetDatum(cut), false);
+	spi_arg(args, TIMESTAMPTZOID, TimestampTzGetDatum(minutes_ago(guc_key_retention, now)), false);
 }
 
 /*
@@ -452,7 +419,7 @@ store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, Times
 	spi_arg_int8(&args, place->id);
 	add_cuts(&args, cut, now);
 	spi_arg_int8(&args, rule->batch);
-	spi_arg(&args, TimestampTzGetDatum(place->at), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(place->at), false);
 	n = (int) spi_read(&rule->window, &args, 0);
 	ids = palloc((n + 1) * sizeof(int64));
 	for (int i = 0; i < n; i++)
@@ -492,9 +459,7 @@ store_retention_checkpoint(int number, int64 rows, TimestampTz now)
 {
 	static SpiQuery query = {
 		"SELECT jsonb_build_object('until', $1, 'rows', $2, 'setting', 'gpu_orch.' || $3, 'value',"
-		" current_setting('gpu_orch.' || $3))",
-		3,
-		{ TIMESTAMPTZOID, INT8OID, TEXTOID }
+		" current_setting('gpu_orch.' || $3))"
 	};
 	const RetentionRule *rule = &rules[number];
 	TimestampTz cut = rule_cut(rule, now);
@@ -502,7 +467,7 @@ store_retention_checkpoint(int number, int64 rows, TimestampTz now)
 	bool isnull;
 
 	spi_begin();
-	spi_arg(&args, TimestampTzGetDatum(cut), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(cut), false);
 	spi_arg_int8(&args, rows);
 	spi_arg_text(&args, rule->setting_name);
 	spi_read(&query, &args, 1);
@@ -523,9 +488,7 @@ store_retention_forget(int64 task_id, TimestampTz now)
 							  " OR t.traceparent IS NOT NULL) RETURNING 1),"
 							  " returned AS (" ERASE_RESULTS(
 								  "= $1") " RETURNING 1) "
-										  "SELECT 1 FROM given UNION ALL SELECT 1 FROM returned",
-							  1,
-							  { INT8OID } };
+										  "SELECT 1 FROM given UNION ALL SELECT 1 FROM returned" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool any;
 

@@ -24,9 +24,7 @@ static int32
 limit_of(int32 tenant)
 {
 	static SpiQuery query = {
-		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL",
-		1,
-		{ INT4OID }
+		"SELECT max_running FROM gpu_orch.tenant WHERE id = $1 AND max_running IS NOT NULL"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int32 limit = -1;

@@ -21,9 +21,7 @@ void
 store_secret_make(void)
 {
 	static SpiQuery query = {
-		"INSERT INTO gpu_orch.installation_secret (secret) VALUES ($1) ON CONFLICT DO NOTHING",
-		1,
-		{ BYTEAOID }
+		"INSERT INTO gpu_orch.installation_secret (secret) VALUES ($1) ON CONFLICT DO NOTHING"
 	};
 	bytea *secret = palloc(VARHDRSZ + SECRET_BYTES);
 	SpiArgs args = SPI_ARGS_INIT;
@@ -32,7 +30,7 @@ store_secret_make(void)
 	if (!pg_strong_random(VARDATA(secret), SECRET_BYTES))
 		elog(ERROR, "gpu_orch: could not obtain random bits");
 	spi_begin();
-	spi_arg(&args, PointerGetDatum(secret), false);
+	spi_arg(&args, BYTEAOID, PointerGetDatum(secret), false);
 	spi_run(&query, &args);
 	spi_end();
 	explicit_bzero(VARDATA(secret), SECRET_BYTES);
@@ -58,9 +56,7 @@ sign(const bytea *secret, const char *nonce, uint8 signature[PG_SHA256_DIGEST_LE
 void
 store_secret_token(const char *nonce, char token[TOKEN_LENGTH + 1])
 {
-	static SpiQuery query = { "SELECT secret FROM gpu_orch.installation_secret WHERE one",
-							  0,
-							  { 0 } };
+	static SpiQuery query = { "SELECT secret FROM gpu_orch.installation_secret WHERE one" };
 	uint8 signature[PG_SHA256_DIGEST_LENGTH];
 	bool isnull;
 

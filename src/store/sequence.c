@@ -31,7 +31,7 @@
 void
 store_sequences_pass(void)
 {
-	static SpiQuery query = { STATEMENTS, 0, { 0 } };
+	static SpiQuery query = { STATEMENTS };
 	char **statements;
 	int n;
 

@@ -14,9 +14,7 @@ void
 store_sight_absent(int64 op, TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET absent_looks = 1, absent_since = $2 WHERE id = $1",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		"UPDATE gpu_orch.cloud_op SET absent_looks = 1, absent_since = $2 WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -36,9 +34,7 @@ store_sight_shown(int64 op, bool alone)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET absent_looks = 0, absent_since = NULL,"
-		" denied_at = CASE WHEN $2 THEN NULL ELSE denied_at END WHERE id = $1",
-		2,
-		{ INT8OID, BOOLOID }
+		" denied_at = CASE WHEN $2 THEN NULL ELSE denied_at END WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -53,9 +49,7 @@ store_sight_shown(int64 op, bool alone)
 void
 store_sight_denied(int64 op, TimestampTz at)
 {
-	static SpiQuery query = { "UPDATE gpu_orch.cloud_op SET denied_at = $2 WHERE id = $1",
-							  2,
-							  { INT8OID, TIMESTAMPTZOID } };
+	static SpiQuery query = { "UPDATE gpu_orch.cloud_op SET denied_at = $2 WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();

@@ -22,15 +22,13 @@ store_spend_open(int64 worker, int32 pool, int64 price_micros, SpendPrice price_
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.spend (worker, pool, price_micros, price_from, started_at)"
-		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING",
-		5,
-		{ INT8OID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID }
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int8(&args, worker);
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_int8(&args, price_micros);
 	spi_arg_text(&args, price_names[price_from]);
 	spi_arg_time(&args, from);
@@ -51,15 +49,13 @@ store_spend_open_pod(const char *pod_id, int32 pool, int64 price_micros, SpendPr
 		"  (SELECT max(id) FROM gpu_orch.spend WHERE pod_id = $1 AND worker IS NULL) RETURNING id) "
 		"INSERT INTO gpu_orch.spend (pod_id, pool, price_micros, price_from, started_at)"
 		" SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM again)"
-		" ON CONFLICT (pod_id) WHERE ended_at IS NULL AND worker IS NULL DO NOTHING",
-		5,
-		{ TEXTOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID }
+		" ON CONFLICT (pod_id) WHERE ended_at IS NULL AND worker IS NULL DO NOTHING"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, pod_id);
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_int8(&args, price_micros);
 	spi_arg_text(&args, price_names[price_from]);
 	spi_arg_time(&args, from);
@@ -81,18 +77,14 @@ store_spend_pod(int64 worker, const char *pod_id, int64 price_micros, TimestampT
 		"                     ELSE price_micros END,"
 		" price_from = CASE WHEN $3 IS NULL THEN price_from ELSE 'provider' END"
 		" WHERE worker = $1 AND ended_at IS NULL"
-		" AND ($3 IS NOT NULL AND price_from <> 'provider' OR pod_id IS DISTINCT FROM coalesce($2, pod_id))",
-		3,
-		{ INT8OID, TEXTOID, INT8OID }
+		" AND ($3 IS NOT NULL AND price_from <> 'provider' OR pod_id IS DISTINCT FROM coalesce($2, pod_id))"
 	};
 	static SpiQuery later = {
 		"WITH past AS (UPDATE gpu_orch.spend SET ended_at = greatest(started_at, $3)"
 		" WHERE worker = $1 AND ended_at IS NULL AND price_micros <> $2"
 		" RETURNING pool, pod_id, ended_at) "
 		"INSERT INTO gpu_orch.spend (worker, pool, pod_id, price_micros, price_from, started_at)"
-		" SELECT $1, pool, pod_id, $2, 'provider', ended_at FROM past",
-		3,
-		{ INT8OID, INT8OID, TIMESTAMPTZOID }
+		" SELECT $1, pool, pod_id, $2, 'provider', ended_at FROM past"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs later_args = SPI_ARGS_INIT;
@@ -100,7 +92,7 @@ store_spend_pod(int64 worker, const char *pod_id, int64 price_micros, TimestampT
 	spi_begin();
 	spi_arg_int8(&args, worker);
 	spi_arg_text(&args, pod_id);
-	spi_arg(&args, Int64GetDatum(price_micros), price_micros <= 0);
+	spi_arg(&args, INT8OID, Int64GetDatum(price_micros), price_micros <= 0);
 	spi_run(&first, &args);
 	if (price_micros > 0)
 	{
@@ -118,9 +110,7 @@ store_spend_any_unsaid(void)
 {
 	static SpiQuery query = {
 		"SELECT 1 FROM gpu_orch.spend WHERE ended_at IS NULL AND worker IS NOT NULL"
-		" AND price_from <> 'provider' LIMIT 1",
-		0,
-		{ 0 }
+		" AND price_from <> 'provider' LIMIT 1"
 	};
 	bool any;
 
@@ -136,9 +126,7 @@ store_spend_since(int64 worker, TimestampTz from, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET started_at = least($2, $3) WHERE worker = $1"
-		" AND ended_at IS NULL AND started_at < least($2, $3)",
-		3,
-		{ INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID }
+		" AND ended_at IS NULL AND started_at < least($2, $3)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -156,9 +144,7 @@ store_spend_close(int64 worker, TimestampTz at)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET ended_at = greatest(started_at, coalesce($2, started_at))"
-		" WHERE worker = $1 AND ended_at IS NULL",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		" WHERE worker = $1 AND ended_at IS NULL"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -174,9 +160,7 @@ void
 store_spend_close_pod(const char *pod_id, TimestampTz at)
 {
 	static SpiQuery query = { "UPDATE gpu_orch.spend SET ended_at = greatest(started_at, $2)"
-							  " WHERE pod_id = $1 AND ended_at IS NULL AND worker IS NULL",
-							  2,
-							  { TEXTOID, TIMESTAMPTZOID } };
+							  " WHERE pod_id = $1 AND ended_at IS NULL AND worker IS NULL" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
@@ -192,9 +176,7 @@ store_spend_reopen(int64 worker)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET ended_at = NULL WHERE id ="
-		" (SELECT id FROM gpu_orch.spend WHERE worker = $1 ORDER BY id DESC LIMIT 1)",
-		1,
-		{ INT8OID }
+		" (SELECT id FROM gpu_orch.spend WHERE worker = $1 ORDER BY id DESC LIMIT 1)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -215,9 +197,7 @@ store_spend_shift(int64 step, TimestampTz since)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.spend SET started_at = started_at + $1 * interval '1 microsecond'"
-		" WHERE ended_at IS NULL AND ($1 < 0 OR started_at <= $2)",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		" WHERE ended_at IS NULL AND ($1 < 0 OR started_at <= $2)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -237,9 +217,7 @@ store_spend_watch(TimestampTz now)
 		" (SELECT pool FROM gpu_orch.spend WHERE ended_at IS NULL AND price_from = 'assumed'"
 		"  UNION ALL SELECT pool FROM gpu_orch.cloud_op WHERE kind = 'create' AND price_assumed"
 		"  AND state = 'planned') s"
-		" LEFT JOIN gpu_orch.pool p ON p.id = s.pool",
-		0,
-		{ 0 }
+		" LEFT JOIN gpu_orch.pool p ON p.id = s.pool"
 	};
 	char *pools;
 	char *detail = NULL;

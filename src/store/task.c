@@ -106,9 +106,7 @@ static int64
 intern_shape(const char *kind, Jsonb *requirements, ShapeMemo *memo, TimestampTz now)
 {
 	static SpiQuery add = { "INSERT INTO gpu_orch.shape (id, form, kind, requirements, created_at) "
-							"VALUES ($1, $2, $3, $4, $5)",
-							5,
-							{ INT8OID, TEXTOID, TEXTOID, JSONBOID, TIMESTAMPTZOID } };
+							"VALUES ($1, $2, $3, $4, $5)" };
 	char *form = match_canonical(kind, requirements, NULL);
 	int64 id = match_shape_id(form);
 
@@ -171,10 +169,7 @@ find_by_key(const NewTask *task, int64 shape)
 		" AND timeout IS NOT DISTINCT FROM $7 AND run_at IS NOT DISTINCT FROM $8"
 		" AND ARRAY(SELECT parent FROM gpu_orch.task_dependency d WHERE d.task_id = task.id"
 		"           ORDER BY parent) = ARRAY(SELECT p FROM unnest($9::bigint[]) p ORDER BY p) "
-		"FROM gpu_orch.task WHERE tenant = $1 AND idempotency_key = $2",
-		9,
-		{ INT4OID, TEXTOID, INT8OID, INT4OID, INT4OID, JSONBOID, INTERVALOID, TIMESTAMPTZOID,
-		  INT8ARRAYOID }
+		"FROM gpu_orch.task WHERE tenant = $1 AND idempotency_key = $2"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	Datum *parents = palloc((task->n_parents + 1) * sizeof(Datum));
@@ -191,9 +186,9 @@ find_by_key(const NewTask *task, int64 shape)
 	spi_arg_int4(&args, task->priority);
 	spi_arg_int4(&args, task->max_attempts);
 	spi_arg_jsonb(&args, task->payload);
-	spi_arg(&args, IntervalPGetDatum(task->timeout), task->timeout == NULL);
+	spi_arg(&args, INTERVALOID, IntervalPGetDatum(task->timeout), task->timeout == NULL);
 	spi_arg_time(&args, task->run_at);
-	spi_arg(&args,
+	spi_arg(&args, INT8ARRAYOID,
 			PointerGetDatum(construct_array(parents, task->n_parents, INT8OID, 8, FLOAT8PASSBYVAL,
 											TYPALIGN_DOUBLE)),
 			false);
@@ -223,10 +218,7 @@ insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
 		" timeout, kind, submitted_by, idempotency_key, traceparent, requirements, payload) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
 		"ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING "
-		"RETURNING id",
-		13,
-		{ INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INTERVALOID, TEXTOID,
-		  TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID }
+		"RETURNING id"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 id = 0;
@@ -238,7 +230,7 @@ insert_with_key(const NewTask *task, int64 shape, TimestampTz now)
 	spi_arg_int4(&args, task->max_attempts);
 	spi_arg_time(&args, now);
 	spi_arg_time(&args, task->run_at);
-	spi_arg(&args, IntervalPGetDatum(task->timeout), task->timeout == NULL);
+	spi_arg(&args, INTERVALOID, IntervalPGetDatum(task->timeout), task->timeout == NULL);
 	spi_arg_text(&args, task->kind);
 	spi_arg_text(&args, task->submitted_by);
 	spi_arg_text(&args, task->idempotency_key);
@@ -430,9 +422,7 @@ store_task_lock(int64 task_id, TaskRow *task)
 {
 	static SpiQuery query = {
 		"SELECT id, shape, tenant, priority, max_attempts, run_at FROM gpu_orch.task WHERE id = $1 "
-		"FOR NO KEY UPDATE",
-		1,
-		{ INT8OID }
+		"FOR NO KEY UPDATE"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -458,7 +448,7 @@ store_task_lock(int64 task_id, TaskRow *task)
 bool
 store_task_stands(int64 task_id)
 {
-	static SpiQuery query = { "SELECT " TASK_STANDS("$1"), 1, { INT8OID } };
+	static SpiQuery query = { "SELECT " TASK_STANDS("$1") };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool stands;
 
@@ -476,7 +466,7 @@ bool
 store_task_is_erased(int64 task_id)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.task WHERE id = $1 AND payload = " ERASED_PAYLOAD, 1, { INT8OID }
+		"SELECT 1 FROM gpu_orch.task WHERE id = $1 AND payload = " ERASED_PAYLOAD
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool erased;
@@ -492,9 +482,7 @@ store_task_is_erased(int64 task_id)
 static bool
 keep_task(int64 task_id)
 {
-	static SpiQuery query = { "SELECT 1 FROM gpu_orch.task WHERE id = $1 FOR KEY SHARE",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT 1 FROM gpu_orch.task WHERE id = $1 FOR KEY SHARE" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_arg_int8(&args, task_id);
@@ -517,9 +505,7 @@ bool
 store_task_parents_exist(const int64 *parents, int n_parents, Oid role, TimestampTz now,
 						 int64 *missing)
 {
-	static SpiQuery query = { "SELECT tenant, submitted_at FROM gpu_orch.task WHERE id = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT tenant, submitted_at FROM gpu_orch.task WHERE id = $1" };
 	bool exist = true;
 
 	spi_lock_for_write("task");

@@ -34,9 +34,9 @@ bool
 store_tenant_find(const char *name, int32 *tenant)
 {
 	static SpiQuery query = {
-		"SELECT id FROM gpu_orch.tenant WHERE name = $1 AND dropped_at IS NULL", 1, { TEXTOID }
+		"SELECT id FROM gpu_orch.tenant WHERE name = $1 AND dropped_at IS NULL"
 	};
-	static SpiQuery older = { "SELECT id FROM gpu_orch.tenant WHERE name = $1", 1, { TEXTOID } };
+	static SpiQuery older = { "SELECT id FROM gpu_orch.tenant WHERE name = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
@@ -58,7 +58,7 @@ store_tenant_find(const char *name, int32 *tenant)
 char *
 store_tenant_name(int32 tenant)
 {
-	static SpiQuery query = { "SELECT name FROM gpu_orch.tenant WHERE id = $1", 1, { INT4OID } };
+	static SpiQuery query = { "SELECT name FROM gpu_orch.tenant WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	char *name = "default";
 
@@ -92,13 +92,9 @@ bool
 store_tenant_allows(int32 tenant, Oid role)
 {
 	static SpiQuery query = {
-		"SELECT role::text, role_id::bigint, cluster FROM gpu_orch.tenant_grant WHERE tenant = $1",
-		1,
-		{ INT4OID }
+		"SELECT role::text, role_id::bigint, cluster FROM gpu_orch.tenant_grant WHERE tenant = $1"
 	};
-	static SpiQuery older = { "SELECT role::text FROM gpu_orch.tenant_grant WHERE tenant = $1",
-							  1,
-							  { INT4OID } };
+	static SpiQuery older = { "SELECT role::text FROM gpu_orch.tenant_grant WHERE tenant = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	Oid operators = get_role_oid("gpu_orch_operator", true);
 	bool by_name;
@@ -128,9 +124,7 @@ void
 store_tenant_terms(int32 tenant, bool *limited, double *weight)
 {
 	static SpiQuery query = {
-		"SELECT max_running IS NOT NULL, (weight * 1000000)::bigint FROM gpu_orch.tenant WHERE id = $1",
-		1,
-		{ INT4OID }
+		"SELECT max_running IS NOT NULL, (weight * 1000000)::bigint FROM gpu_orch.tenant WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -153,16 +147,14 @@ int32
 store_tenant_create(const char *name, int32 max_running, Datum weight, TimestampTz now)
 {
 	static SpiQuery query = { "INSERT INTO gpu_orch.tenant (name, max_running, weight, created_at)"
-							  " VALUES ($1, $2, $3, $4) RETURNING id",
-							  4,
-							  { TEXTOID, INT4OID, NUMERICOID, TIMESTAMPTZOID } };
+							  " VALUES ($1, $2, $3, $4) RETURNING id" };
 	SpiArgs args = SPI_ARGS_INIT;
 	int32 id;
 
 	spi_begin();
 	spi_arg_text(&args, name);
-	spi_arg(&args, Int32GetDatum(max_running), max_running < 0);
-	spi_arg(&args, weight, false);
+	spi_arg(&args, INT4OID, Int32GetDatum(max_running), max_running < 0);
+	spi_arg(&args, NUMERICOID, weight, false);
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "adding a tenant");
 	id = spi_int4(0, 1);
@@ -175,16 +167,14 @@ void
 store_tenant_change(int32 tenant, int32 max_running, Datum weight)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.tenant SET max_running = $2, weight = coalesce($3, weight) WHERE id = $1",
-		3,
-		{ INT4OID, INT4OID, NUMERICOID }
+		"UPDATE gpu_orch.tenant SET max_running = $2, weight = coalesce($3, weight) WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
-	spi_arg(&args, Int32GetDatum(max_running), max_running < 0);
-	spi_arg(&args, weight, weight == (Datum) 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(max_running), max_running < 0);
+	spi_arg(&args, NUMERICOID, weight, weight == (Datum) 0);
 	spi_run_one(&query, &args, "changing a tenant");
 	spi_end();
 }
@@ -195,14 +185,10 @@ store_tenant_grant(int32 tenant, Oid role, const char *name)
 {
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.tenant_grant (tenant, role_id, role, cluster) VALUES ($1, $2, $3, $4) "
-		"ON CONFLICT (tenant, role_id) DO UPDATE SET role = $3, cluster = $4",
-		4,
-		{ INT4OID, OIDOID, TEXTOID, TEXTOID }
+		"ON CONFLICT (tenant, role_id) DO UPDATE SET role = $3, cluster = $4"
 	};
 	static SpiQuery older = {
-		"INSERT INTO gpu_orch.tenant_grant (tenant, role) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-		2,
-		{ INT4OID, TEXTOID }
+		"INSERT INTO gpu_orch.tenant_grant (tenant, role) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool by_name = ext_is_older_schema();
@@ -210,7 +196,7 @@ store_tenant_grant(int32 tenant, Oid role, const char *name)
 	spi_begin();
 	spi_arg_int4(&args, tenant);
 	if (!by_name)
-		spi_arg(&args, ObjectIdGetDatum(role), false);
+		spi_arg(&args, OIDOID, ObjectIdGetDatum(role), false);
 	spi_arg_text(&args, name);
 	if (!by_name)
 		spi_arg_text(&args, this_cluster());
@@ -227,20 +213,16 @@ store_tenant_revoke(int32 tenant, Oid role, const char *name)
 {
 	static SpiQuery query = {
 		"DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1 AND (role_id = $2"
-		" OR role = $3 AND NOT gpu_orch.grant_holds(role_id, role, cluster))",
-		3,
-		{ INT4OID, OIDOID, TEXTOID }
+		" OR role = $3 AND NOT gpu_orch.grant_holds(role_id, role, cluster))"
 	};
-	static SpiQuery older = { "DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1 AND role = $2",
-							  2,
-							  { INT4OID, TEXTOID } };
+	static SpiQuery older = { "DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1 AND role = $2" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool by_name = ext_is_older_schema();
 
 	spi_begin();
 	spi_arg_int4(&args, tenant);
 	if (!by_name)
-		spi_arg(&args, ObjectIdGetDatum(role), false);
+		spi_arg(&args, OIDOID, ObjectIdGetDatum(role), false);
 	spi_arg_text(&args, name);
 	spi_run(by_name ? &older : &query, &args);
 	spi_end();
@@ -258,24 +240,18 @@ store_tenant_follow_roles(bool bind, TimestampTz now)
 		"UPDATE gpu_orch.tenant_grant g SET role_id = r.oid, cluster = $1 FROM pg_catalog.pg_roles r "
 		"WHERE r.rolname = g.role AND NOT gpu_orch.grant_holds(g.role_id, g.role, g.cluster) "
 		"AND g.cluster <> $1 AND NOT EXISTS (SELECT 1 FROM gpu_orch.tenant_grant x"
-		" WHERE x.tenant = g.tenant AND x.role_id = r.oid)",
-		1,
-		{ TEXTOID }
+		" WHERE x.tenant = g.tenant AND x.role_id = r.oid)"
 	};
 	static SpiQuery rename = {
 		"UPDATE gpu_orch.tenant_grant g SET role = r.rolname, cluster = $1 FROM pg_catalog.pg_roles r "
 		"WHERE r.oid = g.role_id AND (r.rolname <> g.role OR g.cluster <> $1) "
-		"AND gpu_orch.grant_holds(g.role_id, g.role, g.cluster)",
-		1,
-		{ TEXTOID }
+		"AND gpu_orch.grant_holds(g.role_id, g.role, g.cluster)"
 	};
 	static SpiQuery forget = {
 		"DELETE FROM gpu_orch.tenant_grant g USING gpu_orch.tenant t "
 		"WHERE t.id = g.tenant AND g.cluster = $1"
 		" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.oid = g.role_id) "
-		"RETURNING t.name, g.role::text",
-		1,
-		{ TEXTOID }
+		"RETURNING t.name, g.role::text"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	char **gone;
@@ -308,13 +284,9 @@ store_tenant_drop(int32 tenant, TimestampTz now)
 		"UPDATE gpu_orch.tenant SET dropped_at = $2 WHERE id = $1 "
 		"AND NOT EXISTS (SELECT 1 FROM gpu_orch.waiting w WHERE w.tenant = $1) "
 		"AND NOT EXISTS (SELECT 1 FROM gpu_orch.ready_queue r WHERE r.tenant = $1) "
-		"AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.tenant = $1)",
-		2,
-		{ INT4OID, TIMESTAMPTZOID }
+		"AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.tenant = $1)"
 	};
-	static SpiQuery revoke = { "DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1",
-							   1,
-							   { INT4OID } };
+	static SpiQuery revoke = { "DELETE FROM gpu_orch.tenant_grant WHERE tenant = $1" };
 	SpiArgs tenant_arg = SPI_ARGS_INIT;
 	SpiArgs args = SPI_ARGS_INIT;
 	bool dropped;

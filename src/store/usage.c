@@ -24,14 +24,12 @@ static void
 note(const char *what, TimestampTz at)
 {
 	static SpiQuery query = { "INSERT INTO gpu_orch.counted AS c (what, at) VALUES ($1, $2)"
-							  " ON CONFLICT (what) DO UPDATE SET at = excluded.at",
-							  2,
-							  { TEXTOID, TIMESTAMPTZOID } };
+							  " ON CONFLICT (what) DO UPDATE SET at = excluded.at" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
 	spi_arg_text(&args, what);
-	spi_arg(&args, TimestampTzGetDatum(at), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(at), false);
 	spi_run_one(&query, &args, "noting how far was counted");
 	spi_end();
 }
@@ -40,7 +38,7 @@ note(const char *what, TimestampTz at)
 static TimestampTz
 counted(const char *what)
 {
-	static SpiQuery query = { "SELECT at FROM gpu_orch.counted WHERE what = $1", 1, { TEXTOID } };
+	static SpiQuery query = { "SELECT at FROM gpu_orch.counted WHERE what = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz at = DT_NOBEGIN;
 
@@ -57,12 +55,8 @@ static TimestampTz
 lock_counted(const char *what)
 {
 	static SpiQuery make = { "INSERT INTO gpu_orch.counted (what, at) VALUES ($1, '-infinity')"
-							 " ON CONFLICT DO NOTHING",
-							 1,
-							 { TEXTOID } };
-	static SpiQuery lock = { "SELECT at FROM gpu_orch.counted WHERE what = $1 FOR UPDATE",
-							 1,
-							 { TEXTOID } };
+							 " ON CONFLICT DO NOTHING" };
+	static SpiQuery lock = { "SELECT at FROM gpu_orch.counted WHERE what = $1 FOR UPDATE" };
 	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz at;
 
@@ -88,9 +82,7 @@ store_queue_depth_count(TimestampTz now)
 		"  ON CONFLICT (kind, state, tenant) DO UPDATE"
 		"  SET tasks = excluded.tasks, oldest = excluded.oldest"
 		"  WHERE (c.tasks, c.oldest) IS DISTINCT FROM (excluded.tasks, excluded.oldest) RETURNING 1) "
-		"SELECT 1 FROM gone UNION ALL SELECT 1 FROM here",
-		0,
-		{ 0 }
+		"SELECT 1 FROM gone UNION ALL SELECT 1 FROM here"
 	};
 	bool differs;
 
@@ -117,15 +109,13 @@ next_end(TimestampTz from, TimestampTz now)
 		"   WHERE s.datname = pg_catalog.current_database() AND s.backend_xid IS NOT NULL"
 		"   AND s.pid <> pg_catalog.pg_backend_pid()),"
 		"  (SELECT min(p.prepared) FROM pg_catalog.pg_prepared_xacts p"
-		"   WHERE p.database = pg_catalog.current_database())), '0') AS until) u",
-		3,
-		{ TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID }
+		"   WHERE p.database = pg_catalog.current_database())), '0') AS until) u"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	TimestampTz until;
 
 	spi_begin();
-	spi_arg(&args, TimestampTzGetDatum(from), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(from), false);
 	spi_arg_time(&args, now - USAGE_LAG);
 	spi_arg_int8(&args, USAGE_BATCH - 1);
 	spi_read(&query, &args, 1);
@@ -139,16 +129,14 @@ static bool
 any_ended(TimestampTz from, TimestampTz until)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.attempt WHERE ended_at > $1 AND ended_at <= $2 LIMIT 1",
-		2,
-		{ TIMESTAMPTZOID, TIMESTAMPTZOID }
+		"SELECT 1 FROM gpu_orch.attempt WHERE ended_at > $1 AND ended_at <= $2 LIMIT 1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool any;
 
 	spi_begin();
-	spi_arg(&args, TimestampTzGetDatum(from), false);
-	spi_arg(&args, TimestampTzGetDatum(until), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(from), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(until), false);
 	any = spi_read(&query, &args, 1) == 1;
 	spi_end();
 	return any;
@@ -159,7 +147,7 @@ static TimestampTz
 first_day(void)
 {
 	static SpiQuery query = {
-		"SELECT date_trunc('day', min(started_at), 'UTC') FROM gpu_orch.spend", 0, { 0 }
+		"SELECT date_trunc('day', min(started_at), 'UTC') FROM gpu_orch.spend"
 	};
 	TimestampTz day = counted("spend");
 
@@ -206,9 +194,7 @@ store_usage_count(TimestampTz now)
 		"  WHERE p.seconds > 0 GROUP BY 1, 2, 3, 4"
 		"  ON CONFLICT (day, pool, tenant, image) DO UPDATE SET tasks = h.tasks + excluded.tasks,"
 		"   seconds = h.seconds + excluded.seconds, dollars = h.dollars + excluded.dollars) "
-		"SELECT count(*) FROM ended",
-		2,
-		{ TIMESTAMPTZOID, TIMESTAMPTZOID }
+		"SELECT count(*) FROM ended"
 	};
 	TimestampTz from = counted("usage");
 	TimestampTz until = next_end(from, now);
@@ -222,8 +208,8 @@ store_usage_count(TimestampTz now)
 	if (until <= from)
 		return 0;
 	spi_begin();
-	spi_arg(&args, TimestampTzGetDatum(from), false);
-	spi_arg(&args, TimestampTzGetDatum(until), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(from), false);
+	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(until), false);
 	spi_run(&query, &args);
 	n = spi_int8(0, 1);
 	spi_end();
@@ -238,9 +224,7 @@ store_spend_sum_day(TimestampTz now)
 	static SpiQuery query = {
 		"INSERT INTO gpu_orch.spend_day (day, pool, tenant, image, pods, tasks, seconds, dollars)"
 		" SELECT s.day, s.pool, s.tenant, s.image, s.pods, s.tasks, s.seconds, s.dollars"
-		" FROM gpu_orch.spend_of_days(($1 AT TIME ZONE 'UTC')::date, ($1 AT TIME ZONE 'UTC')::date) s",
-		1,
-		{ TIMESTAMPTZOID }
+		" FROM gpu_orch.spend_of_days(($1 AT TIME ZONE 'UTC')::date, ($1 AT TIME ZONE 'UTC')::date) s"
 	};
 	TimestampTz day = first_day();
 	SpiArgs args = SPI_ARGS_INIT;

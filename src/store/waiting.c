@@ -95,10 +95,7 @@ insert_row(const TaskSlot *slot, WaitGate gate, TimestampTz due_at, TimestampTz 
 {
 	static SpiQuery query = { "INSERT INTO gpu_orch.waiting (" SLOT_COLUMNS
 							  ", state, due_at, since) "
-							  "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-							  11,
-							  { INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID,
-								INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID } };
+							  "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
@@ -142,13 +139,11 @@ bool
 store_waiting_take(int64 task_id, bool wait, TaskSlot *slot)
 {
 	static SpiQuery waiting = {
-		"DELETE FROM gpu_orch.waiting WHERE task_id = $1 RETURNING " SLOT_COLUMNS, 1, { INT8OID }
+		"DELETE FROM gpu_orch.waiting WHERE task_id = $1 RETURNING " SLOT_COLUMNS
 	};
 	static SpiQuery passing = {
 		"DELETE FROM gpu_orch.waiting WHERE task_id = (SELECT task_id FROM gpu_orch.waiting"
-		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " SLOT_COLUMNS,
-		1,
-		{ INT8OID }
+		" WHERE task_id = $1 FOR UPDATE SKIP LOCKED) RETURNING " SLOT_COLUMNS
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -170,9 +165,7 @@ bool
 store_waiting_lock(int64 task_id, WaitGate gate, TaskSlot *slot)
 {
 	static SpiQuery query = { "SELECT " SLOT_COLUMNS " FROM gpu_orch.waiting"
-							  " WHERE task_id = $1 AND state = $2 FOR UPDATE SKIP LOCKED",
-							  2,
-							  { INT8OID, TEXTOID } };
+							  " WHERE task_id = $1 AND state = $2 FOR UPDATE SKIP LOCKED" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
@@ -190,9 +183,7 @@ store_waiting_lock(int64 task_id, WaitGate gate, TaskSlot *slot)
 static void
 delete_rows(const int64 *tasks, int n)
 {
-	static SpiQuery query = { "DELETE FROM gpu_orch.waiting WHERE task_id = ANY ($1)",
-							  1,
-							  { INT8ARRAYOID } };
+	static SpiQuery query = { "DELETE FROM gpu_orch.waiting WHERE task_id = ANY ($1)" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	if (n == 0)
@@ -213,9 +204,7 @@ store_waiting_pass(const TaskSlot *slot, WaitGate gate, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.waiting SET state = $2, due_at = NULL, since = $3, tag = $4"
-		" WHERE task_id = $1",
-		4,
-		{ INT8OID, TEXTOID, TIMESTAMPTZOID, INT8OID }
+		" WHERE task_id = $1"
 	};
 	Passage passage = { *slot, 0, true, now };
 	WaitGate next = walk(&passage, gate + 1);
@@ -255,9 +244,7 @@ admit_due(TimestampTz now, bool *more)
 {
 	static SpiQuery query = { "SELECT " SLOT_COLUMNS " FROM gpu_orch.waiting"
 							  " WHERE state = 'scheduled' AND due_at <= $1"
-							  " ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-							  2,
-							  { TIMESTAMPTZOID, INT8OID } };
+							  " ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED" };
 	SpiArgs args = SPI_ARGS_INIT;
 	TaskSlot *slots;
 	int n;
@@ -306,9 +293,7 @@ next_groups(const HeldGroup *after, HeldGroup **groups)
 		"SELECT g.tenant, g.shape, CASE WHEN r.id IS NULL THEN $3 ELSE r.n -"
 		"  (SELECT count(*) FROM (SELECT 1 FROM gpu_orch.ready_queue q"
 		"    WHERE q.shape = g.shape AND q.tenant = g.tenant LIMIT r.n) c) END "
-		"FROM next g LEFT JOIN room r ON r.id = g.tenant ORDER BY g.tenant, g.shape",
-		3,
-		{ INT4OID, INT8OID, INT8OID }
+		"FROM next g LEFT JOIN room r ON r.id = g.tenant ORDER BY g.tenant, g.shape"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int n;
@@ -337,9 +322,7 @@ admit_group(const HeldGroup *group, int most)
 {
 	static SpiQuery query = { "SELECT " SLOT_COLUMNS " FROM gpu_orch.waiting"
 							  " WHERE state = 'held' AND tenant = $1 AND shape = $2"
-							  " ORDER BY priority DESC, task_id LIMIT $3 FOR UPDATE SKIP LOCKED",
-							  3,
-							  { INT4OID, INT8OID, INT8OID } };
+							  " ORDER BY priority DESC, task_id LIMIT $3 FOR UPDATE SKIP LOCKED" };
 	SpiArgs args = SPI_ARGS_INIT;
 	TaskSlot *slots;
 	int64 *ready;
@@ -427,9 +410,7 @@ store_waiting_next_due(void)
 {
 	static SpiQuery query = {
 		"SELECT least((SELECT min(due_at) FROM gpu_orch.waiting WHERE state = 'scheduled'),"
-		"             (SELECT min(deadline) FROM gpu_orch.lease WHERE deadline IS NOT NULL))",
-		0,
-		{ 0 }
+		"             (SELECT min(deadline) FROM gpu_orch.lease WHERE deadline IS NOT NULL))"
 	};
 	TimestampTz due;
 

@@ -21,9 +21,7 @@ static int64
 count_places(int32 pool)
 {
 	static SpiQuery query = { "SELECT count(*) FROM gpu_orch.worker"
-							  " WHERE pool = $1 AND origin = 'cloud' AND state <> 'terminated'",
-							  1,
-							  { INT4OID } };
+							  " WHERE pool = $1 AND origin = 'cloud' AND state <> 'terminated'" };
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
 
@@ -40,9 +38,7 @@ static const char *
 offer_problem(int64 offer, TimestampTz now)
 {
 	static SpiQuery query = {
-		"SELECT coalesce(backoff_until > $2, false) FROM gpu_orch.offer WHERE id = $1",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		"SELECT coalesce(backoff_until > $2, false) FROM gpu_orch.offer WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	const char *problem = NULL;
@@ -62,9 +58,7 @@ offer_problem(int64 offer, TimestampTz now)
 static bool
 was_decided(int64 op)
 {
-	static SpiQuery query = { "SELECT decision IS NOT NULL FROM gpu_orch.cloud_op WHERE id = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT decision IS NOT NULL FROM gpu_orch.cloud_op WHERE id = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool decided;
 

@@ -104,7 +104,7 @@ arg_digest(SpiArgs *args, const uint8 *digest)
 
 	SET_VARSIZE(bytes, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 	memcpy(VARDATA(bytes), digest, PG_SHA256_DIGEST_LENGTH);
-	spi_arg(args, PointerGetDatum(bytes), false);
+	spi_arg(args, BYTEAOID, PointerGetDatum(bytes), false);
 }
 
 static WorkerState
@@ -247,14 +247,10 @@ bool
 store_worker_find(const char *id, bool lock, WorkerRow *worker)
 {
 	static SpiQuery plain = { "SELECT " ROW_COLUMNS
-							  " FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated'",
-							  1,
-							  { TEXTOID } };
+							  " FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated'" };
 	static SpiQuery locking = { "SELECT " ROW_COLUMNS
 								" FROM gpu_orch.worker WHERE id = $1 AND state <> 'terminated' "
-								"FOR NO KEY UPDATE",
-								1,
-								{ TEXTOID } };
+								"FOR NO KEY UPDATE" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
@@ -277,9 +273,7 @@ store_worker_ended(const char *id, TimestampTz *ended_at, char **cause)
 	static SpiQuery query = {
 		"SELECT w.state_since, p.ended_because FROM gpu_orch.worker w"
 		" JOIN gpu_orch.worker_profile p ON p.worker = w.no"
-		" WHERE w.id = $1 AND w.state = 'terminated' ORDER BY w.no DESC LIMIT 1",
-		1,
-		{ TEXTOID }
+		" WHERE w.id = $1 AND w.state = 'terminated' ORDER BY w.no DESC LIMIT 1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -301,9 +295,7 @@ bool
 store_worker_lock(int64 no, WorkerRow *worker)
 {
 	static SpiQuery query = { "SELECT " ROW_COLUMNS
-							  " FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE",
-							  1,
-							  { INT8OID } };
+							  " FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE" };
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
@@ -321,7 +313,7 @@ bool
 store_worker_is_free(int64 no)
 {
 	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED", 1, { INT8OID }
+		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
@@ -338,9 +330,7 @@ void
 store_worker_profile(int64 no, WorkerProfile *profile)
 {
 	static SpiQuery query = { "SELECT pod_id, bound_pod_id, registration_digest, price_micros"
-							  " FROM gpu_orch.worker_profile WHERE worker = $1",
-							  1,
-							  { INT8OID } };
+							  " FROM gpu_orch.worker_profile WHERE worker = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();
@@ -361,9 +351,7 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 	static SpiQuery query = {
 		"WITH w AS (INSERT INTO gpu_orch.worker (id, origin, pool, state, state_since, created_at)"
 		"           VALUES ($1, $2, $3, $4, $5, $5) RETURNING no) "
-		"INSERT INTO gpu_orch.worker_profile (worker) SELECT no FROM w RETURNING worker",
-		5,
-		{ TEXTOID, TEXTOID, INT4OID, TEXTOID, TIMESTAMPTZOID }
+		"INSERT INTO gpu_orch.worker_profile (worker) SELECT no FROM w RETURNING worker"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 no;
@@ -371,7 +359,7 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 	spi_begin();
 	spi_arg_text(&args, id);
 	spi_arg_text(&args, origin == WO_CLOUD ? "cloud" : "external");
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_text(&args, fsm_worker_state_name(state));
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "adding a worker");
@@ -384,11 +372,11 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 int64
 store_worker_count_of(const char *role, int64 limit)
 {
-	static SpiQuery query = { "SELECT count(*) FROM (SELECT 1 FROM gpu_orch.worker w"
-							  " JOIN gpu_orch.worker_profile p ON p.worker = w.no"
-							  " WHERE w.state <> 'terminated' AND p.registered_by = $1 LIMIT $2) x",
-							  2,
-							  { TEXTOID, INT8OID } };
+	static SpiQuery query = {
+		"SELECT count(*) FROM (SELECT 1 FROM gpu_orch.worker w"
+		" JOIN gpu_orch.worker_profile p ON p.worker = w.no"
+		" WHERE w.state <> 'terminated' AND p.registered_by = $1 LIMIT $2) x"
+	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
 
@@ -408,9 +396,7 @@ void
 store_worker_set_registrar(int64 no, const char *role)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET registered_by = $2 WHERE worker = $1",
-		2,
-		{ INT8OID, TEXTOID }
+		"UPDATE gpu_orch.worker_profile SET registered_by = $2 WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -434,16 +420,12 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 {
 	static SpiQuery hot = {
 		"UPDATE gpu_orch.worker SET epoch = epoch + 1, session_digest = $2, capset = $3, pool = $4,"
-		" last_heartbeat = $5, busy_at = $5 WHERE no = $1",
-		5,
-		{ INT8OID, BYTEAOID, INT8OID, INT4OID, TIMESTAMPTZOID }
+		" last_heartbeat = $5, busy_at = $5 WHERE no = $1"
 	};
 	static SpiQuery wide = {
 		"UPDATE gpu_orch.worker_profile SET capabilities = $2, registered_at = $3,"
 		" bound_pod_id = coalesce(bound_pod_id, $4), pod_id = coalesce(pod_id, $4)"
-		" WHERE worker = $1",
-		4,
-		{ INT8OID, JSONBOID, TIMESTAMPTZOID, TEXTOID }
+		" WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs wide_args = SPI_ARGS_INIT;
@@ -454,7 +436,7 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	spi_arg_int8(&args, worker->no);
 	arg_digest(&args, digest);
 	spi_arg_int8(&args, capset);
-	spi_arg(&args, Int32GetDatum(pool), pool == 0);
+	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_time(&args, now);
 	spi_run_one(&hot, &args, "registering a worker");
 	spi_arg_int8(&wide_args, worker->no);
@@ -474,15 +456,11 @@ store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
 {
 	static SpiQuery beat = {
 		"UPDATE gpu_orch.worker SET last_heartbeat = $2 WHERE no ="
-		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)"
 	};
 	static SpiQuery tell = { "UPDATE gpu_orch.worker_profile SET stats = $2 WHERE worker ="
 							 " (SELECT worker FROM gpu_orch.worker_profile WHERE worker = $1"
-							 "  FOR NO KEY UPDATE SKIP LOCKED)",
-							 2,
-							 { INT8OID, JSONBOID } };
+							 "  FOR NO KEY UPDATE SKIP LOCKED)" };
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs stats_args = SPI_ARGS_INIT;
 
@@ -509,9 +487,7 @@ store_worker_touch_busy(int64 no, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker SET busy_at = $2 WHERE no ="
-		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)",
-		2,
-		{ INT8OID, TIMESTAMPTZOID }
+		" (SELECT no FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -526,9 +502,9 @@ store_worker_touch_busy(int64 no, TimestampTz now)
 Jsonb *
 store_worker_capabilities(int64 no)
 {
-	static SpiQuery query = { "SELECT capabilities FROM gpu_orch.worker_profile WHERE worker = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = {
+		"SELECT capabilities FROM gpu_orch.worker_profile WHERE worker = $1"
+	};
 	SpiArgs args = SPI_ARGS_INIT;
 	struct varlena *value;
 	Jsonb *copy;
@@ -549,9 +525,7 @@ void
 store_worker_set_slots(int64 no, int32 slots)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET slots = $2 WHERE worker = $1 AND slots <> $2",
-		2,
-		{ INT8OID, INT4OID }
+		"UPDATE gpu_orch.worker_profile SET slots = $2 WHERE worker = $1 AND slots <> $2"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -568,9 +542,7 @@ store_worker_set_slots(int64 no, int32 slots)
 int32
 store_worker_slots(int64 no)
 {
-	static SpiQuery query = { "SELECT slots FROM gpu_orch.worker_profile WHERE worker = $1",
-							  1,
-							  { INT8OID } };
+	static SpiQuery query = { "SELECT slots FROM gpu_orch.worker_profile WHERE worker = $1" };
 	SpiArgs args = SPI_ARGS_INIT;
 	int32 slots;
 
@@ -594,9 +566,7 @@ store_worker_idle_external(IdleSet **sets)
 	static SpiQuery query = {
 		"SELECT w.capset, pg_catalog.min(w.no), pg_catalog.count(*) FROM gpu_orch.worker w"
 		" WHERE w.state <> 'terminated' AND w.state = 'active' AND w.origin = 'external'"
-		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no) GROUP BY w.capset",
-		0,
-		{ 0 }
+		" AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no) GROUP BY w.capset"
 	};
 	int n;
 
@@ -615,9 +585,7 @@ void
 store_worker_set_registration(int64 no, const uint8 *digest)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET registration_digest = $2 WHERE worker = $1",
-		2,
-		{ INT8OID, BYTEAOID }
+		"UPDATE gpu_orch.worker_profile SET registration_digest = $2 WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -636,9 +604,7 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET pod_id = coalesce($2, pod_id),"
 		" gpu_type = coalesce($3, gpu_type), data_center = coalesce($4, data_center),"
-		" price_micros = coalesce($5, price_micros) WHERE worker = $1",
-		5,
-		{ INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID }
+		" price_micros = coalesce($5, price_micros) WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -647,7 +613,7 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 	spi_arg_text(&args, pod_id);
 	spi_arg_text(&args, gpu_type);
 	spi_arg_text(&args, data_center);
-	spi_arg(&args, Int64GetDatum(price_micros), price_micros < 0);
+	spi_arg(&args, INT8OID, Int64GetDatum(price_micros), price_micros < 0);
 	spi_run_one(&query, &args, "setting a worker's pod");
 	spi_end();
 }
@@ -660,9 +626,7 @@ void
 store_worker_rebind(int64 no, const char *pod_id)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET pod_id = $2, bound_pod_id = NULL WHERE worker = $1",
-		2,
-		{ INT8OID, TEXTOID }
+		"UPDATE gpu_orch.worker_profile SET pod_id = $2, bound_pod_id = NULL WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -684,19 +648,13 @@ store_worker_move(int64 no, const char *cause, const char *why, TimestampTz now)
 {
 	static SpiQuery move = {
 		"UPDATE gpu_orch.worker SET state = $2, state_since = $3,"
-		" session_digest = CASE WHEN $4 THEN NULL ELSE session_digest END WHERE no = $1",
-		4,
-		{ INT8OID, TEXTOID, TIMESTAMPTZOID, BOOLOID }
+		" session_digest = CASE WHEN $4 THEN NULL ELSE session_digest END WHERE no = $1"
 	};
 	static SpiQuery end_profile = {
-		"UPDATE gpu_orch.worker_profile SET ended_because = $2 WHERE worker = $1",
-		2,
-		{ INT8OID, TEXTOID }
+		"UPDATE gpu_orch.worker_profile SET ended_because = $2 WHERE worker = $1"
 	};
 	static SpiQuery drain_profile = {
-		"UPDATE gpu_orch.worker_profile SET draining_for = $2 WHERE worker = $1",
-		2,
-		{ INT8OID, TEXTOID }
+		"UPDATE gpu_orch.worker_profile SET draining_for = $2 WHERE worker = $1"
 	};
 	WorkerRow worker;
 	const WorkerRule *rule;
@@ -783,9 +741,7 @@ store_worker_list(WorkerInfo **workers)
 		"FROM gpu_orch.worker w JOIN gpu_orch.worker_profile p ON p.worker = w.no "
 		"LEFT JOIN (SELECT worker, count(*) AS held FROM gpu_orch.lease GROUP BY worker) l"
 		" ON l.worker = w.no "
-		"WHERE w.state <> 'terminated' ORDER BY w.no",
-		0,
-		{ 0 }
+		"WHERE w.state <> 'terminated' ORDER BY w.no"
 	};
 	int n;
 
@@ -827,9 +783,7 @@ void
 store_worker_set_runtime(int64 no, bool missing)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET no_runtime = $2 WHERE worker = $1",
-		2,
-		{ INT8OID, BOOLOID }
+		"UPDATE gpu_orch.worker_profile SET no_runtime = $2 WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
