@@ -18,6 +18,24 @@ SELECT count(*) FROM claim_tasks('workers-few', :'few_token');
 -- What ends makes room, and an answer is never refused for want of it.
 SELECT l.task_id, l.id AS lease FROM lease l JOIN worker w ON w.no = l.worker WHERE w.id = 'workers-few' ORDER BY 1 LIMIT 1 \gset
 SELECT count(*) FROM complete_and_claim('workers-few', :'few_token', :task_id, :'lease', max_tasks => 5);
+SELECT count(*) FROM claim_tasks('workers-few', :'few_token');
+-- What ended by a transaction, or a part of one, that is rolled back makes none.
+SELECT array_agg(x.task_id) AS tasks, array_agg(x.id) AS leases FROM
+    (SELECT l.task_id, l.id FROM lease l JOIN worker w ON w.no = l.worker WHERE w.id = 'workers-few' ORDER BY 1 LIMIT 50) x \gset
+BEGIN;
+SELECT count(*) FROM complete_tasks('workers-few', :'few_token', :'tasks', :'leases', NULL);
+ROLLBACK;
+SELECT count(*) FROM claim_tasks('workers-few', :'few_token');
+BEGIN;
+SAVEPOINT part;
+SELECT count(*) FROM complete_tasks('workers-few', :'few_token', :'tasks', :'leases', NULL);
+SELECT count(*) FROM claim_tasks('workers-few', :'few_token', 40);
+ROLLBACK TO part;
+SELECT count(*) FROM claim_tasks('workers-few', :'few_token');
+ROLLBACK;
+SELECT count(*) FROM complete_tasks('workers-few', :'few_token', :'tasks', :'leases', NULL);
+SELECT count(*) FROM claim_tasks('workers-few', :'few_token', 60);
+SELECT count(*) FROM claim_tasks('workers-few', :'few_token');
 SELECT count(*) FROM claim_tasks('workers-many', :'many_token', 1000);
 SELECT running FROM workers WHERE worker_id LIKE 'workers-%' ORDER BY worker_id;
 SELECT count(*) = 0 AS within FROM workers WHERE running > greatest(2 * slots, 200);

@@ -12,6 +12,7 @@
 #include "base/shmem.h"
 #include "store/drop.h"
 #include "store/trigger.h"
+#include "store/lease_room.h"
 #include "store/own_role.h"
 #include "queue/memory.h"
 #include "queue/ready.h"
@@ -47,6 +48,7 @@ _PG_init(void)
 	guc_init();
 	wake_init();
 	store_queue_init();
+	store_lease_room_init();
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init_hooks();

@@ -22,6 +22,7 @@
 #include "queue/match.h"
 #include "store/attempt.h"
 #include "store/lease.h"
+#include "store/lease_room.h"
 #include "store/running.h"
 #include "store/task.h"
 #include "store/tenant.h"
@@ -33,13 +34,6 @@
 #include "base/wake.h"
 
 #define MAX_CLAIM 1000
-
-/*
- * How many leases a worker may hold for each task that it takes at once, since those of a
- * lost answer still count until its next heartbeat; and how many in any case.
- */
-#define LEASES_PER_SLOT 2
-#define LEAST_LEASES 200
 
 /* A worker's row is told that it is busy at most this often, in microseconds. */
 #define BUSY_RESOLUTION USECS_PER_SEC
@@ -112,36 +106,6 @@ worker_serves(int64 shape, void *arg, bool *matches, uint32 *model)
 	return true;
 }
 
-/* How many more leases a worker may take before they are counted again. */
-typedef struct LeaseRoom
-{
-	int64 worker;
-	int32 room;
-} LeaseRoom;
-
-#define LEASE_ROOMS 1024
-
-/*
- * The room of a worker, counted anew where this session knows of less than n. What it claims
- * is taken off and what ends is not put back, so that most claims count nothing. Sessions
- * count apart: together they may pass the limit by what each of them still has.
- */
-static LeaseRoom *
-lease_room(const WorkerCall *worker, int n)
-{
-	static LeaseRoom rooms[LEASE_ROOMS];
-	LeaseRoom *room = &rooms[(uint64) worker->no % LEASE_ROOMS];
-
-	if (room->worker != worker->no || room->room < n)
-	{
-		int64 most = Max(LEASES_PER_SLOT * store_worker_slots(worker->no), LEAST_LEASES);
-
-		room->worker = worker->no;
-		room->room = (int32) (most - store_lease_count_worker(worker->no, most));
-	}
-	return room;
-}
-
 /*
  * Claim up to n tasks for a worker and put them into the result. A task that does
  * not fit its tenant's limit goes back to the held ones; the limit of leases of a worker
@@ -155,13 +119,11 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 	TaskSlot slot;
 	Snapshot snapshot;
 	Claimant claimant = { worker, CurrentMemoryContext };
-	LeaseRoom *room;
 	int claimed_count = 0;
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
-	room = lease_room(worker, n);
-	n = Min(n, room->room);
+	n = store_lease_room(worker->no, n);
 	if (n == 0 && claimed_after == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_LIMIT),
@@ -189,7 +151,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 		claimed_count++;
 	}
 	store_queue_close(queue);
-	room->room -= claimed_count;
+	store_lease_room_claimed(worker->no, claimed_count);
 	return claimed_count;
 }
 
@@ -317,7 +279,7 @@ gpu_orch_claim_tasks_body(PG_FUNCTION_ARGS)
 
 	claim_stats_begin(&meter, CALL_CLAIM);
 	authenticate(fcinfo, &worker);
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	INJECT("claim.begin");
 	if (claim(result, &worker, n, NULL, clock_now()) > 0)
 		commit_claim();
@@ -424,7 +386,7 @@ gpu_orch_complete_and_claim_body(PG_FUNCTION_ARGS)
 	claim_stats_begin(&call.meter, CALL_COMPLETE_AND_CLAIM);
 	end.result = result_argument(fcinfo, 4);
 	begin_attempt_call(fcinfo, &call);
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	ForceSyncCommit();
 	if (store_lease_end(call.worker.no, call.task_id, call.lease, &end, call.now))
 	{

@@ -13,6 +13,7 @@
 
 #include "access/genam.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -29,6 +30,13 @@
 #define compat_create_wait_event_set(nevents) CreateWaitEventSet(NULL, (nevents))
 #else
 #define compat_create_wait_event_set(nevents) CreateWaitEventSet(TopMemoryContext, (nevents))
+#endif
+
+/* 17 moves the number that a backend gives its transaction. */
+#if PG_VERSION_NUM >= 170000
+#define compat_local_xid() (MyProc->vxid.lxid)
+#else
+#define compat_local_xid() (MyProc->lxid)
 #endif
 
 /* 18 writes the attribute of functions that do not return in another way. */

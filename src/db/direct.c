@@ -40,6 +40,49 @@ direct_release(Snapshot snapshot)
 }
 
 /*
+ * A slot for a row of an open table, to be given back with direct_slot_done(). The table keeps
+ * one; whoever asks while that one is in use gets one made for him.
+ */
+TupleTableSlot *
+direct_slot(DirectTable *table, Relation rel)
+{
+	DirectKnown *known = table->known;
+
+	if (known->reader == compat_local_xid())
+		return table_slot_create(rel, NULL);
+	/* One that an error took from its user still names a buffer, whose pin went with that transaction. */
+	if (known->reader != InvalidLocalTransactionId)
+	{
+		pfree(known->read);
+		known->read = NULL;
+	}
+	if (known->read == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(known->context);
+
+		known->read =
+			MakeSingleTupleTableSlot(known->slot->tts_tupleDescriptor, table_slot_callbacks(rel));
+		MemoryContextSwitchTo(old);
+	}
+	known->reader = compat_local_xid();
+	return known->read;
+}
+
+void
+direct_slot_done(DirectTable *table, TupleTableSlot *slot)
+{
+	DirectKnown *known = table->known;
+
+	if (slot == known->read)
+	{
+		ExecClearTuple(slot);
+		known->reader = InvalidLocalTransactionId;
+	}
+	else
+		ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
  * Put the first row that the keys select by the table's index into the slot.
  * False when there is none. The keys name columns of the index, counted from 1;
  * their collations are filled in. *tid, unless NULL, is what the index points to.
@@ -74,7 +117,7 @@ direct_count(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, 
 			 int64 limit)
 {
 	Relation index = index_open(table->known->index, AccessShareLock);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(table, rel);
 	IndexScanDesc scan = compat_index_beginscan(rel, index, snapshot, n_keys);
 	int64 n = 0;
 
@@ -85,7 +128,7 @@ direct_count(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys, 
 		n++;
 	}
 	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(table, row);
 	index_close(index, NoLock);
 	return n;
 }

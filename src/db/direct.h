@@ -80,6 +80,8 @@ extern Relation direct_open(DirectTable *table);
 extern void direct_close(Relation rel);
 extern Oid direct_index(const DirectTable *table);
 
+extern TupleTableSlot *direct_slot(DirectTable *table, Relation rel);
+extern void direct_slot_done(DirectTable *table, TupleTableSlot *slot);
 extern Snapshot direct_snapshot(void);
 extern void direct_release(Snapshot snapshot);
 extern bool direct_find(DirectTable *table, Relation rel, Snapshot snapshot, ScanKey keys,

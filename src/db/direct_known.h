@@ -8,7 +8,7 @@
 
 #include "db/direct.h"
 
-/* All of it lies in its context, and none of it changes once it is published. */
+/* All of it lies in its context, and none of it changes once it is published but the last two. */
 typedef struct DirectKnown
 {
 	MemoryContext context;
@@ -27,6 +27,8 @@ typedef struct DirectKnown
 	bool has_checks;	  /* constraints other than not null and unique */
 	TupleTableSlot *slot; /* of the table's own layout, for the row that is being inserted */
 	DirectRow row;
+	TupleTableSlot *read;	   /* for a row that is read; NULL: not made yet */
+	LocalTransactionId reader; /* the transaction that has it, or had it when it failed */
 } DirectKnown;
 
 #endif

@@ -369,7 +369,7 @@ store_queue_open(int64 capset, int64 worker, int n, ShapeTest test, void *arg)
 	QueueClaim *claim = palloc0(sizeof(QueueClaim));
 
 	open_queue(&claim->files, false);
-	claim->row = table_slot_create(claim->files.table, NULL);
+	claim->row = direct_slot(&ready_queue, claim->files.table);
 	queue_ring_init(&claim->ring, queue_scan_id(claim->files.table), capset);
 	claim->worker = worker;
 	claim->model = guc_locality_window > 0 ? queue_ring_warm_model(worker) : 0;
@@ -479,7 +479,7 @@ store_queue_take(QueueClaim *claim, TaskSlot *slot, Snapshot *snapshot)
 void
 store_queue_close(QueueClaim *claim)
 {
-	ExecDropSingleTupleTableSlot(claim->row);
+	direct_slot_done(&ready_queue, claim->row);
 	if (claim->snapshot != NULL)
 		direct_release(claim->snapshot);
 	close_queue(&claim->files);

@@ -139,7 +139,7 @@ bool
 store_attempt_exists(int64 task_id, int32 attempt)
 {
 	Relation rel = direct_open(&attempt_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(&attempt_table, rel);
 	SnapshotData snapshot;
 	ScanKeyData keys[2];
 	bool found;
@@ -148,7 +148,7 @@ store_attempt_exists(int64 task_id, int32 attempt)
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(attempt));
 	found = direct_find(&attempt_table, rel, &snapshot, keys, 2, row, NULL);
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&attempt_table, row);
 	direct_close(rel);
 	return found;
 }

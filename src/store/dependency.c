@@ -81,13 +81,13 @@ depends(DirectTable *table, int64 task_id)
 	/* Most installations have no dependencies at all. */
 	if (RelationGetNumberOfBlocks(rel) > 0)
 	{
-		TupleTableSlot *row = table_slot_create(rel, NULL);
+		TupleTableSlot *row = direct_slot(table, rel);
 		Snapshot snapshot = direct_snapshot();
 		ScanKeyData key;
 
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));
 		found = direct_find(table, rel, snapshot, &key, 1, row, NULL);
-		ExecDropSingleTupleTableSlot(row);
+		direct_slot_done(table, row);
 		direct_release(snapshot);
 	}
 	direct_close(rel);

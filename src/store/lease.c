@@ -20,6 +20,7 @@
 #include "store/cancel.h"
 #include "store/dependency.h"
 #include "store/lease.h"
+#include "store/lease_room.h"
 #include "store/task.h"
 #include "store/tenant.h"
 #include "store/waiting.h"
@@ -361,7 +362,7 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 				TimestampTz now)
 {
 	Relation rel = direct_open(&lease_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(&lease_table, rel);
 	LeaseFound found = LEASE_ABSENT;
 	bool looked_again = false;
 
@@ -392,8 +393,9 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 
 		settle(&slot, worker, lease, direct_int8(&lease_table, row, LEASE_CLAIMED_AT), end, now);
 		CommandCounterIncrement();
+		store_lease_room_ended(worker);
 	}
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&lease_table, row);
 	direct_close(rel);
 	return found == LEASE_DELETED;
 }

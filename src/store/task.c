@@ -75,7 +75,7 @@ static bool
 find_shape(int64 id, const char *form, const char *kind)
 {
 	Relation rel = direct_open(&shape_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(&shape_table, rel);
 	Snapshot snapshot = direct_snapshot();
 	ScanKeyData key;
 	bool found;
@@ -92,7 +92,7 @@ find_shape(int64 id, const char *form, const char *kind)
 						kind),
 				 errhint("Add a requirement that every worker meets, such as "
 						 "{\"hardware\": {\"gpu_memory_gb\": 0}}.")));
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&shape_table, row);
 	direct_release(snapshot);
 	direct_close(rel);
 	return found;
@@ -138,7 +138,7 @@ bool
 store_shape_load(int64 shape, char **kind, Jsonb **requirements)
 {
 	Relation rel = direct_open(&shape_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(&shape_table, rel);
 	SnapshotData snapshot;
 	ScanKeyData key;
 	bool found;
@@ -154,7 +154,7 @@ store_shape_load(int64 shape, char **kind, Jsonb **requirements)
 		*requirements =
 			DatumGetJsonbPCopy(direct_datum(&shape_table, row, SHAPE_REQUIREMENTS, &isnull));
 	}
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&shape_table, row);
 	direct_close(rel);
 	return found;
 }
@@ -314,7 +314,7 @@ store_task_submit(const NewTask *task, ShapeMemo *memo, TimestampTz now)
 }
 
 /*
- * Read a task's row into a slot, to be dropped by the caller; NULL if there is none. It is
+ * Read a task's row into a slot, to be given back by the caller; NULL if there is none. It is
  * looked for where it was seen, unless that is NULL or invalid, and by its index then. A
  * snapshot from before the table's lock does not see rows that a TRUNCATE took out and its
  * transaction put back, so a row that is missing is looked for once more.
@@ -323,7 +323,7 @@ static TupleTableSlot *
 read_task(int64 task_id, ItemPointer seen, Snapshot snapshot)
 {
 	Relation rel = direct_open(&task_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(&task_table, rel);
 	ScanKeyData key;
 	bool found;
 
@@ -344,7 +344,7 @@ read_task(int64 task_id, ItemPointer seen, Snapshot snapshot)
 		slot_getallattrs(row);
 	else
 	{
-		ExecDropSingleTupleTableSlot(row);
+		direct_slot_done(&task_table, row);
 		row = NULL;
 	}
 	direct_close(rel);
@@ -377,7 +377,7 @@ store_task_body(const TaskSlot *slot, Snapshot snapshot, TaskBody *body)
 	body->traceparent = copy_column(row, TASK_TRACEPARENT);
 	timeout = direct_datum(&task_table, row, TASK_TIMEOUT, &isnull);
 	body->timeout = isnull ? 0 : interval_length(DatumGetIntervalP(timeout));
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&task_table, row);
 	return true;
 }
 
@@ -392,7 +392,7 @@ store_task_max_attempts(int64 task_id)
 	if (row == NULL)
 		elog(ERROR, "gpu_orch: task " INT64_FORMAT " does not exist", task_id);
 	max_attempts = direct_int4(&task_table, row, TASK_MAX_ATTEMPTS);
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&task_table, row);
 	direct_release(snapshot);
 	return max_attempts;
 }
@@ -407,7 +407,7 @@ store_task_tenant(int64 task_id, int32 *tenant)
 	if (row != NULL)
 	{
 		*tenant = direct_int4(&task_table, row, TASK_TENANT);
-		ExecDropSingleTupleTableSlot(row);
+		direct_slot_done(&task_table, row);
 	}
 	direct_release(snapshot);
 	return row != NULL;

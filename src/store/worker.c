@@ -219,7 +219,7 @@ store_worker_call(const char *id, WorkerCall *worker)
 	size_t length = strlen(id);
 	ItemPointer place = &places[hash_any((const unsigned char *) id, length) % KNOWN_PLACES];
 	Relation rel = direct_open(&worker_table);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = direct_slot(&worker_table, rel);
 	Snapshot snapshot = GetActiveSnapshot();
 	bool found;
 
@@ -234,7 +234,7 @@ store_worker_call(const char *id, WorkerCall *worker)
 		found = direct_find(&worker_table, rel, snapshot, &key, 1, row, place) &&
 			read_call(row, worker);
 	}
-	ExecDropSingleTupleTableSlot(row);
+	direct_slot_done(&worker_table, row);
 	direct_close(rel);
 	return found;
 }
