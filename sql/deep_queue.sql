@@ -54,13 +54,15 @@ ROLLBACK;
 SELECT count(*) FROM claim_tasks('deep-late', :'late');
 SELECT submit_task('deep-late', '{"n": "after the rollback"}') IS NOT NULL AS submitted;
 SELECT payload FROM claim_tasks('deep-late', :'late');
--- Nor is one that is missing for a while, as during a restore, and it keeps no other task from being claimed.
+-- Nor is one that is missing for a while with its tasks, as during a restore, and it keeps no other task from being
+-- claimed. A task tells what its shape demands.
 SELECT submit_task('deep-gone', '{"n": "of a missing shape"}', priority => 50) IS NOT NULL AS submitted,
        submit_task('deep-late', '{"n": "of another one"}') IS NOT NULL AS submitted;
-CREATE TEMPORARY TABLE gone AS SELECT * FROM gpu_orch.shape WHERE kind = 'deep-gone';
+CREATE TEMPORARY TABLE gone AS SELECT * FROM gpu_orch.task WHERE kind = 'deep-gone';
 DELETE FROM gpu_orch.shape WHERE kind = 'deep-gone';
+DELETE FROM gpu_orch.task WHERE kind = 'deep-gone';
 SELECT payload FROM claim_tasks('deep-late', :'late', 10);
-INSERT INTO gpu_orch.shape SELECT * FROM gone;
+INSERT INTO gpu_orch.task SELECT * FROM gone;
 SELECT payload FROM claim_tasks('deep-late', :'late', 10);
 
 SELECT terminate_worker('deep-late', true);

@@ -102,6 +102,25 @@ SELECT * FROM prune();
 ROLLBACK;
 SELECT * FROM prune(false);
 
+-- A class of requirements goes when none of its tasks is ready; a task that comes back brings along what it demands.
+SELECT pg_temp.make('class', kind => 'retention-class');
+SELECT id AS class FROM named WHERE name = 'class' \gset
+UPDATE shape SET created_at = clock() - interval '31 days' WHERE kind LIKE 'retention-%';
+SELECT * FROM prune();
+SELECT cancel_task(:class);
+SELECT * FROM prune();
+SELECT * FROM prune(false);
+SELECT kind FROM shape WHERE kind LIKE 'retention-%';
+SELECT retry_task(:class);
+SELECT kind FROM shape WHERE kind LIKE 'retention-%';
+SELECT token AS class_token FROM register_worker('retention-class', capabilities => '{"services": "retention-class"}') \gset
+SELECT c.kind, c.payload FROM claim_tasks('retention-class', :'class_token') c;
+SELECT pg_temp.make('class again', kind => 'retention-class');
+SELECT kind FROM shape WHERE kind LIKE 'retention-%';
+SELECT c.payload FROM claim_tasks('retention-class', :'class_token') c;
+SELECT goodbye('retention-class', :'class_token');
+SELECT cancel_task(id) FROM named WHERE name LIKE 'class%' ORDER BY id;
+
 -- Erasing: what a task was given and what it returned, and nothing else.
 SELECT pg_temp.make('secret', key => 'secret-key'), pg_temp.make('secret failure');
 SELECT pg_temp.work(:'token'), pg_temp.work(:'token', 'a secret');

@@ -211,7 +211,8 @@ WITH RECURSIVE head AS (
 wanted AS MATERIALIZED (
     SELECT h.shape, s.kind, s.requirements,
            (SELECT count(*) FROM (SELECT 1 FROM gpu_orch.ready_queue r WHERE r.shape = h.shape LIMIT 10000) c) AS tasks
-    FROM head h, LATERAL (SELECT x.kind, x.requirements FROM gpu_orch.shape x WHERE x.id = h.shape LIMIT 1) s),
+    FROM head h, LATERAL (SELECT t.kind, t.requirements FROM gpu_orch.task t
+                         WHERE t.id = (SELECT r.task_id FROM gpu_orch.ready_queue r WHERE r.shape = h.shape LIMIT 1)) s),
 capset AS MATERIALIZED (
     SELECT g.capset, g.workers, f.capabilities
     FROM (SELECT w.capset, count(*) AS workers, min(w.no) AS worker FROM gpu_orch.worker w WHERE w.state = 'active'

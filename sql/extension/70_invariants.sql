@@ -186,7 +186,8 @@ CREATE FUNCTION gpu_orch.check_invariants(full boolean DEFAULT false, OUT name t
             SELECT DISTINCT 'I9: no work waits beside an idle worker', 'worker ' || w.id
             FROM worker w JOIN gpu_orch.worker_profile f ON f.worker = w.no
             JOIN head h ON h.shape IS NOT NULL,
-            LATERAL (SELECT x.id, x.kind, x.requirements FROM gpu_orch.shape x WHERE x.id = h.shape LIMIT 1) s
+            LATERAL (SELECT t.shape AS id, t.kind, t.requirements FROM gpu_orch.task t
+                     WHERE t.id = (SELECT r.task_id FROM gpu_orch.ready_queue r WHERE r.shape = h.shape LIMIT 1)) s
             WHERE gpu_orch.satisfies(f.capabilities, s.requirements, s.kind) AND w.state = 'active' AND w.last_heartbeat > gpu_orch.clock() - interval '1 minute'
               AND greatest(w.busy_at, w.state_since) < gpu_orch.clock() - interval '2 minutes'
               AND NOT EXISTS (SELECT 1 FROM gpu_orch.lease l WHERE l.worker = w.no)

@@ -133,6 +133,14 @@ typedef struct RetentionRule
 	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.cloud_op o WHERE o.pod_id = e.detail ->> 'pod_id' AND o.kind = 'delete')"
 #define ALERT_MAY_GO "coalesce(l.cleared_at < $2, false)"
 
+/*
+ * A shape of which no task is ready. It is stored anew with the next task that is submitted, and
+ * others bring what it demands along, so nobody has to wait for its removal.
+ */
+#define SHAPE_MAY_GO \
+	"s.created_at < $2" \
+	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.ready_queue r WHERE r.shape = s.id OFFSET 0)"
+
 /* A table whose rows are numbered as they are made, and whether each may go. */
 #define NUMBERED_WINDOW(table, t, id, made, may_go) \
 	"SELECT " t "." id ", " t "." made ", coalesce((" may_go "), false) FROM" \
@@ -239,6 +247,18 @@ static RetentionRule rules[RETENTION_RULES] = {
 											" SELECT 'attempt.result', count(*) FROM gone" },
 	  { "SELECT 'attempt.result', count(*) FROM gpu_orch.attempt r"
 		" JOIN gpu_orch.task t ON t.id = r.task_id WHERE " HAS_RESULT " AND " TASK_ENDED } },
+	/* Its ids are digests, so its window takes young rows too. */
+	{ "shape",
+	  "retention_tasks",
+	  &guc_retention_tasks,
+	  SUMMED_NOT,
+	  1000,
+	  { "shape" },
+	  { "SELECT s.id, s.created_at, " SHAPE_MAY_GO
+		" FROM gpu_orch.shape s WHERE s.id > $1 ORDER BY s.id LIMIT $4" },
+	  { NUMBERED_LOCK("shape", "id") },
+	  { NUMBERED_REMOVE("shape", "s", SHAPE_MAY_GO) },
+	  { NUMBERED_COUNT("shape", "s", SHAPE_MAY_GO) } },
 	{ "worker",
 	  "retention_ledger",
 	  &guc_retention_ledger,

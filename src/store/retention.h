@@ -8,7 +8,7 @@
 #include "db/spi_util.h"
 
 /* How many rules there are, numbered from 0. */
-#define RETENTION_RULES 12
+#define RETENTION_RULES 13
 
 /* Up to where a rule has looked; everything before that went, or is kept for a reason. */
 typedef struct RetentionPlace

@@ -130,9 +130,42 @@ intern_shape(const char *kind, Jsonb *requirements, ShapeMemo *memo, TimestampTz
 }
 
 /*
+ * What a ready task of a shape demands, for a shape whose row was removed. False if there is no
+ * such task.
+ */
+static bool
+load_from_task(int64 shape, char **kind, Jsonb **requirements)
+{
+	static SpiQuery query = {
+		"SELECT kind, requirements FROM gpu_orch.task WHERE id ="
+		" (SELECT task_id FROM gpu_orch.ready_queue WHERE shape = $1 LIMIT 1)"
+	};
+	MemoryContext context = CurrentMemoryContext;
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, shape);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+	{
+		bool isnull;
+		Datum value = spi_datum(0, 2, &isnull);
+		MemoryContext inner = MemoryContextSwitchTo(context);
+
+		*requirements = DatumGetJsonbPCopy(value);
+		MemoryContextSwitchTo(inner);
+		*kind = spi_text(0, 1);
+	}
+	spi_end();
+	return found;
+}
+
+/*
  * What a shape demands, by its id. A shape never changes, so one that a transaction
- * in progress stores is read as well. False if there is none, as when that one was
- * rolled back. Results are allocated in the current memory context.
+ * in progress stores is read as well. Where the row is missing, a ready task tells: retention
+ * removes rows while tasks are submitted, retried and released. False if there is none, as when
+ * that transaction was rolled back. Results are allocated in the current memory context.
  */
 bool
 store_shape_load(int64 shape, char **kind, Jsonb **requirements)
@@ -156,7 +189,7 @@ store_shape_load(int64 shape, char **kind, Jsonb **requirements)
 	}
 	direct_slot_done(&shape_table, row);
 	direct_close(rel);
-	return found;
+	return found || load_from_task(shape, kind, requirements);
 }
 
 /* The id of an earlier task with the same key, or 0; an error if its body differs. */
