@@ -2,12 +2,13 @@
  * api/worker.c
  *	  For workers: register, say that one is alive, and take leave.
  *
- * A cloud worker registers with the token that its pod was given; the token works
- * until the worker is terminated, but only for the pod id bound at its first use,
- * so a container that restarts registers again and a thief elsewhere does not. The
- * id is a claim: nothing is deleted under it before the provider has shown it. A
- * registration is also the strongest proof that a pod exists: it adopts the pod
- * even if every answer of the provider was lost.
+ * A cloud worker registers with the token that its pod was given. The token works
+ * until the worker is terminated, so that a container that restarts registers again, but
+ * only for the worker's pod: the one that the provider named, or, until it has named
+ * one, the one of the first registration. That one is a claim: nothing is deleted under
+ * its id, and it gives way when the provider names another pod (store_worker_set_pod).
+ * A registration is also a proof that a pod exists: it adopts the pod even if every
+ * answer of the provider was lost.
  */
 #include "postgres.h"
 
@@ -85,24 +86,16 @@ admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, Tim
 		api_refuse("pod_id", "It is null.",
 				   "A pod's worker passes its pod id, as in RUNPOD_POD_ID, so that its token works "
 				   "nowhere else.");
-	if (profile.bound_pod_id != NULL && strcmp(profile.bound_pod_id, pod_id) != 0)
+	if (profile.pod_id != NULL && strcmp(profile.pod_id, pod_id) != 0)
 		refuse_registration(worker->id);
 	if (worker->state == WS_TERMINATING)
 		refuse_registration(worker->id);
 
-	if (!store_op_latest(worker->no, OP_CREATE, &op))
-		return;
-	if (profile.pod_id != NULL && strcmp(profile.pod_id, pod_id) != 0)
-	{
-		/* Two pods for one create: the one that speaks stays. */
-		store_op_rebind(op.id, pod_id);
-		store_worker_set_pod(worker->no, pod_id, NULL, NULL, -1);
-		store_spend_pod(worker->no, pod_id, -1, now);
-	}
-	else if (op.state == OP_SENT || op.state == OP_UNKNOWN)
+	if (store_op_latest(worker->no, OP_CREATE, &op) &&
+		(op.state == OP_SENT || op.state == OP_UNKNOWN))
 	{
 		store_op_answer(op.id, OP_DONE, 0, "registered", NULL, pod_id, 0, now);
-		store_worker_set_pod(worker->no, pod_id, op.gpu_type, op.data_center, -1);
+		store_worker_set_pod(worker->no, pod_id, op.gpu_type, op.data_center, -1, now);
 		store_spend_pod(worker->no, pod_id, -1, now);
 	}
 }

@@ -92,6 +92,8 @@ const WorkerRule worker_rules[] = {
 	{ 385, WS_ACTIVE, WS_TERMINATED, WO_EXTERNAL, "broken",
 	  "the worker found that it cannot work; no pod of ours to delete" },
 	{ 390, WS_ACTIVE, WS_TERMINATED, WO_CLOUD, "pod_gone", "the provider shows the pod gone" },
+	{ 395, WS_ACTIVE, WS_INITIALIZING, WO_CLOUD, "pod_rebound",
+	  "whoever registered was not in the pod that the provider shows, which has yet to speak" },
 
 	{ 400, WS_DRAINING, WS_DRAINING, WO_ANY, "registered",
 	  "the worker started again; its session is a new one" },

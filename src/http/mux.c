@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -82,6 +83,32 @@ set_timer(CURLM *multi, long timeout_ms, void *arg)
 }
 
 /*
+ * Free what libcurl gives back, and forget it: its copies of a request hold the key, and what is
+ * merely freed may stay for as long as the process.
+ */
+static void
+forget_and_free(void *memory)
+{
+	if (memory != NULL)
+		explicit_bzero(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
+/* realloc() for libcurl, which leaves nothing where the memory was. */
+static void *
+move_and_forget(void *memory, size_t size)
+{
+	void *moved = malloc(size);
+
+	if (memory != NULL && moved != NULL)
+	{
+		memcpy(moved, memory, Min(size, malloc_usable_size(memory)));
+		forget_and_free(memory);
+	}
+	return moved;
+}
+
+/*
  * Start libcurl once for this process, which must be the one that uses it: its
  * TLS state does not survive a fork. False if it cannot be started.
  */
@@ -94,7 +121,8 @@ start_libcurl(void)
 	{
 		/* libcurl would write the session's keys into the file that this names. */
 		unsetenv("SSLKEYLOGFILE");
-		started = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+		started = curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, forget_and_free,
+									   move_and_forget, strdup, calloc) == CURLE_OK;
 	}
 	return started;
 }

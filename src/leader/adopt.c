@@ -58,7 +58,7 @@ adopt_take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz n
 	worker_token_digest(token, digest);
 	explicit_bzero(token, sizeof(token));
 	store_worker_set_registration(worker, digest);
-	store_worker_set_pod(worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
+	store_worker_set_pod(worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros, now);
 	INJECT("reconcile.restore");
 	store_op_restore(worker, pool, nonce, pod->name, pod->id, price, made, now);
 	store_spend_open(worker, pool, price, pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED,

@@ -94,16 +94,19 @@ lock_op(const CloudAnswer *answer, CloudOpRow *op, WorkerRow *worker)
 	return store_op_lock(answer->tag, op);
 }
 
-/* The provider made a pod for a create. */
+/*
+ * The provider made a pod for a create. It is the worker's, whatever a registration said before,
+ * unless the provider has named another one already or the worker has ended without it.
+ */
 static void
 create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 			const WorkerRow *worker, TimestampTz now)
 {
 	const CloudPod *pod = &answer->pods[0];
 
-	if (op->state == OP_DONE && op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0)
+	if (op->state == OP_DONE && op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0 &&
+		(op->verified || worker->state == WS_TERMINATING || worker->state == WS_TERMINATED))
 	{
-		/* Another pod of this name spoke first: this one is a double. */
 		store_spend_open_pod(pod->id, op->pool,
 							 pod->price_micros > 0 ? pod->price_micros : op->price_micros,
 							 pod->price_micros > 0 ? PRICE_PROVIDER : PRICE_ASSUMED,
@@ -115,7 +118,8 @@ create_made(Leader *leader, const CloudAnswer *answer, const CloudOpRow *op,
 	INJECT("create.made");
 	store_op_answer(op->id, OP_DONE, answer->http_status, NULL, NULL, pod->id, 0, now);
 	store_op_verify(op->id);
-	store_worker_set_pod(worker->no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
+	store_worker_set_pod(worker->no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros,
+						 now);
 	store_spend_pod(worker->no, pod->id, pod->price_micros, now);
 	store_spend_since(worker->no, leader_when(leader, pod->created_at, op->sent_at), now);
 	store_offer_accepted(op->offer, pod->price_micros, now);

@@ -218,7 +218,8 @@ adopt(Round *round, int index, const CloudPod *pod)
 							 round->now - Max(provider_now(round) - pod->created_at, 0));
 	store_op_answer(op->id, OP_DONE, 0, "adopted", NULL, pod->id, 0, round->now);
 	store_op_verify(op->id);
-	store_worker_set_pod(worker.no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros);
+	store_worker_set_pod(worker.no, pod->id, pod->gpu_type, pod->data_center, pod->price_micros,
+						 round->now);
 	store_spend_pod(worker.no, pod->id, pod->price_micros, round->now);
 	(void) store_worker_move(worker.no, "pod_adopted", NULL, round->now);
 	round->op_seen[index] = true;
@@ -229,8 +230,8 @@ adopt(Round *round, int index, const CloudPod *pod)
 }
 
 /*
- * Give a worker the pod that the provider shows under its create's name, where the worker had
- * named another id that the provider does not show.
+ * Give a worker the pod that the provider shows under its create's name, where a registration had
+ * named an id that the provider does not show under it.
  */
 static void
 rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
@@ -240,10 +241,9 @@ rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	if (!lock_worker(op->worker, &worker))
 		return;
 	store_op_rebind(op->id, pod->id);
-	store_op_verify(op->id);
-	store_worker_rebind(op->worker, pod->id);
+	store_worker_set_pod(op->worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros,
+						 round->now);
 	store_spend_pod(op->worker, pod->id, pod->price_micros, round->now);
-	store_event("pod_rebound", op->pod_name, store_detail("pod_id", pod->id), round->now);
 }
 
 /*
@@ -270,16 +270,6 @@ plan_delete(Round *round, const char *kind, int64 worker, int32 pool, const Clou
 	round->summary.orphans++;
 }
 
-/* Whether this list shows a pod of ours with that id. */
-static bool
-reconcile_is_listed(const Round *round, const char *pod_id)
-{
-	for (int i = 0; i < round->n_ours; i++)
-		if (strcmp(round->ours[i]->id, pod_id) == 0)
-			return true;
-	return false;
-}
-
 /* A pod of ours of a create that is settled, and that the create's worker does not have. */
 static void
 settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
@@ -287,7 +277,7 @@ settled_pod(Round *round, const CloudOpRow *op, const CloudPod *pod)
 	bool again = store_op_was_deleted(pod->id);
 	bool late = !again && (op->state == OP_REFUSED || op->state == OP_ABSENT);
 	bool second = op->pod_id != NULL && strcmp(op->pod_id, pod->id) != 0;
-	bool claimed = second && !op->verified && !reconcile_is_listed(round, op->pod_id);
+	bool claimed = second && !op->verified;
 
 	/*
 	 * A pod whose delete was just proved may still be shown for a moment, and one that
@@ -372,7 +362,7 @@ change_price(Round *round, int index, const CloudPod *pod)
 	const WorkerInfo *worker = &round->workers[index];
 
 	if (pod->price_micros != worker->price_micros)
-		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros);
+		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros, round->now);
 	INJECT("reconcile.price");
 	store_spend_pod(worker->no, pod->id, pod->price_micros, round->now);
 }
@@ -660,9 +650,23 @@ end_gone(Round *round, int index, const CloudPod *pod)
 }
 
 /*
+ * Whether a worker is heard: its word counts for more than a list that misses its pod. It does not
+ * where the provider has never shown that pod, of which nothing but the worker's word tells.
+ */
+static bool
+is_heard(const Round *round, const WorkerInfo *worker)
+{
+	CloudOpRow op;
+
+	return worker->last_heartbeat != 0 &&
+		round->now - worker->last_heartbeat < 3 * guc_us(guc_heartbeat_interval) &&
+		(!store_op_latest(worker->no, OP_CREATE, &op) || op.verified);
+}
+
+/*
  * Deal with workers whose pod this list does not show. Each such pod is asked for by its id at
  * once, since it is paid for until then. It is gone if that finds none either, and if the pod is
- * old enough for lists and its worker silent. If the list is doubted, two questions are needed,
+ * old enough for lists and its worker not heard. If the list is doubted, two questions are needed,
  * for a few pods at a time.
  */
 static void
@@ -682,9 +686,7 @@ missing_pods(Round *round)
 		twice = confirmed(round, worker->pod_id, false, &absence);
 		if (absence->gone_at == 0)
 			leader_look_ask(round->leader, worker->pod_id, 0);
-		if (!should_be_listed(round, worker) ||
-			(worker->last_heartbeat != 0 &&
-			 round->now - worker->last_heartbeat < 3 * guc_us(guc_heartbeat_interval)))
+		if (!should_be_listed(round, worker) || is_heard(round, worker))
 		{
 			absence->since = round->now;
 			absence->denials = 0;

@@ -365,7 +365,7 @@ decide_external(Leader *leader, void *arg)
 		(void) act(leader, &fleet.external_plan, now);
 }
 
-/* Processes that share a worker's id, and workers that found themselves broken. */
+/* Processes that share a worker's id, and what was said of a worker an hour ago. */
 static void
 watch_workers(TimestampTz now)
 {
@@ -380,6 +380,7 @@ watch_workers(TimestampTz now)
 	}
 	store_alert_all(ALERT_WORKER_ID_SHARED, cases, n, now);
 	store_alert_expire(ALERT_WORKER_BROKEN, now - USECS_PER_HOUR, now);
+	store_alert_expire(ALERT_POD_REBOUND, now - USECS_PER_HOUR, now);
 }
 
 /* What pods taught of their offers and images, and whom the tasks pass over. */

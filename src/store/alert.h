@@ -29,6 +29,7 @@
 #define ALERT_BILLING_MISMATCH "billing_mismatch"
 #define ALERT_WORKER_BROKEN "worker_broken"
 #define ALERT_WORKER_ID_SHARED "worker_id_shared"
+#define ALERT_POD_REBOUND "pod_rebound"
 #define ALERT_SHAPE_LIMIT "shape_limit"
 
 /* One alert of a name among others. */

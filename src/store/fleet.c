@@ -446,7 +446,8 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
 	INJECT("intent.worker");
-	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center, chosen->price_micros);
+	store_worker_set_pod(worker, NULL, chosen->gpu_type, chosen->data_center, chosen->price_micros,
+						 now);
 	store_offer_expect(worker, pool->image, chosen);
 	if (canary)
 		store_breaker_send_canary(pool->image, worker);

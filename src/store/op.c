@@ -608,12 +608,12 @@ store_op_verify_listed(char *const *names, char *const *ids, int n)
 	spi_end();
 }
 
-/* Give a create another pod, whose id has yet to be verified. */
+/* Give a create the pod that the provider shows under its name. */
 void
 store_op_rebind(int64 id, const char *pod_id)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = false WHERE id = $1"
+		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = true WHERE id = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 

@@ -15,6 +15,7 @@
 #include "db/ext_guard.h"
 #include "base/heard.h"
 #include "base/inject.h"
+#include "store/alert.h"
 #include "store/event.h"
 #include "store/lease.h"
 #include "store/worker.h"
@@ -412,7 +413,7 @@ store_worker_set_registrar(int64 no, const char *role)
 /*
  * Begin a new session of a worker: its epoch goes up, the token replaces the
  * last one, and what it says about itself is stored. The pod id, where given, is
- * bound at first use and never changed.
+ * bound until the provider shows another one.
  */
 void
 store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset, int32 pool,
@@ -596,10 +597,43 @@ store_worker_set_registration(int64 no, const uint8 *digest)
 	spi_end();
 }
 
-/* Set what is known of a worker's pod; what is NULL or negative stays as it was. */
+/*
+ * Put out whoever registered as a worker under another pod id than that of its pod: it was
+ * somewhere else, with a copy of the pod's environment. The leases are no loss of their tasks. The
+ * pod has yet to speak, if the worker is still wanted.
+ */
+static void
+put_out(int64 no, const char *claimed, const char *pod_id, TimestampTz now)
+{
+	static SpiQuery hot = { "UPDATE gpu_orch.worker SET session_digest = NULL WHERE no = $1" };
+	static SpiQuery wide = { "UPDATE gpu_orch.worker_profile SET bound_pod_id = NULL,"
+							 " registered_at = NULL WHERE worker = $1" };
+	LeaseEnd end = { .outcome = OUTCOME_RELEASED,
+					 .error = "the worker was not in the pod that the provider shows" };
+	char *why = psprintf("pod \"%s\" had registered, the provider shows \"%s\"", claimed, pod_id);
+	SpiArgs args = SPI_ARGS_INIT;
+	WorkerRow worker;
+
+	if (!store_worker_lock(no, &worker))
+		return;
+	spi_begin();
+	spi_arg_int8(&args, no);
+	spi_run_one(&hot, &args, "ending a session");
+	spi_run_one(&wide, &args, "forgetting a registration");
+	spi_end();
+	store_lease_end_all(LEASES_OF_WORKER, no, 0, (Datum) 0, &end, now);
+	if (store_worker_move(no, "pod_rebound", why, now) == NULL)
+		store_event("pod_rebound", worker.id, store_detail("why", why), now);
+	store_alert(ALERT_POD_REBOUND, worker.id, why, now);
+}
+
+/*
+ * Set what is known of a worker's pod; what is NULL or negative stays as it was. A pod id is the
+ * provider's word, or the first registration's where the provider has said nothing yet.
+ */
 void
 store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const char *data_center,
-					 int64 price_micros)
+					 int64 price_micros, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.worker_profile SET pod_id = coalesce($2, pod_id),"
@@ -607,7 +641,10 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 		" price_micros = coalesce($5, price_micros) WHERE worker = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
+	WorkerProfile before = { 0 };
 
+	if (pod_id != NULL)
+		store_worker_profile(no, &before);
 	spi_begin();
 	spi_arg_int8(&args, no);
 	spi_arg_text(&args, pod_id);
@@ -616,25 +653,8 @@ store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type, const c
 	spi_arg(&args, INT8OID, Int64GetDatum(price_micros), price_micros < 0);
 	spi_run_one(&query, &args, "setting a worker's pod");
 	spi_end();
-}
-
-/*
- * A worker's pod is another one than was believed: only that one may register now, as
- * if none had before.
- */
-void
-store_worker_rebind(int64 no, const char *pod_id)
-{
-	static SpiQuery query = {
-		"UPDATE gpu_orch.worker_profile SET pod_id = $2, bound_pod_id = NULL WHERE worker = $1"
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-
-	spi_begin();
-	spi_arg_int8(&args, no);
-	spi_arg_text(&args, pod_id);
-	spi_run_one(&query, &args, "giving a worker another pod");
-	spi_end();
+	if (before.bound_pod_id != NULL && strcmp(before.bound_pod_id, pod_id) != 0)
+		put_out(no, before.bound_pod_id, pod_id, now);
 }
 
 /*

@@ -109,8 +109,7 @@ extern void store_worker_set_slots(int64 no, int32 slots);
 extern int32 store_worker_slots(int64 no);
 extern void store_worker_set_registration(int64 no, const uint8 *digest);
 extern void store_worker_set_pod(int64 no, const char *pod_id, const char *gpu_type,
-								 const char *data_center, int64 price_micros);
-extern void store_worker_rebind(int64 no, const char *pod_id);
+								 const char *data_center, int64 price_micros, TimestampTz now);
 extern const WorkerRule *store_worker_move(int64 no, const char *cause, const char *why,
 										   TimestampTz now);
 extern int store_worker_list(WorkerInfo **workers);

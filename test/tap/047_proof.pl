@@ -175,7 +175,7 @@ subtest 'a worker cannot make us delete the pod of somebody else' => sub {
 	end_all();
 };
 
-subtest 'of two pods of one create the one that speaks stays' => sub {
+subtest 'of two pods of one create the one that the provider named stays' => sub {
 	$provider->fault({call => 'list', action => 'hide_new', seconds => 600});
 	my $id = $node->spawn('p');
 	my ($first) = $provider->pods(1);
@@ -184,11 +184,13 @@ subtest 'of two pods of one create the one that speaks stays' => sub {
 
 	$node->sql(qq{UPDATE gpu_orch.worker_profile SET registration_digest = sha256('token') WHERE worker =
 		(SELECT no FROM gpu_orch.worker WHERE id = '$id')});
-	$node->sql("SELECT gpu_orch.register_worker('$id', 'token', pod_id => '$second->{id}')");
+	is($node->sqlstate("SELECT gpu_orch.register_worker('$id', 'token', pod_id => '$second->{id}')"), '42501',
+		'the other one may not register');
+	$node->sql("SELECT gpu_orch.register_worker('$id', 'token', pod_id => '$first->{id}')");
 	$provider->no_faults;
 	$node->until('one is left', sub { 1 == $provider->pods(1) });
-	is(($provider->pods(1))[0]{id}, $second->{id}, 'which is the one that registered');
-	is($node->sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$id'"), "active|$second->{id}", 'and works on');
+	is(($provider->pods(1))[0]{id}, $first->{id}, 'which is that one');
+	is($node->sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$id'"), "active|$first->{id}", 'and works on');
 	end_all();
 };
 
