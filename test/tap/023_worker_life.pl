@@ -3,8 +3,9 @@
 use strict;
 use warnings FATAL => 'all';
 use FindBin;
+use lib $FindBin::Bin;
+use GpuOrch;
 use IPC::Run ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -54,40 +55,16 @@ sub script
 	return "$dir/$name";
 }
 
-my $node = PostgreSQL::Test::Cluster->new('worker_life');
-$node->init;
-$node->append_conf('postgresql.conf', q{
-shared_preload_libraries = 'gpu_orch'
-gpu_orch.database = 'postgres'
-gpu_orch.cycle_interval = '200ms'
-gpu_orch.heartbeat_interval = '1s'
-gpu_orch.retry_delay = '50ms'
-});
-$node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION gpu_orch; CREATE ROLE box LOGIN IN ROLE gpu_orch_operator');
+my $node = GpuOrch->running('worker_life', 'gpu_orch.heartbeat_interval' => '1s', 'gpu_orch.retry_delay' => '50ms');
+$node->sql('CREATE ROLE box LOGIN IN ROLE gpu_orch_operator');
 
-sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query); }
-sub until_true { my ($query, $name) = @_; return ok($node->poll_query_until('postgres', $query), $name); }
 sub log_of { my ($name) = @_; return slurp_file("$dir/$name.log"); }
-
-# Wait for a condition that is not in the database.
-sub wait_until
-{
-	my ($name, $condition) = @_;
-
-	for (1 .. 10 * $limit)
-	{
-		return pass($name) if $condition->();
-		select undef, undef, undef, 0.1;
-	}
-	return fail($name);
-}
 
 # start_worker(NAME, ENVIRONMENT, ARGUMENT...): a worker that logs into a file of that name.
 sub start_worker
 {
 	my ($name, $environment, @arguments) = @_;
-	local %ENV = (%ENV, GPU_ORCH_DSN => $node->connstr('postgres') . ' user=box', GPU_ORCH_WORKER_ID => $name, %$environment);
+	local %ENV = (%ENV, GPU_ORCH_DSN => $node->connstr('app') . ' user=box', GPU_ORCH_WORKER_ID => $name, %$environment);
 
 	delete $ENV{$_} for grep { !defined $ENV{$_} } keys %ENV;
 	$running{$name} = IPC::Run::start([ $program, '--poll', '0.2', @arguments ],
@@ -111,15 +88,15 @@ sub submit
 {
 	my ($kind, $count) = @_;
 
-	return sql("SELECT max(gpu_orch.submit_task('$kind', to_jsonb(i))) FROM generate_series(1, @{[$count // 1]}) i");
+	return $node->sql("SELECT max(gpu_orch.submit_task('$kind', to_jsonb(i))) FROM generate_series(1, @{[$count // 1]}) i");
 }
 
 sub ends
 {
 	my ($id, $state, $name) = @_;
 
-	until_true("SELECT state = '$state' FROM gpu_orch.task($id)", $name)
-	  or diag(sql("SELECT row_to_json(t) FROM gpu_orch.task($id) t"), map { slurp_file($_) } glob("$dir/*.log"));
+	$node->until($name, "SELECT state = '$state' FROM gpu_orch.task($id)")
+	  or diag($node->sql("SELECT row_to_json(t) FROM gpu_orch.task($id) t"), map { slurp_file($_) } glob("$dir/*.log"));
 	return;
 }
 
@@ -128,7 +105,7 @@ my @hostile = (
 	q{default_transaction_isolation = 'serializable'}, 'default_transaction_read_only = on', q{statement_timeout = '1ms'},
 	q{lock_timeout = '1ms'}, q{idle_in_transaction_session_timeout = '1ms'}, q{idle_session_timeout = '1ms'},
 	q{search_path = 'evil'}, q{local_preload_libraries = 'no_such_library'});
-sql('CREATE SCHEMA evil; CREATE DOMAIN evil.text AS bigint; GRANT USAGE ON SCHEMA evil TO box;'
+$node->sql('CREATE SCHEMA evil; CREATE DOMAIN evil.text AS bigint; GRANT USAGE ON SCHEMA evil TO box;'
 	  . join('', map { "ALTER ROLE box SET $_;" } @hostile));
 my $id = submit('plain');
 start_worker('plain', {}, '--kind', 'plain', '--handler', 'echo 1');
@@ -143,41 +120,40 @@ SKIP:
 	local $ENV{PATH} = "$ENV{PATH}:/usr/sbin";
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 
-	append_to_file("$dir/pgbouncer.ini", "[databases]\npostgres = host=" . $node->host . ' port=' . $node->port . " user=box\n"
+	append_to_file("$dir/pgbouncer.ini", "[databases]\napp = host=" . $node->host . ' port=' . $node->port . " user=box\n"
 		  . "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = $port\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
 		  . "logfile = $dir/pgbouncer.log\npidfile = $dir/pgbouncer.pid\n");
 	# A pooler's sessions cannot be kept from ending while they idle.
-	sql('ALTER ROLE box RESET local_preload_libraries; ALTER ROLE box RESET idle_session_timeout');
+	$node->sql('ALTER ROLE box RESET local_preload_libraries; ALTER ROLE box RESET idle_session_timeout');
 	system('pgbouncer', '-q', '-d', "$dir/pgbouncer.ini") == 0 or die 'pgbouncer did not start';
 	$id = submit('pooled');
-	start_worker('pooled', { GPU_ORCH_DSN => "host=127.0.0.1 port=$port dbname=postgres user=box" },
+	start_worker('pooled', { GPU_ORCH_DSN => "host=127.0.0.1 port=$port dbname=app user=box" },
 		'--no-listen', '--kind', 'pooled', '--handler', 'echo 1');
 	ends($id, 'succeeded', 'nor do they behind a pooler');
 	is(end_worker('pooled', 'TERM'), 0, 'from which a worker takes leave too');
 	kill 'INT', slurp_file("$dir/pgbouncer.pid") =~ /(\d+)/;
 }
-sql('ALTER ROLE box RESET ALL');
+$node->sql('ALTER ROLE box RESET ALL');
 
 # Two processes that are given no id have two.
 start_worker("anonymous$_", { GPU_ORCH_WORKER_ID => undef }, '--kind', 'none', '--handler', 'true') for 1, 2;
-until_true(q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE state = 'active' AND worker_id ~ '-[0-9a-f]{16}$'},
-	'ids that nobody chose are not the same');
+$node->until('ids that nobody chose are not the same', q{SELECT count(*) = 2 FROM gpu_orch.workers WHERE state = 'active' AND worker_id ~ '-[0-9a-f]{16}$'});
 is(end_worker("anonymous$_", 'TERM'), 0, 'it drains') for 1, 2;
-is(sql(q{SELECT string_agg(DISTINCT state || ' ' || ended_because, ', ') FROM gpu_orch.workers WHERE worker_id ~ '-[0-9a-f]{16}$'}),
+is($node->sql(q{SELECT string_agg(DISTINCT state || ' ' || ended_because, ', ') FROM gpu_orch.workers WHERE worker_id ~ '-[0-9a-f]{16}$'}),
 	'terminated goodbye', 'and its leave is known at once, by its name');
 
 # A result that the server refuses is not computed again.
 $id = submit('deep');
 start_worker('deep', {}, '--once', '--concurrency', '7', '--kind', 'deep', '--handler',
 	script('deep', '#!/bin/sh', "echo run >> $dir/deep.runs", q{printf '[%.0s' $(seq 80); printf ']%.0s' $(seq 80)}));
-is(sql(q{SELECT slots FROM gpu_orch.workers WHERE worker_id = 'deep' AND state <> 'terminated'}) || 7, 7, 'slots are told');
+is($node->sql(q{SELECT slots FROM gpu_orch.workers WHERE worker_id = 'deep' AND state <> 'terminated'}) || 7, 7, 'slots are told');
 is(end_worker('deep'), 0, '--once ends with 0');
-is(sql("SELECT state, attempts, error FROM gpu_orch.task($id)"),
+is($node->sql("SELECT state, attempts, error FROM gpu_orch.task($id)"),
 	qq{failed|1|the server refused the result: 54000: argument "result" is nested too deeply; At most 64 levels are accepted.; hint: Flatten it.},
 	'a result that is refused rejects the task, in the words of the server');
-is(sql("SELECT failure FROM gpu_orch.attempts WHERE task_id = $id"), 'rejected', 'which says so');
+is($node->sql("SELECT failure FROM gpu_orch.attempts WHERE task_id = $id"), 'rejected', 'which says so');
 is(slurp_file("$dir/deep.runs"), "run\n", 'and was computed once');
-is(sql(q{SELECT state || ' ' || ended_because || ' ' || slots FROM gpu_orch.workers WHERE worker_id = 'deep'}), 'terminated goodbye 7',
+is($node->sql(q{SELECT state || ' ' || ended_because || ' ' || slots FROM gpu_orch.workers WHERE worker_id = 'deep'}), 'terminated goodbye 7',
 	'the worker of one task has left');
 
 # A flood of standard error fills no log.
@@ -186,7 +162,7 @@ start_worker('loud', {}, '--once', '--kind', 'loud', '--handler', q{head -c 1000
 is(end_worker('loud'), 0, 'ten megabytes of standard error are read');
 cmp_ok(-s "$dir/loud.log", '<', 100_000, 'and not logged');
 like(log_of('loud'), qr/task $id attempt 1: the rest of its standard error is not logged/, 'which is said');
-like(sql("SELECT error FROM gpu_orch.attempts WHERE task_id = $id"), qr/x{1000}the end$/, 'the error has the end of it');
+like($node->sql("SELECT error FROM gpu_orch.attempts WHERE task_id = $id"), qr/x{1000}the end$/, 'the error has the end of it');
 
 # Nothing outlives a handler, wherever it went.
 my $leaver = script('leaver', '#!/bin/bash', "echo \$\$ > $dir/leaver.pid", 'setsid sleep 1000 & echo $! > ' . "$dir/escaped.pid",
@@ -207,12 +183,12 @@ ok(is_gone(pid_in('escaped.pid')), 'they are gone when its task is answered');
 append_to_file("$dir/stay", '');
 unlink "$dir/escaped";
 submit('leaver');
-wait_until('it leaves some again', sub { -e "$dir/escaped" });
+$node->until('it leaves some again', sub { -e "$dir/escaped" });
 is(end_worker('leaver', 'KILL'), 9, 'its worker is killed');
-wait_until('they are gone', sub { is_gone(pid_in('escaped.pid')) && is_gone(pid_in('leaver.pid')) });
+$node->until('they are gone', sub { is_gone(pid_in('escaped.pid')) && is_gone(pid_in('leaver.pid')) });
 unlink "$dir/stay";
-sql(q{SELECT gpu_orch.terminate_worker('leaver', true)});
-sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'leaver' AND state = 'ready'});
+$node->sql(q{SELECT gpu_orch.terminate_worker('leaver', true)});
+$node->sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'leaver' AND state = 'ready'});
 
 # A handler that is gone breaks the worker, and no task.
 script('fleeting', '#!/bin/sh', 'exec true');
@@ -221,36 +197,36 @@ ends(submit('fleeting'), 'succeeded', 'a handler works');
 unlink "$dir/fleeting";
 submit('fleeting', 20);
 is(end_worker('fleeting'), 71, 'and is gone: the worker ends');
-is(sql(q{SELECT count(*) FILTER (WHERE state = 'ready'), max(error) FROM gpu_orch.tasks WHERE kind = 'fleeting' AND state <> 'succeeded'}),
+is($node->sql(q{SELECT count(*) FILTER (WHERE state = 'ready'), max(error) FROM gpu_orch.tasks WHERE kind = 'fleeting' AND state <> 'succeeded'}),
 	'20|', 'no task is harmed');
-is(sql(q{SELECT max(r.faults), max(r.losses) FROM gpu_orch.ready_queue r JOIN gpu_orch.task t ON t.id = r.task_id WHERE t.kind = 'fleeting'}),
+is($node->sql(q{SELECT max(r.faults), max(r.losses) FROM gpu_orch.ready_queue r JOIN gpu_orch.task t ON t.id = r.task_id WHERE t.kind = 'fleeting'}),
 	'0|0', 'and none has an attempt less');
-is(sql(q{SELECT state, ended_because FROM gpu_orch.workers WHERE worker_id = 'fleeting'}),
+is($node->sql(q{SELECT state, ended_because FROM gpu_orch.workers WHERE worker_id = 'fleeting'}),
 	qq{terminated|the handler cannot be run: "$dir/fleeting": No such file or directory}, 'it said why');
-is(sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert = 'worker_broken' AND subject = 'fleeting' AND cleared_at IS NULL}), 1,
+is($node->sql(q{SELECT count(*) FROM gpu_orch.alerts WHERE alert = 'worker_broken' AND subject = 'fleeting' AND cleared_at IS NULL}), 1,
 	'and there is an alert');
 is(scalar(() = log_of('fleeting') =~ /this worker cannot work here/g), 1, 'its log says so once');
-sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'fleeting' AND state = 'ready'});
+$node->sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind = 'fleeting' AND state = 'ready'});
 
 # One that finds no command for two tasks is broken as well; one that fails everything is given less to do.
 submit('absent', 9);
 start_worker('absent', {}, '--kind', 'absent', '--handler', 'x=1; no-such-command');
 is(end_worker('absent'), 71, 'two tasks without a command end a worker');
-is(sql(q{SELECT count(DISTINCT task_id), string_agg(DISTINCT failure, ' ') FROM gpu_orch.attempts JOIN gpu_orch.tasks USING (task_id)
+is($node->sql(q{SELECT count(DISTINCT task_id), string_agg(DISTINCT failure, ' ') FROM gpu_orch.attempts JOIN gpu_orch.tasks USING (task_id)
 	WHERE kind = 'absent' AND outcome = 'failed'}), '2|platform', 'at the cost of the platform');
 submit('useless', 30);
 start_worker('useless', {}, '--kind', 'useless', '--concurrency', '2', '--handler', 'exit 75');
-wait_until('a handler that sends every task away is doubted', sub { log_of('useless') =~ /failed 3 tasks in a row.*waiting longer/ });
+$node->until('a handler that sends every task away is doubted', sub { log_of('useless') =~ /failed 3 tasks in a row.*waiting longer/ });
 is(end_worker('useless', 'TERM'), 0, 'its worker drains');
-is(sql(q{SELECT count(*) FROM gpu_orch.tasks WHERE kind = 'useless' AND state = 'failed'}), 0, 'and has not emptied the queue');
-sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind IN ('absent', 'useless')});
+is($node->sql(q{SELECT count(*) FROM gpu_orch.tasks WHERE kind = 'useless' AND state = 'failed'}), 0, 'and has not emptied the queue');
+$node->sql(q{SELECT gpu_orch.cancel_task(task_id) FROM gpu_orch.tasks WHERE kind IN ('absent', 'useless')});
 
 # Two processes under one id: one of them works, the other waits, and no task is lost for it.
 start_worker("shared$_", { GPU_ORCH_WORKER_ID => 'shared' }, '--kind', 'shared', '--handler', 'sleep 0.2; echo 1') for 1, 2;
 submit('shared', 40);
-until_true(q{SELECT count(*) = 1 FROM gpu_orch.alerts WHERE alert = 'worker_id_shared' AND subject = 'shared' AND cleared_at IS NULL},
-	'two processes under one id are an alert');
-until_true(q{SELECT bool_and(state = 'succeeded') FROM gpu_orch.tasks WHERE kind = 'shared'}, 'their tasks are done');
+$node->until('two processes under one id are an alert', q{SELECT count(*) = 1 FROM gpu_orch.alerts WHERE alert = 'worker_id_shared' AND subject = 'shared' AND cleared_at IS NULL})
+  or diag(map { "$_: " . log_of($_) } 'shared1', 'shared2');
+$node->until('their tasks are done', q{SELECT bool_and(state = 'succeeded') FROM gpu_orch.tasks WHERE kind = 'shared'});
 my ($loser) = grep { log_of($_) =~ /GO007: another process works as worker "shared"/ } 'shared1', 'shared2';
 ok(defined $loser, 'one of them was refused');
 my $winner = $loser eq 'shared1' ? 'shared2' : 'shared1';
@@ -259,7 +235,7 @@ $id = submit('shared');
 ends($id, 'succeeded', 'and the first takes its place');
 is(end_worker($loser, 'TERM'), 0, 'it drains');
 
-is(sql(q{SELECT name || ': ' || detail FROM gpu_orch.check_invariants() WHERE NOT holds}), '', 'every invariant holds');
+$node->holds_invariants('every invariant holds');
 $node->stop;
 done_testing();
 
