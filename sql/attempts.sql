@@ -17,6 +17,9 @@ $$;
 SELECT token AS a FROM register_worker('attempts-a', capabilities => '{"services": "attempts"}') \gset
 SELECT token AS b FROM register_worker('attempts-b', capabilities => '{"services": "attempts"}') \gset
 
+-- In a session that has claimed nothing: a task that nobody holds, and task 0, which does not exist.
+SELECT release_task('attempts-a', :'a', 64, gen_random_uuid()), release_task('attempts-a', :'a', 0, gen_random_uuid());
+
 -- Complete: true once, true again, and the first result stays.
 SELECT submit_task('attempts', '{"n": "complete"}') AS id \gset
 SELECT * FROM pg_temp.claim('attempts-a', :'a');
