@@ -123,7 +123,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
-	n = store_lease_room(worker->no, n);
+	n = store_lease_room(worker, n);
 	if (n == 0 && claimed_after == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_LIMIT),
