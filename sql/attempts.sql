@@ -17,6 +17,16 @@ $$;
 SELECT token AS a FROM register_worker('attempts-a', capabilities => '{"services": "attempts"}') \gset
 SELECT token AS b FROM register_worker('attempts-b', capabilities => '{"services": "attempts"}') \gset
 
+-- In a session that has claimed nothing: a task that nobody holds, and task 0, which does not exist.
+SELECT release_task('attempts-a', :'a', 64, gen_random_uuid()), release_task('attempts-a', :'a', 0, gen_random_uuid());
+-- A statement of many calls tells its worker's row once that it is busy.
+BEGIN;
+SELECT advance_clock('2 seconds') IS NOT NULL AS later;
+SELECT n_tup_upd AS told FROM pg_stat_xact_user_tables WHERE relid = 'gpu_orch.worker'::regclass \gset
+SELECT count(release_task('attempts-a', :'a', -n, gen_random_uuid())) FROM generate_series(1, 10) n;
+SELECT n_tup_upd - :told <= 1 AS once FROM pg_stat_xact_user_tables WHERE relid = 'gpu_orch.worker'::regclass;
+ROLLBACK;
+
 -- Complete: true once, true again, and the first result stays.
 SELECT submit_task('attempts', '{"n": "complete"}') AS id \gset
 SELECT * FROM pg_temp.claim('attempts-a', :'a');

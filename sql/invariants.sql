@@ -211,6 +211,7 @@ SELECT low, high FROM check_window(1, 100000, 20000, false) ORDER BY high DESC L
 SELECT count(*) AS windows, bool_and(high - low = 19999) AS as_large FROM check_window(1, 100000, 20000, false);
 SELECT * FROM check_window(1, 100000, 20000, true);
 SELECT * FROM check_window(1, 100, 20000, false);
+SELECT * FROM check_window(1, 30000, 20000, false) ORDER BY low;
 BEGIN;
 CREATE TEMP TABLE seen AS SELECT w.* FROM check_window(1, 100000, 20000, false) w;
 SELECT advance_clock('1 minute') IS NOT NULL AS later;

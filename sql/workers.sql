@@ -48,6 +48,16 @@ SELECT kind, rule, from_state, to_state FROM events WHERE subject = 'workers-few
 SELECT a.outcome, a.failure, a.error, count(*) FROM attempts a JOIN tasks t USING (task_id) WHERE t.kind = 'workers' GROUP BY 1, 2, 3 ORDER BY 1;
 SELECT state, count(*) FROM tasks WHERE kind = 'workers' GROUP BY 1 ORDER BY 1;
 SELECT max(faults) AS faults, max(losses) AS losses FROM ready_queue r JOIN task t ON t.id = r.task_id WHERE t.kind = 'workers';
+
+-- A new session with fewer slots has no more room than these.
+SELECT token AS room_token FROM register_worker('workers-room', capabilities => '{"services": "workers"}', slots => 1000) \gset
+SELECT task_id, lease FROM claim_tasks('workers-room', :'room_token') \gset
+SELECT release_task('workers-room', :'room_token', :task_id, :'lease');
+SELECT token AS room_token FROM register_worker('workers-room', :'room_token', '{"services": "workers"}', slots => 1) \gset
+SELECT count(*) FROM claim_tasks('workers-room', :'room_token', 300);
+SELECT count(*) FROM claim_tasks('workers-room', :'room_token');
+SELECT goodbye('workers-room', :'room_token');
+
 -- Its session is over, its name is free.
 \set VERBOSITY sqlstate
 SELECT goodbye('workers-few', :'few_token');

@@ -9,9 +9,10 @@ CREATE FUNCTION gpu_orch.check_window(first bigint, last bigint, size bigint, co
     BEGIN ATOMIC
         SELECT first, last WHERE complete OR last - first < size
         UNION
-        SELECT x.low, x.low + size - 1
-        FROM (VALUES (last - size + 1),
-                     (first + size * ((extract(epoch FROM gpu_orch.clock())::bigint / 60) % greatest((last - first) / size, 1)))) x(low)
+        -- The others end before the newest: what is in both would be counted twice.
+        SELECT x.low, least(x.low + size - 1, x.high)
+        FROM (VALUES (last - size + 1, last),
+                     (first + size * ((extract(epoch FROM gpu_orch.clock())::bigint / 60) % greatest((last - first) / size, 1)), last - size)) x(low, high)
         WHERE NOT complete AND last - first >= size;
     END;
 COMMENT ON FUNCTION gpu_orch.check_window(bigint, bigint, bigint, boolean) IS

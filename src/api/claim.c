@@ -13,6 +13,7 @@
 #include "api/check.h"
 #include "base/claim_stats.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "common/hashfn.h"
 #include "base/errors.h"
 #include "fmgr.h"
@@ -123,7 +124,7 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 
 	if (worker->state != WS_ACTIVE || n == 0)
 		return 0;
-	n = store_lease_room(worker->no, n);
+	n = store_lease_room(worker, n);
 	if (n == 0 && claimed_after == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_LIMIT),
@@ -209,13 +210,30 @@ typedef struct AttemptCall
 /*
  * Tell a worker's row that it is busy, now and then. The last thing that a call does: it
  * locks the row, and a call that has it locked and waits for somebody else would keep
- * others from it.
+ * others from it. A statement of many calls reads the row as it was before the first of
+ * them, so what this part of the transaction has told is remembered.
  */
 static void
 touch_busy(const WorkerCall *worker, TimestampTz now)
 {
-	if (now - worker->busy_at > BUSY_RESOLUTION)
-		store_worker_touch_busy(worker->no, now);
+	static struct
+	{
+		int64 worker;
+		LocalTransactionId transaction;
+		SubTransactionId part;
+		TimestampTz at;
+	} told;
+
+	if (now - worker->busy_at <= BUSY_RESOLUTION ||
+		(told.worker == worker->no && told.transaction == compat_local_xid() &&
+		 told.part == GetCurrentSubTransactionId() && now >= told.at &&
+		 now - told.at <= BUSY_RESOLUTION))
+		return;
+	store_worker_touch_busy(worker->no, now);
+	told.worker = worker->no;
+	told.transaction = compat_local_xid();
+	told.part = GetCurrentSubTransactionId();
+	told.at = now;
 }
 
 static void

@@ -328,7 +328,9 @@ find_lease(Relation rel, TupleTableSlot *row, Snapshot snapshot, int64 task_id)
 	LeasePlace *place = recent_lease(task_id);
 	ScanKeyData key;
 
-	if (place->task_id == task_id && direct_find_near(rel, snapshot, &place->tid, row) &&
+	/* A place that was never used is that of task 0, which does not exist. */
+	if (place->task_id == task_id && ItemPointerIsValid(&place->tid) &&
+		direct_find_near(rel, snapshot, &place->tid, row) &&
 		direct_int8(&lease_table, row, LEASE_TASK_ID) == task_id)
 		return true;
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(task_id));

@@ -24,6 +24,7 @@
 typedef struct LeaseRoom
 {
 	int64 worker;
+	uint64 session; /* of the worker: the begin of its digest. A later one may have other slots */
 	int32 most;
 	int32 room;
 } LeaseRoom;
@@ -103,18 +104,21 @@ store_lease_room_init(void)
 
 /* How many of n leases a worker may take; counts those that it holds where less than n is known. */
 int
-store_lease_room(int64 worker, int n)
+store_lease_room(const WorkerCall *worker, int n)
 {
-	LeaseRoom *place = place_of(worker);
+	LeaseRoom *place = place_of(worker->no);
+	uint64 session;
 
-	if (place->worker != worker || place->room < n)
+	memcpy(&session, worker->session_digest, sizeof(session));
+	if (place->worker != worker->no || place->session != session || place->room < n)
 	{
-		do_for(worker);
+		do_for(worker->no);
 		done.counted = true;
 		done.ended = 0;
-		place->worker = worker;
-		place->most = (int32) Max(LEASES_PER_SLOT * store_worker_slots(worker), LEAST_LEASES);
-		place->room = (int32) (place->most - store_lease_count_worker(worker, place->most));
+		place->worker = worker->no;
+		place->session = session;
+		place->most = (int32) Max(LEASES_PER_SLOT * store_worker_slots(worker->no), LEAST_LEASES);
+		place->room = (int32) (place->most - store_lease_count_worker(worker->no, place->most));
 	}
 	return Min(n, place->room);
 }
