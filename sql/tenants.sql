@@ -180,6 +180,8 @@ SELECT count(*) FROM task(:gone);
 CALL pg_temp.refusals($$submit_task('ten-c', tenant => 'ten-gone')$$);
 RESET ROLE;
 CALL pg_temp.refusals($$drop_tenant('ten-gone')$$);
+CREATE TEMP TABLE ten_gone AS SELECT :gone::bigint AS id;
+CALL pg_temp.refusals($$ten_gone, retry_task(id)$$);
 SELECT create_tenant('ten-gone'), drop_tenant('ten-gone');
 
 SELECT kind, subject, detail FROM events WHERE subject IN ('ten-two', 'ten-free') AND kind <> 'tenant_altered' ORDER BY event;

@@ -314,7 +314,8 @@ CREATE FUNCTION gpu_orch.spend_of_days("from" date, until date, OUT day date, OU
         WITH clock AS MATERIALIZED (SELECT gpu_orch.clock() AS now),
         day AS MATERIALIZED (
             SELECT d::date AS day, d AT TIME ZONE 'UTC' AS starts, least((d + interval '1 day') AT TIME ZONE 'UTC', c.now) AS ends
-            FROM clock c, generate_series("from"::timestamp, until::timestamp, interval '1 day') d),
+            FROM clock c, generate_series(greatest("from", DATE '2000-01-01')::timestamp,
+                                          least(until, (c.now AT TIME ZONE 'UTC')::date)::timestamp, interval '1 day') d),
         paid AS (
             SELECT s.worker, s.pod_id, s.pool, s.price_micros, s.started_at, greatest(c.now, s.started_at) AS ended_at
             FROM clock c, gpu_orch.spend s WHERE s.ended_at IS NULL

@@ -560,6 +560,18 @@ refuse_erased(int64 task_id)
 				 errdetail("Its payload was erased."), errhint("Submit it anew.")));
 }
 
+/* Refuse to try a task again whose tenant was dropped. */
+static void
+refuse_dropped_tenant(int64 task_id, int32 tenant)
+{
+	if (store_tenant_is_dropped(tenant))
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
+				 errdetail("Its tenant was dropped."),
+				 errhint("Submit it anew, for another tenant.")));
+}
+
 /*
  * SQL: retry_task(task_id) -> boolean. Admits a failed or cancelled task again
  * with a new budget of attempts, not before its time; false when it is not in one of
@@ -582,6 +594,7 @@ gpu_orch_retry_task_body(PG_FUNCTION_ARGS)
 		store_task_stands(task_id))
 		PG_RETURN_BOOL(false);
 	refuse_erased(task_id);
+	refuse_dropped_tenant(task_id, task.tenant);
 	store_dependency_keep_parents(task_id);
 	refuse_failed_parent(task_id);
 	slot.task_id = task_id;

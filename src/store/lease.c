@@ -532,26 +532,26 @@ store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const 
 	return held;
 }
 
-/* How many leases a worker holds, counted up to a limit. */
+/*
+ * How many leases of a worker stand or may stand, counted up to a limit: those whose claims or
+ * ends have not committed count too, be their transactions prepared.
+ */
 int64
 store_lease_count_worker(int64 worker, int64 limit)
 {
 	Relation rel = direct_open(&by_worker);
-	Snapshot snapshot = direct_snapshot();
+	SnapshotData dirty;
 	ScanKeyData key;
 	int64 n;
 
+	InitDirtySnapshot(dirty);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(worker));
-	n = direct_count(&by_worker, rel, snapshot, &key, 1, limit);
-	direct_release(snapshot);
+	n = direct_count(&by_worker, rel, &dirty, &key, 1, limit);
 	direct_close(rel);
 	return n;
 }
 
-/*
- * How many leases of a limited tenant stand or may stand, counted up to a limit: those whose
- * claims or ends have not committed count too.
- */
+/* The same of a limited tenant. */
 int64
 store_lease_count_tenant(int32 tenant, int64 limit)
 {

@@ -162,6 +162,23 @@ store_tenant_create(const char *name, int32 max_running, Datum weight, Timestamp
 	return id;
 }
 
+/* Whether a tenant was dropped. */
+bool
+store_tenant_is_dropped(int32 tenant)
+{
+	static SpiQuery query = {
+		"SELECT 1 FROM gpu_orch.tenant WHERE id = $1 AND dropped_at IS NOT NULL"
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool dropped;
+
+	spi_begin();
+	spi_arg_int4(&args, tenant);
+	dropped = spi_read(&query, &args, 1) == 1;
+	spi_end();
+	return dropped;
+}
+
 /* Change a tenant's limit, below 0 for none, and its weight unless that is (Datum) 0. */
 void
 store_tenant_change(int32 tenant, int32 max_running, Datum weight)

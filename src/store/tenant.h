@@ -20,6 +20,7 @@ extern bool store_tenant_grant_holds(Oid role, const char *name, const char *clu
 extern void store_tenant_grant(int32 tenant, Oid role, const char *name);
 extern void store_tenant_revoke(int32 tenant, Oid role, const char *name);
 extern void store_tenant_follow_roles(bool bind, TimestampTz now);
+extern bool store_tenant_is_dropped(int32 tenant);
 extern bool store_tenant_drop(int32 tenant, TimestampTz now);
 
 #endif

@@ -209,9 +209,9 @@ read_call(TupleTableSlot *row, WorkerCall *worker)
 }
 
 /*
- * Read the worker of that name for a call of its own, as far as WorkerCall goes, as
- * the active snapshot sees it: false if there is none that is not terminated, or it
- * has no session. Takes no lock on the row.
+ * Read the worker of that name for a call of its own, as far as WorkerCall goes, as it is
+ * now: a statement that goes on for long, or a cursor, does not outlive the worker's session.
+ * False if there is none that is not terminated, or it has no session. Takes no lock on the row.
  */
 bool
 store_worker_call(const char *id, WorkerCall *worker)
@@ -221,19 +221,21 @@ store_worker_call(const char *id, WorkerCall *worker)
 	ItemPointer place = &places[hash_any((const unsigned char *) id, length) % KNOWN_PLACES];
 	Relation rel = direct_open(&worker_table);
 	TupleTableSlot *row = direct_slot(&worker_table, rel);
-	Snapshot snapshot = GetActiveSnapshot();
 	bool found;
 
 	worker->id = id;
-	found = ItemPointerIsValid(place) && direct_find_near(rel, snapshot, place, row) &&
+	found = ItemPointerIsValid(place) && direct_find_near(rel, SnapshotSelf, place, row) &&
 		has_name(row, id, length) && read_call(row, worker);
+	/* A row that is moved meanwhile may be missed by that, and may be by nothing else. */
 	if (!found)
 	{
+		Snapshot snapshot = direct_snapshot();
 		ScanKeyData key;
 
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
 		found = direct_find(&worker_table, rel, snapshot, &key, 1, row, place) &&
 			read_call(row, worker);
+		direct_release(snapshot);
 	}
 	direct_slot_done(&worker_table, row);
 	direct_close(rel);

@@ -155,6 +155,16 @@ is($node->sql(q{SELECT string_agg(payload #>> '{}', ' ' ORDER BY task_id) FROM g
 	'and runs');
 finish();
 
+# What is claimed by a prepared transaction counts against the leases that a worker may hold.
+submit(join ' ', map { "t$_" } 1 .. 201);
+$token{few} = $node->sql(q{SELECT token FROM gpu_orch.register_worker('few', capabilities => '{}')});
+$node->sql('BEGIN; ' . claim_sql(200, 'few') . q{; PREPARE TRANSACTION 'p'});
+like($node->refusal(claim_sql(1, 'few')), qr/worker "few" holds as many leases as it may/, 'a prepared claim counts');
+$node->sql(q{ROLLBACK PREPARED 'p'});
+is(claim(201, 'few') =~ tr/t//, 200, 'and does no more after ROLLBACK PREPARED');
+claim();
+finish();
+
 # A prepared claim at the head must not make others look at what is claimed behind it.
 sub behind_a_prepared_claim
 {
