@@ -102,6 +102,16 @@ SELECT * FROM prune();
 ROLLBACK;
 SELECT * FROM prune(false);
 
+-- Rows of a clock that was ahead do not keep older ones that came after them.
+INSERT INTO decision (pool, at, policy, desired, created, ended, bound_by, terms)
+    SELECT 0, clock() + interval '300 days', 'fixed', 0, 0, 0, 'demand', '[]' FROM generate_series(1, 1500);
+INSERT INTO decision (pool, at, policy, desired, created, ended, bound_by, terms)
+    SELECT 0, clock() - interval '40 days', 'fixed', 0, 0, 0, 'demand', '[]' FROM generate_series(1, 1500);
+SELECT * FROM prune();
+SELECT * FROM prune(false);
+SELECT count(*) FROM decision WHERE pool = 0 AND at > clock();
+DELETE FROM decision WHERE pool = 0;
+
 -- A class of requirements goes when none of its tasks is ready; a task that comes back brings along what it demands.
 SELECT pg_temp.make('class', kind => 'retention-class');
 SELECT id AS class FROM named WHERE name = 'class' \gset

@@ -426,8 +426,9 @@ static void
 prune_rule(int rule, RetentionSum *sum, TimestampTz now)
 {
 	RetentionPlace place = RETENTION_BEGIN;
+	RetentionPlace young = RETENTION_NOWHERE;
 
-	while (store_retention_step(rule, &place, sum, now) && sum->rows[0] < PRUNE_MOST)
+	while (store_retention_step(rule, &place, &young, sum, now) && sum->rows[0] < PRUNE_MOST)
 		CHECK_FOR_INTERRUPTS();
 	if (sum->rows[0] > 0)
 		store_retention_checkpoint(rule, sum->rows[0], now);

@@ -4,9 +4,10 @@
  *
  * Each step is a transaction of its own over one window of one rule, and is rested from for
  * some times as long as it took, so that removing takes a tenth of a core at most, however much
- * there is. Where a rule goes on is remembered here alone. What was kept for a reason is looked
- * at again once a day, and not before: a minute in which nothing became old enough costs a
- * glance at each rule. What is removed, and why, is store/retention.c's affair.
+ * there is. Where a rule goes on is remembered here alone. Once a day it begins anew and looks at
+ * all rows, those that were kept for a reason and those behind young ones too. In between it goes
+ * on from the first young row: a minute in which nothing became old enough costs a glance at
+ * each rule. What is removed, and why, is store/retention.c's affair.
  */
 #include "postgres.h"
 
@@ -31,6 +32,8 @@ typedef struct RetentionWalk
 {
 	RetentionPlace place;
 	TimestampTz began;		  /* when the walk began at the beginning; 0: it has yet to */
+	bool all;				  /* it goes on to the last row, behind young ones too */
+	RetentionPlace young;	  /* before the first young one of these */
 	int64 removed;			  /* since the last checkpoint */
 	TimestampTz checkpointed; /* 0: not yet */
 } RetentionWalk;
@@ -56,10 +59,19 @@ take_step(Leader *leader, void *arg)
 	if (walk->began == 0 || walk->began > now || now - walk->began >= RETENTION_AGAIN)
 	{
 		walk->place = RETENTION_BEGIN;
+		walk->young = RETENTION_NOWHERE;
+		walk->all = true;
 		walk->began = now;
 	}
-	step->more = store_retention_step(step->rule, &walk->place, &sum, now);
+	step->more =
+		store_retention_step(step->rule, &walk->place, walk->all ? &walk->young : NULL, &sum, now);
 	walk->removed += sum.rows[0];
+	if (!step->more && walk->all)
+	{
+		walk->all = false;
+		if (walk->young.id != RETENTION_NOWHERE.id)
+			walk->place = walk->young;
+	}
 	if (!step->more && walk->removed > 0 &&
 		(walk->checkpointed == 0 || walk->checkpointed > now ||
 		 now - walk->checkpointed >= RETENTION_AGAIN))

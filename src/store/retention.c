@@ -141,11 +141,11 @@ typedef struct RetentionRule
 	"s.created_at < $2" \
 	" AND NOT EXISTS (SELECT 1 FROM gpu_orch.ready_queue r WHERE r.shape = s.id OFFSET 0)"
 
-/* A table whose rows are numbered as they are made, and whether each may go. */
+/* A table whose rows have a number, and whether each may go. Those that are too young come too. */
 #define NUMBERED_WINDOW(table, t, id, made, may_go) \
-	"SELECT " t "." id ", " t "." made ", coalesce((" may_go "), false) FROM" \
-	" (SELECT * FROM gpu_orch." table " x WHERE x." id " > $1 ORDER BY x." id " LIMIT $4) " t \
-	" WHERE " t "." made " < $2 ORDER BY " t "." id
+	"SELECT " t "." id ", " t "." made ", coalesce(" t "." made " < $2 AND (" may_go "), false)" \
+	" FROM (SELECT * FROM gpu_orch." table " x WHERE x." id " > $1 ORDER BY x." id " LIMIT $4) " t \
+	" ORDER BY " t "." id
 #define NUMBERED_LOCK(table, id) \
 	"SELECT " id " FROM gpu_orch." table " WHERE " id " = ANY ($1) ORDER BY " id \
 	" FOR UPDATE SKIP LOCKED"
@@ -247,18 +247,7 @@ static RetentionRule rules[RETENTION_RULES] = {
 											" SELECT 'attempt.result', count(*) FROM gone" },
 	  { "SELECT 'attempt.result', count(*) FROM gpu_orch.attempt r"
 		" JOIN gpu_orch.task t ON t.id = r.task_id WHERE " HAS_RESULT " AND " TASK_ENDED } },
-	/* Its ids are digests, so its window takes young rows too. */
-	{ "shape",
-	  "retention_tasks",
-	  &guc_retention_tasks,
-	  SUMMED_NOT,
-	  1000,
-	  { "shape" },
-	  { "SELECT s.id, s.created_at, " SHAPE_MAY_GO
-		" FROM gpu_orch.shape s WHERE s.id > $1 ORDER BY s.id LIMIT $4" },
-	  { NUMBERED_LOCK("shape", "id") },
-	  { NUMBERED_REMOVE("shape", "s", SHAPE_MAY_GO) },
-	  { NUMBERED_COUNT("shape", "s", SHAPE_MAY_GO) } },
+	NUMBERED_RULE("shape", "s", "created_at", retention_tasks, SUMMED_NOT, SHAPE_MAY_GO),
 	{ "worker",
 	  "retention_ledger",
 	  &guc_retention_ledger,
@@ -416,17 +405,23 @@ store_retention_lock(int number)
 }
 
 /*
- * Look at the next rows that are old enough by a rule and remove those that nobody needs. Moves
- * the place on and adds to the sum. Returns false when all that is old enough was looked at.
+ * Look at the next rows by a rule and remove those that are old enough and that nobody needs.
+ * Moves the place on and adds to the sum. Returns false when there is nothing more to look at.
+ *
+ * Rows are numbered as they are made, so a young one is followed by young ones, unless a clock
+ * was ahead. A place stays before them, unless young is given: then it goes on behind them, and
+ * *young becomes the place before the first of them, if it is RETENTION_NOWHERE yet.
  */
 bool
-store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, TimestampTz now)
+store_retention_step(int number, RetentionPlace *place, RetentionPlace *young, RetentionSum *sum,
+					 TimestampTz now)
 {
 	RetentionRule *rule = &rules[number];
 	TimestampTz cut;
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 *ids;
 	int n;
+	int n_seen = 0;
 	int n_ids = 0;
 	int level;
 
@@ -442,18 +437,27 @@ store_retention_step(int number, RetentionPlace *place, RetentionSum *sum, Times
 	spi_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(place->at), false);
 	n = (int) spi_read(&rule->window, &args, 0);
 	ids = palloc((n + 1) * sizeof(int64));
-	for (int i = 0; i < n; i++)
+	for (; n_seen < n; n_seen++)
 	{
-		place->id = spi_int8(i, 1);
-		place->at = spi_time(i, 2);
-		if (spi_bool(i, 3))
+		TimestampTz at = spi_time(n_seen, 2);
+
+		if (at >= cut)
+		{
+			if (young == NULL)
+				break;
+			if (young->id == RETENTION_NOWHERE.id)
+				*young = *place;
+		}
+		place->id = spi_int8(n_seen, 1);
+		place->at = at;
+		if (spi_bool(n_seen, 3))
 			ids[n_ids++] = place->id;
 	}
 	if (n_ids > 0)
 		remove_rows(rule, ids, n_ids, cut, sum, now);
 	AtEOXact_GUC(true, level);
 	spi_end();
-	return n == rule->batch;
+	return n_seen == rule->batch;
 }
 
 /* Add up what would go now by a rule. */

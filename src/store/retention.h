@@ -17,8 +17,9 @@ typedef struct RetentionPlace
 	int64 id;
 } RetentionPlace;
 
-/* Where a rule begins. */
+/* Where a rule begins, and no place at all. */
 #define RETENTION_BEGIN ((RetentionPlace){ DT_NOBEGIN, PG_INT64_MIN })
+#define RETENTION_NOWHERE ((RetentionPlace){ DT_NOEND, PG_INT64_MAX })
 
 /* The most relations of which rows are removed. */
 #define RETENTION_RELATIONS 16
@@ -33,8 +34,8 @@ typedef struct RetentionSum
 
 extern void store_retention_add(RetentionSum *sum, const char *relation, int64 rows);
 extern void store_retention_lock(int rule);
-extern bool store_retention_step(int rule, RetentionPlace *place, RetentionSum *sum,
-								 TimestampTz now);
+extern bool store_retention_step(int rule, RetentionPlace *place, RetentionPlace *young,
+								 RetentionSum *sum, TimestampTz now);
 extern void store_retention_count(int rule, RetentionSum *sum, TimestampTz now);
 extern void store_retention_checkpoint(int rule, int64 rows, TimestampTz now);
 extern bool store_retention_forget(int64 task_id, TimestampTz now);

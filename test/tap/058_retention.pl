@@ -145,6 +145,14 @@ is($node->sql(q{SELECT count(*) FROM gpu_orch.task t JOIN gpu_orch.attempt a ON 
 	'0', 'nothing of it is left');
 $node->holds_invariants('the invariants hold');
 
+# What was written under a clock that was ahead does not keep what came after it.
+$node->sql(q{INSERT INTO gpu_orch.decision (pool, at, policy, desired, created, ended, bound_by, terms)
+	SELECT -1, gpu_orch.clock() + i * interval '1 day', 'fixed', 0, 0, 0, 'demand', '[]'
+	FROM unnest(array_fill(300, ARRAY[1500]) || array_fill(-40, ARRAY[5])) i});
+$node->until('old rows behind young ones go',
+	sub { $node->advance('1 day'); $node->sql('SELECT count(*) FROM gpu_orch.decision WHERE pool = -1') eq '1500' });
+$node->sql('DELETE FROM gpu_orch.decision WHERE pool = -1');
+
 # A leader that is killed in the middle: the next one goes on.
 $node->sql(q{INSERT INTO gpu_orch.task (shape, tenant, priority, max_attempts, submitted_at, kind, submitted_by, requirements, payload)
 	SELECT 0, 0, 0, 1, gpu_orch.clock() - interval '50 days', 'many', 'me', '{}', '{}' FROM generate_series(1, 15000);
