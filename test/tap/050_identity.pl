@@ -83,6 +83,8 @@ is($original->sql(q{SELECT hold, (SELECT count(*) FROM gpu_orch.workers WHERE st
 # Adopted, it takes back the pods that were made since the copy: their rows, their price, their tokens.
 
 $original->sql('SELECT gpu_orch.pause()');
+# Without a grace, a pod must be older than the adoption by the provider's clock, which tells whole seconds.
+sleep 3;
 $clone->sql('SELECT gpu_orch.adopt_installation()');
 $clone->until('adopted, it takes back the pods that it did not know',
 	"SELECT count(*) = 2 FROM gpu_orch.workers WHERE worker_id IN ('$second', '$third') AND state = 'initializing'");
