@@ -8,17 +8,18 @@ use warnings FATAL => 'all';
 # What comes of a point. Most are kills: that is what nothing may be lost by.
 our @actions = qw(kill kill kill kill error term);
 
-# names(SOURCES): the points that the sources in that folder name.
+# names(SOURCES): the points that the sources in that folder and its folders name.
 sub names
 {
 	my ($sources) = @_;
 	my %name;
 
-	for my $path (glob "$sources/*.c")
+	for my $path (glob "$sources/*.c $sources/*/*.c $sources/*/*/*.c")
 	{
 		open my $file, '<', $path or die "$path: $!";
 		$name{$_} = 1 for join('', <$file>) =~ /\bINJECT\("([a-z_.]+)"\)/g;
 	}
+	die "no source in $sources names a point\n" unless %name;
 	return sort keys %name;
 }
 
