@@ -49,6 +49,7 @@ SELECT kind, state FROM tasks WHERE kind IN ('submit-undone', 'submit-serializab
 -- Refused, each with a hint, and nothing is stored.
 SELECT count(*) AS before FROM tasks \gset
 CALL pg_temp.refusals(
+    $$submit_task('submit', '{"gpu_orch": "erased"}')$$,
     $$submit_task(null)$$,
     $$submit_task('')$$,
     $$submit_task(repeat('k', 201))$$,

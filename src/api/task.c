@@ -67,6 +67,21 @@ resolve_tenant(const char *name)
 	return tenant;
 }
 
+/* Whether a payload is what stands for one that was erased. */
+static bool
+says_erased(Jsonb *payload)
+{
+	JsonbValue space;
+	JsonbValue *value;
+
+	if (!JB_ROOT_IS_OBJECT(payload) || JB_ROOT_COUNT(payload) != 1)
+		return false;
+	value = getKeyJsonValueFromContainer(&payload->root, ERASED_KEY, strlen(ERASED_KEY), &space);
+	return value != NULL && value->type == jbvString &&
+		value->val.string.len == strlen(ERASED_VALUE) &&
+		memcmp(value->val.string.val, ERASED_VALUE, strlen(ERASED_VALUE)) == 0;
+}
+
 /* Refuse anything about a task that cannot be, and give its timeout an absolute length. */
 static void
 check_task(NewTask *task)
@@ -77,6 +92,8 @@ check_task(NewTask *task)
 	if (task->kind[0] == ' ' || task->kind[strlen(task->kind) - 1] == ' ')
 		api_refuse("kind", "It begins or ends with a blank.", "Leave the blank out.");
 	api_check_json("payload", task->payload, guc_max_payload_bytes);
+	if (says_erased(task->payload))
+		api_refuse("payload", "It is what stands for an erased payload.", "Use any other value.");
 	match_require_requirements(task->requirements, "requirements");
 	if (task->priority < -MAX_PRIORITY || task->priority > MAX_PRIORITY)
 		api_refuse("priority", psprintf("%d is out of range.", task->priority),

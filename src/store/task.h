@@ -14,8 +14,10 @@
 	" OR EXISTS (SELECT 1 FROM gpu_orch.ready_queue x WHERE x.task_id = " task ")" \
 	" OR EXISTS (SELECT 1 FROM gpu_orch.lease x WHERE x.task_id = " task "))"
 
-/* SQL: what stands in task.payload once the payload is erased, and in attempt.error. */
-#define ERASED_PAYLOAD "'{\"gpu_orch\": \"erased\"}'::jsonb"
+/* What stands in task.payload once the payload is erased, also as SQL, and in attempt.error. */
+#define ERASED_KEY "gpu_orch"
+#define ERASED_VALUE "erased"
+#define ERASED_PAYLOAD "'{\"" ERASED_KEY "\": \"" ERASED_VALUE "\"}'::jsonb"
 #define ERASED_ERROR "'erased'"
 
 /* What a caller submits; checked before it comes here. */
