@@ -267,16 +267,18 @@ direct_open(DirectTable *table)
 		if (table->known != NULL && table->known->changes == table->changes)
 			return table_open(table->relid, NoLock);
 		rel = try_table_open(table->relid, NoLock);
-		if (rel != NULL)
+		if (rel != NULL && has_name(table, rel))
 		{
-			if (has_name(table, rel))
+			/* With the indexes' locks taken, the table's is not given back: REINDEX takes it first. */
+			do
 			{
+				CHECK_FOR_INTERRUPTS();
 				learn(table, rel);
-				if (table->known->changes == table->changes)
-					return rel;
-			}
-			table_close(rel, NoLock);
+			} while (table->known->changes != table->changes);
+			return rel;
 		}
+		if (rel != NULL)
+			table_close(rel, NoLock);
 		UnlockRelationOid(table->relid, RowExclusiveLock);
 		table->relid = InvalidOid;
 		CHECK_FOR_INTERRUPTS();

@@ -112,7 +112,6 @@ judge(int64 task_id, int64 *parent, bool *ending)
 		"  ORDER BY a.attempt DESC LIMIT 1) a ON true "
 		"WHERE d.task_id = $1 AND a.final_state IS DISTINCT FROM 'succeeded' ORDER BY d.parent"
 	};
-	static const char *const places[] = { "attempt", "lease", "ready_queue", "waiting" };
 	SpiArgs args = SPI_ARGS_INIT;
 	ParentsVerdict verdict = PARENTS_SUCCEEDED;
 	int n;
@@ -120,8 +119,7 @@ judge(int64 task_id, int64 *parent, bool *ending)
 	*parent = 0;
 	if (ending != NULL)
 		*ending = false;
-	for (int i = 0; i < lengthof(places); i++)
-		spi_lock_for_write(places[i]);
+	store_task_lock_places();
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	n = (int) spi_read(&query, &args, 0);

@@ -447,6 +447,19 @@ store_task_tenant(int64 task_id, int32 *tenant)
 }
 
 /*
+ * Take the locks of the tables that hold a task and its state, for whoever reads where a task
+ * is before he moves it.
+ */
+void
+store_task_lock_places(void)
+{
+	static const char *const places[] = { "task", "waiting", "ready_queue", "lease", "attempt" };
+
+	for (int i = 0; i < lengthof(places); i++)
+		spi_lock_for_write(places[i]);
+}
+
+/*
  * Read what is fixed about a task and lock it against a concurrent cancel or
  * retry until the end of the transaction. False if there is no such task.
  */
@@ -460,7 +473,7 @@ store_task_lock(int64 task_id, TaskRow *task)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
-	spi_lock_for_write("task");
+	store_task_lock_places();
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	found = spi_run(&query, &args) == 1;
@@ -485,7 +498,7 @@ store_task_stands(int64 task_id)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool stands;
 
-	spi_lock_for_write("task");
+	store_task_lock_places();
 	spi_begin();
 	spi_arg_int8(&args, task_id);
 	spi_read(&query, &args, 1);

@@ -82,6 +82,7 @@ extern bool store_task_body(const TaskSlot *slot, Snapshot snapshot, TaskBody *b
 extern int32 store_task_max_attempts(int64 task_id);
 extern bool store_task_tenant(int64 task_id, int32 *tenant);
 extern bool store_task_lock(int64 task_id, TaskRow *task);
+extern void store_task_lock_places(void);
 extern bool store_task_stands(int64 task_id);
 extern bool store_task_is_erased(int64 task_id);
 extern bool store_task_parents_exist(const int64 *parents, int n_parents, Oid role, TimestampTz now,

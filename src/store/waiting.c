@@ -394,6 +394,7 @@ store_waiting_admit(TimestampTz now, bool *made_ready, bool *more)
 {
 	int64 moved;
 
+	store_task_lock_places();
 	ready_made = false;
 	*more = false;
 	moved = store_cancel_admit(now, more);

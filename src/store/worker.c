@@ -257,6 +257,8 @@ store_worker_find(const char *id, bool lock, WorkerRow *worker)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
+	if (lock)
+		spi_lock_for_write("worker");
 	spi_begin();
 	spi_arg_text(&args, id);
 	found = spi_run(lock ? &locking : &plain, &args) == 1;
@@ -302,6 +304,7 @@ store_worker_lock(int64 no, WorkerRow *worker)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
+	spi_lock_for_write("worker");
 	spi_begin();
 	spi_arg_int8(&args, no);
 	found = spi_run(&query, &args) == 1;
@@ -321,6 +324,7 @@ store_worker_is_free(int64 no)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
+	spi_lock_for_write("worker");
 	spi_begin();
 	spi_arg_int8(&args, no);
 	found = spi_run(&query, &args) == 1;
