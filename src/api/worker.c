@@ -186,7 +186,7 @@ end_session(const WorkerRow *worker, const char *token, TimestampTz now)
 					(errcode(ERRCODE_GPU_ORCH_WORKER_IN_USE),
 					 errmsg("another process works as worker \"%s\"", worker->id),
 					 errdetail("Its last heartbeat came at %s, and its session was taken over "
-							   "several times within a minute.",
+							   "several times in a row.",
 							   timestamptz_to_str(worker->last_heartbeat)),
 					 errhint("Give each process an id of its own with GPU_ORCH_WORKER_ID. If the "
 							 "other one is gone, this succeeds when it has been silent for long "
