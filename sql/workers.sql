@@ -113,6 +113,20 @@ CALL pg_temp.refusals($$register_worker('workers-shared')$$);
 SELECT advance_clock('10 seconds') IS NOT NULL AS later;
 SELECT worker_id FROM register_worker('workers-shared');
 
+-- Processes that wait for a minute each time are found out as well.
+DO $$
+DECLARE
+    current text;
+BEGIN
+    FOR i IN 1 .. 4 LOOP
+        SELECT r.token INTO current FROM gpu_orch.register_worker('workers-slow') r;
+        PERFORM gpu_orch.advance_clock('60 seconds');
+        PERFORM gpu_orch.heartbeat('workers-slow', current);
+    END LOOP;
+END
+$$;
+CALL pg_temp.refusals($$register_worker('workers-slow')$$);
+
 -- Progress is a share as programs have it.
 SELECT token FROM register_worker('workers-few', :'few_token', '{"services": "workers"}') \gset few_
 SELECT task_id, lease FROM claim_tasks('workers-few', :'few_token') \gset

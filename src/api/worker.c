@@ -20,6 +20,7 @@
 #include "base/errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "base/guc.h"
 #include "base/inject.h"
 #include "base/rivals.h"
@@ -116,8 +117,11 @@ require_room_for_worker(const char *worker_id)
 					 "gpu_orch.max_workers.")));
 }
 
-/* Find or make the row of an external worker that the caller may register. */
-static void
+/*
+ * Let an external worker in, and make its row if there is none. False where another registration
+ * has just made one: then the worker is to be looked for again.
+ */
+static bool
 admit_external_worker(const char *worker_id, const char *token, bool exists, int32 pool,
 					  WorkerRow *worker, TimestampTz now)
 {
@@ -125,18 +129,23 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 	{
 		if (!exists || !worker->has_session || !worker_token_equal(token, worker->session_digest))
 			refuse_registration(worker_id);
-		return;
+		return true;
 	}
 	api_require_operator("register a worker without a token");
 	if (!exists)
 	{
+		int64 no;
+
 		require_room_for_worker(worker_id);
-		store_worker_lock(store_worker_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now),
-						  worker);
-		store_worker_set_registrar(worker->no, caller_name());
-		store_event_added("registered", worker_id, worker->no, WS_ACTIVE,
+		no = store_worker_try_create(worker_id, WO_EXTERNAL, pool, WS_ACTIVE, now);
+		if (no == 0)
+			return false;
+		store_worker_lock(no, worker);
+		store_worker_set_registrar(no, caller_name());
+		store_event_added("registered", worker_id, no, WS_ACTIVE,
 						  store_detail("origin", "external"), now);
 	}
+	return true;
 }
 
 /* Whether a worker's session is alive, as far as its last heartbeat tells. */
@@ -177,7 +186,7 @@ end_session(const WorkerRow *worker, const char *token, TimestampTz now)
 					(errcode(ERRCODE_GPU_ORCH_WORKER_IN_USE),
 					 errmsg("another process works as worker \"%s\"", worker->id),
 					 errdetail("Its last heartbeat came at %s, and its session was taken over "
-							   "several times within a minute.",
+							   "several times in a row.",
 							   timestamptz_to_str(worker->last_heartbeat)),
 					 errhint("Give each process an id of its own with GPU_ORCH_WORKER_ID. If the "
 							 "other one is gone, this succeeds when it has been silent for long "
@@ -210,6 +219,7 @@ gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 	Datum values[4];
 	bool nulls[4] = { false };
 	bool exists;
+	bool admitted;
 
 	api_begin_change();
 	check_pod_id(pod_id);
@@ -224,14 +234,19 @@ gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 				 errhint("The view gpu_orch.pools lists the pools.")));
 
 	store_installation_ensure(&installation, now);
-	exists = store_worker_find(worker_id, true, &worker);
-	if (exists && worker.origin == WO_CLOUD)
+	do
 	{
-		admit_cloud_worker(&worker, token, pod_id, now);
-		pool = worker.pool;
-	}
-	else
-		admit_external_worker(worker_id, token, exists, pool, &worker, now);
+		CHECK_FOR_INTERRUPTS();
+		exists = store_worker_find(worker_id, true, &worker);
+		admitted = true;
+		if (exists && worker.origin == WO_CLOUD)
+		{
+			admit_cloud_worker(&worker, token, pod_id, now);
+			pool = worker.pool;
+		}
+		else
+			admitted = admit_external_worker(worker_id, token, exists, pool, &worker, now);
+	} while (!admitted);
 
 	INJECT("register.begin");
 	if (exists)

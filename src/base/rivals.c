@@ -4,28 +4,31 @@
  *	  under one worker id is told from a container that started again.
  *
  * A process that starts again soon ends the session of the one before it, once. Two
- * processes end each other's again and again. So a living session may be taken over a
- * few times within a minute; after that it stays with whoever has it, for as long as
- * somebody asks for it at least each minute. What is noted here outlives the transaction
+ * processes end each other's again and again, and the agent waits up to a minute in between. So a
+ * living session may be taken over a few times, each of them soon after the last; after that it stays
+ * with whoever has it, for as long as somebody goes on asking. What is noted here outlives the transaction
  * of a registration that is refused; a restart of the server forgets it, which costs a
  * few more take-overs. There are few places, and the one that was used last the longest
  * ago is given up. Must not decide whether a session lives.
  */
 #include "postgres.h"
 
+#include "base/guc.h"
 #include "base/rivals.h"
 #include "base/shmem.h"
 #include "miscadmin.h"
 
-/* Take-overs of one worker within a window that are let through. */
+/* Take-overs of one worker that are let through, each within a window of the last. */
 #define MOST_TAKEN 3
-#define WINDOW USECS_PER_MINUTE
 
-/* Whether a time was within the last window; a clock that was set back forgets it. */
+/*
+ * Whether a time was within the last window; a clock that was set back forgets it. A process may
+ * learn as late as by its next heartbeat that its session was ended, and waits for a minute then.
+ */
 static bool
 is_recent(TimestampTz time, TimestampTz now)
 {
-	return time <= now && now - time < WINDOW;
+	return time <= now && now - time < 2 * (USECS_PER_MINUTE + guc_us(guc_heartbeat_interval));
 }
 
 /* The place of a worker, or, not *found, the one to give up for it. Caller holds the lock. */
@@ -43,7 +46,7 @@ find_place(int64 worker, TimestampTz created_at, bool *found)
 			rival->created_at == created_at;
 		if (*found)
 			return rival;
-		if (Max(rival->since, rival->refused_at) < Max(oldest->since, oldest->refused_at))
+		if (Max(rival->taken_at, rival->refused_at) < Max(oldest->taken_at, oldest->refused_at))
 			oldest = rival;
 	}
 	return oldest;
@@ -62,13 +65,12 @@ rivals_take_over(int64 worker, TimestampTz created_at, const char *name, Timesta
 
 	LWLockAcquire(shmem_state()->lock, LW_EXCLUSIVE);
 	rival = find_place(worker, created_at, &found);
-	if (!found || !(is_recent(rival->since, now) || is_recent(rival->refused_at, now)))
+	if (!found || !(is_recent(rival->taken_at, now) || is_recent(rival->refused_at, now)))
 	{
 		memset(rival, 0, sizeof(*rival));
 		rival->database = MyDatabaseId;
 		rival->worker = worker;
 		rival->created_at = created_at;
-		rival->since = now;
 		strlcpy(rival->name, name, RIVAL_NAME);
 	}
 	if (rival->taken >= MOST_TAKEN)
@@ -77,7 +79,10 @@ rivals_take_over(int64 worker, TimestampTz created_at, const char *name, Timesta
 		verdict = RIVAL_REFUSED;
 	}
 	else
+	{
+		rival->taken_at = now;
 		verdict = rival->taken++ == 0 ? RIVAL_FIRST : RIVAL_AGAIN;
+	}
 	LWLockRelease(shmem_state()->lock);
 	return verdict;
 }

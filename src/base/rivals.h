@@ -18,7 +18,7 @@ typedef struct Rival
 	int64 worker; /* its number and its age: numbers return after a failover that lost commits */
 	TimestampTz created_at;
 	char name[RIVAL_NAME];
-	TimestampTz since; /* of the first take-over that is counted */
+	TimestampTz taken_at; /* of the last take-over that was let through */
 	int taken;
 	TimestampTz refused_at; /* 0: never */
 } Rival;

@@ -333,7 +333,8 @@ look_apply_told(Leader *leader, void *arg)
 	TimestampTz now = clock_now();
 	CloudOpRow op;
 
-	if (!store_op_lock(told->asked->op, &op))
+	/* A list may have given the worker another pod meanwhile. */
+	if (!store_op_lock(told->asked->op, &op) || strcmp(op.pod_id, told->asked->pod_id) != 0)
 		return;
 	if (op.state == OP_SENT)
 		deleted_told(leader, told, &op, now);

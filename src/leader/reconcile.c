@@ -136,6 +136,22 @@ is_ours(const Round *round, const CloudPod *pod)
 		pod_name_is_of(pod->name, pod->env_installation, round->leader->installation.id);
 }
 
+/*
+ * Return the index of the open delete of a listed pod, -1 if there is none. One that nothing but a
+ * registration told of is of the pod that bears its name: the id may be another pod's, which the
+ * list shows for as long as that lives.
+ */
+static int
+open_delete(const Round *round, const CloudPod *pod)
+{
+	int index = find_index(round->deletes, pod->id);
+
+	if (index >= 0 && !round->ops[index].verified &&
+		strcmp(round->ops[index].pod_name, pod->name) != 0)
+		return -1;
+	return index;
+}
+
 /* Whether an earlier list said the same of a pod, long enough ago. */
 static bool
 confirmed(Round *round, const char *pod_id, bool shown, Absence **absence)
@@ -240,7 +256,7 @@ rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 
 	if (!lock_worker(op->worker, &worker))
 		return;
-	store_op_rebind(op->id, pod->id);
+	store_op_rebind(op, pod->id, round->now);
 	store_worker_set_pod(op->worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros,
 						 round->now);
 	store_spend_pod(op->worker, pod->id, pod->price_micros, round->now);
@@ -340,7 +356,7 @@ unclaimed_pod(Round *round, int index, const CloudPod *pod)
 
 	if (open >= 0 && !round->op_seen[open])
 		adopt(round, open, pod);
-	else if (find_index(round->deletes, pod->id) >= 0)
+	else if (open_delete(round, pod) >= 0)
 		return;
 	else if (store_op_find_by_name(pod->name, &op))
 	{
@@ -845,7 +861,7 @@ leader_reconcile(Leader *leader, void *arg)
 		int op;
 
 		CHECK_FOR_INTERRUPTS();
-		if ((op = find_index(round.deletes, pod->id)) >= 0)
+		if ((op = open_delete(&round, pod)) >= 0)
 			still_there(&round, op);
 		if ((index = find_index(round.by_pod, pod->id)) >= 0)
 			claimed_pod(&round, index, pod);

@@ -608,18 +608,32 @@ store_op_verify_listed(char *const *names, char *const *ids, int n)
 	spi_end();
 }
 
-/* Give a create the pod that the provider shows under its name. */
+/*
+ * Give a worker's create the pod that the provider shows under its name. A delete that is owed under
+ * the id that a registration had named is owed of this pod; it was never sent.
+ */
 void
-store_op_rebind(int64 id, const char *pod_id)
+store_op_rebind(const CloudOpRow *op, const char *pod_id, TimestampTz now)
 {
-	static SpiQuery query = {
+	static SpiQuery create = {
 		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = true WHERE id = $1"
 	};
+	static SpiQuery owed = {
+		"UPDATE gpu_orch.cloud_op SET pod_id = $2, verified = true, state = 'planned', due_at = $3,"
+		" http_status = NULL, absent_looks = 0, absent_since = NULL"
+		" WHERE worker = $1 AND kind = 'delete' AND NOT verified"
+		" AND state IN ('planned', 'sent', 'unknown')"
+	};
 	SpiArgs args = SPI_ARGS_INIT;
+	SpiArgs owed_args = SPI_ARGS_INIT;
 
 	spi_begin();
-	spi_arg_int8(&args, id);
+	spi_arg_int8(&args, op->id);
 	spi_arg_text(&args, pod_id);
-	spi_run_one(&query, &args, "noting another pod");
+	spi_run_one(&create, &args, "noting another pod");
+	spi_arg_int8(&owed_args, op->worker);
+	spi_arg_text(&owed_args, pod_id);
+	spi_arg_time(&owed_args, now);
+	spi_run(&owed, &owed_args);
 	spi_end();
 }

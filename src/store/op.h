@@ -82,7 +82,7 @@ extern void store_op_answer(int64 id, OpState state, int http_status, const char
 							TimestampTz now);
 extern void store_op_verify(int64 id);
 extern void store_op_verify_listed(char *const *names, char *const *ids, int n);
-extern void store_op_rebind(int64 id, const char *pod_id);
+extern void store_op_rebind(const CloudOpRow *op, const char *pod_id, TimestampTz now);
 extern void store_op_send_again(int64 id, TimestampTz now);
 extern void store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now);
 extern TimestampTz store_op_next_due(TimestampTz now);

@@ -350,14 +350,18 @@ store_worker_profile(int64 no, WorkerProfile *profile)
 	spi_end();
 }
 
-/* Add a worker; a name that a live worker has is a 23505. Returns its number. */
+/*
+ * Add a worker. Returns its number, 0 if a live worker has the name: also one that another
+ * transaction has just added, whose end is waited for.
+ */
 int64
-store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
-					TimestampTz now)
+store_worker_try_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
+						TimestampTz now)
 {
 	static SpiQuery query = {
 		"WITH w AS (INSERT INTO gpu_orch.worker (id, origin, pool, state, state_since, created_at)"
-		"           VALUES ($1, $2, $3, $4, $5, $5) RETURNING no) "
+		"           VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (id)"
+		"           WHERE state <> 'terminated' DO NOTHING RETURNING no) "
 		"INSERT INTO gpu_orch.worker_profile (worker) SELECT no FROM w RETURNING worker"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
@@ -369,9 +373,21 @@ store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState
 	spi_arg(&args, INT4OID, Int32GetDatum(pool), pool == 0);
 	spi_arg_text(&args, fsm_worker_state_name(state));
 	spi_arg_time(&args, now);
-	spi_run_one(&query, &args, "adding a worker");
-	no = spi_int8(0, 1);
+	no = spi_run(&query, &args) == 1 ? spi_int8(0, 1) : 0;
 	spi_end();
+	return no;
+}
+
+/* Add a worker; a name that a live worker has is a 23505. Returns its number. */
+int64
+store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
+					TimestampTz now)
+{
+	int64 no = store_worker_try_create(id, origin, pool, state, now);
+
+	if (no == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION), errmsg("worker \"%s\" exists already", id)));
 	return no;
 }
 

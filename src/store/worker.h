@@ -95,6 +95,8 @@ extern bool store_worker_lock(int64 no, WorkerRow *worker);
 extern bool store_worker_is_free(int64 no);
 extern void store_worker_profile(int64 no, WorkerProfile *profile);
 extern int store_worker_idle_external(IdleSet **sets);
+extern int64 store_worker_try_create(const char *id, WorkerOrigin origin, int32 pool,
+									 WorkerState state, TimestampTz now);
 extern int64 store_worker_create(const char *id, WorkerOrigin origin, int32 pool, WorkerState state,
 								 TimestampTz now);
 extern int64 store_worker_count_of(const char *role, int64 limit);

@@ -168,6 +168,34 @@ subtest 'a worker that is not wanted any more when the pod is named' => sub {
 	end_all();
 };
 
+# The delete that is owed then is of no pod of somebody else, and keeps nobody from deleting that one.
+for my $made (1, 0)
+{
+	subtest 'a thief that named the pod of another worker, and is ended at once; ' . ($made ? 'a pod was made' : 'none was') => sub {
+		my $other = $node->spawn('p');
+		my $named = pod_of($other)->{id};
+
+		$provider->fault({call => 'list', action => 'hide_new', seconds => 600},
+			{call => 'create', action => $made ? 'drop_after' : 'drop', count => 1});
+		my $worker = $node->sql(q{SELECT gpu_orch.spawn_worker('p')});
+		$node->until('the outcome is unknown', "SELECT state = 'unknown' FROM gpu_orch.cloud_ops WHERE worker = '$worker'");
+		$node->sql("UPDATE gpu_orch.worker_profile SET registration_digest = sha256('stolen')
+			WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$worker')");
+		$node->sql("SELECT gpu_orch.register_worker('$worker', 'stolen', pod_id => '$named')");
+		$node->sql("SELECT gpu_orch.terminate_worker('$worker', true)");
+		$node->until('nothing is deleted under that id', "SELECT reason = 'not_ours' FROM gpu_orch.cloud_ops
+			WHERE kind = 'delete' AND worker = '$worker'");
+		$provider->no_faults;
+		$node->until('the worker ends', sub {
+			$node->advance('10 seconds');
+			$node->sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$worker'") eq 'terminated';
+		});
+		$node->reconcile(2);
+		is(join(' ', map { $_->{id} } $provider->pods(1)), $named, 'and no pod lives but that of the other');
+		end_all();
+	};
+}
+
 # Nobody but the thief ever speaks of a pod.
 subtest 'a worker whose pod the provider never showed does not live by its heartbeats' => sub {
 	$provider->fault({call => 'create', action => 'drop', count => 1}, {call => 'list', action => 'empty_list'});
