@@ -14,6 +14,7 @@
 #include "store/cancel.h"
 #include "store/dependency.h"
 #include "store/tenant.h"
+#include "store/task.h"
 #include "store/waiting.h"
 
 /* A task on its way through the gates. */
