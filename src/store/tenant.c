@@ -162,7 +162,7 @@ store_tenant_create(const char *name, int32 max_running, Datum weight, Timestamp
 	return id;
 }
 
-/* Whether a tenant was dropped. */
+/* Whether a tenant was dropped. The schema before this one drops none. */
 bool
 store_tenant_is_dropped(int32 tenant)
 {
@@ -172,6 +172,8 @@ store_tenant_is_dropped(int32 tenant)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool dropped;
 
+	if (ext_is_older_schema())
+		return false;
 	spi_begin();
 	spi_arg_int4(&args, tenant);
 	dropped = spi_read(&query, &args, 1) == 1;
