@@ -269,12 +269,11 @@ direct_open(DirectTable *table)
 		rel = try_table_open(table->relid, NoLock);
 		if (rel != NULL && has_name(table, rel))
 		{
-			/* With the indexes' locks taken, the table's is not given back: REINDEX takes it first. */
-			do
-			{
-				CHECK_FOR_INTERRUPTS();
-				learn(table, rel);
-			} while (table->known->changes != table->changes);
+			/*
+			 * With the lock held nobody can change what is learned here but by what waits for us
+			 * before it counts: an index that is made or dropped concurrently.
+			 */
+			learn(table, rel);
 			return rel;
 		}
 		if (rel != NULL)
