@@ -13,7 +13,6 @@
 #include "api/check.h"
 #include "base/claim_stats.h"
 #include "base/clock.h"
-#include "base/compat.h"
 #include "common/hashfn.h"
 #include "base/errors.h"
 #include "fmgr.h"
@@ -210,30 +209,13 @@ typedef struct AttemptCall
 /*
  * Tell a worker's row that it is busy, now and then. The last thing that a call does: it
  * locks the row, and a call that has it locked and waits for somebody else would keep
- * others from it. A statement of many calls reads the row as it was before the first of
- * them, so what this part of the transaction has told is remembered.
+ * others from it.
  */
 static void
 touch_busy(const WorkerCall *worker, TimestampTz now)
 {
-	static struct
-	{
-		int64 worker;
-		LocalTransactionId transaction;
-		SubTransactionId part;
-		TimestampTz at;
-	} told;
-
-	if (now - worker->busy_at <= BUSY_RESOLUTION ||
-		(told.worker == worker->no && told.transaction == compat_local_xid() &&
-		 told.part == GetCurrentSubTransactionId() && now >= told.at &&
-		 now - told.at <= BUSY_RESOLUTION))
-		return;
-	store_worker_touch_busy(worker->no, now);
-	told.worker = worker->no;
-	told.transaction = compat_local_xid();
-	told.part = GetCurrentSubTransactionId();
-	told.at = now;
+	if (now - worker->busy_at > BUSY_RESOLUTION)
+		store_worker_touch_busy(worker->no, now);
 }
 
 static void

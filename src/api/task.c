@@ -544,6 +544,16 @@ gpu_orch_cancel_task_body(PG_FUNCTION_ARGS)
 	}
 }
 
+/* Refuse to try a task again for good. */
+static void
+refuse_retry(int64 task_id, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+			 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
+			 errdetail("%s", detail), errhint("%s", hint)));
+}
+
 /* Refuse to try a task again that would only be cancelled again, for the sake of its parent. */
 static void
 refuse_failed_parent(int64 task_id)
@@ -558,35 +568,10 @@ refuse_failed_parent(int64 task_id)
 				 errdetail("It depends on task " INT64_FORMAT ", which did not succeed.", parent),
 				 errhint("Call retry_task(" INT64_FORMAT ") first.", parent)));
 	if (verdict == PARENTS_GONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
-				 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
-				 errdetail("It depends on task " INT64_FORMAT ", which does not exist any more.",
-						   parent),
-				 errhint("Submit it anew, without that dependency.")));
-}
-
-/* Refuse to try a task again whose worker would not be told what to do. */
-static void
-refuse_erased(int64 task_id)
-{
-	if (store_task_is_erased(task_id))
-		ereport(ERROR,
-				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
-				 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
-				 errdetail("Its payload was erased."), errhint("Submit it anew.")));
-}
-
-/* Refuse to try a task again whose tenant was dropped. */
-static void
-refuse_dropped_tenant(int64 task_id, int32 tenant)
-{
-	if (store_tenant_is_dropped(tenant))
-		ereport(ERROR,
-				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
-				 errmsg("task " INT64_FORMAT " cannot be tried again", task_id),
-				 errdetail("Its tenant was dropped."),
-				 errhint("Submit it anew, for another tenant.")));
+		refuse_retry(
+			task_id,
+			psprintf("It depends on task " INT64_FORMAT ", which does not exist any more.", parent),
+			"Submit it anew, without that dependency.");
 }
 
 /*
@@ -610,8 +595,10 @@ gpu_orch_retry_task_body(PG_FUNCTION_ARGS)
 	if (!store_attempt_last(task_id, &attempt, &final, &succeeded) || !final || succeeded ||
 		store_task_stands(task_id))
 		PG_RETURN_BOOL(false);
-	refuse_erased(task_id);
-	refuse_dropped_tenant(task_id, task.tenant);
+	if (store_task_is_erased(task_id))
+		refuse_retry(task_id, "Its payload was erased.", "Submit it anew.");
+	if (store_tenant_is_dropped(task.tenant))
+		refuse_retry(task_id, "Its tenant was dropped.", "Submit it anew, for another tenant.");
 	store_dependency_keep_parents(task_id);
 	refuse_failed_parent(task_id);
 	slot.task_id = task_id;

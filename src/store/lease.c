@@ -533,38 +533,37 @@ store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease, const 
 }
 
 /*
- * How many leases of a worker stand or may stand, counted up to a limit: those whose claims or
- * ends have not committed count too, be their transactions prepared.
+ * How many leases stand or may stand, counted up to a limit: those whose claims or ends have not
+ * committed count too, be their transactions prepared. They are those that the key selects by the
+ * table's index.
  */
-int64
-store_lease_count_worker(int64 worker, int64 limit)
+static int64
+count_leases(DirectTable *table, RegProcedure equal, Datum key, int64 limit)
 {
-	Relation rel = direct_open(&by_worker);
+	Relation rel = direct_open(table);
 	SnapshotData dirty;
-	ScanKeyData key;
+	ScanKeyData scan_key;
 	int64 n;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(worker));
-	n = direct_count(&by_worker, rel, &dirty, &key, 1, limit);
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, equal, key);
+	n = direct_count(table, rel, &dirty, &scan_key, 1, limit);
 	direct_close(rel);
 	return n;
+}
+
+/* How many leases a worker holds, or may hold. */
+int64
+store_lease_count_worker(int64 worker, int64 limit)
+{
+	return count_leases(&by_worker, F_INT8EQ, Int64GetDatum(worker), limit);
 }
 
 /* The same of a limited tenant. */
 int64
 store_lease_count_tenant(int32 tenant, int64 limit)
 {
-	Relation rel = direct_open(&by_tenant);
-	SnapshotData dirty;
-	ScanKeyData key;
-	int64 n;
-
-	InitDirtySnapshot(dirty);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(tenant));
-	n = direct_count(&by_tenant, rel, &dirty, &key, 1, limit);
-	direct_close(rel);
-	return n;
+	return count_leases(&by_tenant, F_INT4EQ, Int32GetDatum(tenant), limit);
 }
 
 /* The number of the table of leases, with the lock that writes need. */
