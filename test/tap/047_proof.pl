@@ -29,17 +29,6 @@ sub forget_sending
 	return;
 }
 
-sub end_all
-{
-	$provider->no_faults;
-	$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
-		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
-	$node->all_end('all rows end');
-	is(scalar($provider->pods(1)), 0, 'no pod lives');
-	$node->holds_invariants;
-	return;
-}
-
 $node->sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'], max_workers => 20,
 	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 hour"}')});
 $node->until('the account is pinned at its first sight',
@@ -55,7 +44,7 @@ subtest 'a planned create whose pod is listed is adopted' => sub {
 	$node->worker_is($id, 'initializing', 'the pod is adopted');
 	is($provider->ledger->{totals}{creates}, $creates, 'and no other is made');
 	is($node->sql("SELECT reason FROM gpu_orch.cloud_ops WHERE worker = '$id' AND kind = 'create'"), 'adopted', 'by looking');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'a pod that is seen between two looks is not gone' => sub {
@@ -73,7 +62,7 @@ subtest 'a pod that is seen between two looks is not gone' => sub {
 	is($node->sql(q{SELECT max(absent_looks) FROM gpu_orch.cloud_op WHERE kind = 'delete' AND state = 'sent'}), 0,
 		'and what it said is forgotten');
 	$node->advance('1 minute');
-	end_all();
+	$node->ends_all($provider);
 };
 
 # What was counted for a worker's pod, in seconds, and what the provider's meter says.
@@ -101,7 +90,7 @@ for my $lists ('true', 'empty')
 		cmp_ok($node->sql(qq{SELECT extract(epoch FROM denied_at) FROM gpu_orch.cloud_op WHERE kind = 'delete'
 			AND worker = (SELECT no FROM gpu_orch.worker WHERE id = '$id')}), '>=', $pod->{deleted_at},
 				'when it was first denied');
-		end_all();
+		$node->ends_all($provider);
 	};
 }
 
@@ -116,7 +105,7 @@ subtest 'a question about a deleted pod that gets no answer' => sub {
 		"SELECT denied_at IS NOT NULL FROM gpu_orch.cloud_op WHERE kind = 'delete' AND worker =
 		(SELECT no FROM gpu_orch.worker WHERE id = '$id')");
 	$node->set('gpu_orch.cycle_interval' => '200ms', 'gpu_orch.reconcile_interval' => '500ms');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'a list that still shows a deleted pod' => sub {
@@ -146,7 +135,7 @@ subtest 'a list that still shows a deleted pod' => sub {
 	$node->reconcile(3);
 	is($shown->(), $lists + 1, 'one old list');
 	is($node->sql($known), $before, 'changes nothing');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'a worker cannot make us delete the pod of somebody else' => sub {
@@ -172,7 +161,7 @@ subtest 'a worker cannot make us delete the pod of somebody else' => sub {
 	is((grep { $_->{name} eq 'somebody-elses' } @{$provider->ledger->{pods}})[0]{deleted_at}, undef, 'the other lives on');
 	is(scalar(grep { $_->{op} eq 'delete' && $_->{pod} eq $foreign->{id} } @{$provider->ledger->{entries}}), 0,
 		'no delete was ever sent for it');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'of two pods of one create the one that the provider named stays' => sub {
@@ -191,7 +180,7 @@ subtest 'of two pods of one create the one that the provider named stays' => sub
 	$node->until('one is left', sub { 1 == $provider->pods(1) });
 	is(($provider->pods(1))[0]{id}, $first->{id}, 'which is that one');
 	is($node->sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$id'"), "active|$first->{id}", 'and works on');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'a key of another account' => sub {
@@ -227,7 +216,7 @@ subtest 'a key of another account' => sub {
 	$node->alerts(0, 'wrong_account', 'until the key is one of the account again');
 	$node->worker_is($id, 'terminated', 'then the debt is paid');
 	$node->worker_is($second, 'initializing', 'and what waited is created');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'an account that could not be read' => sub {
@@ -245,7 +234,7 @@ subtest 'an account that could not be read' => sub {
 	my ($again) = grep { $read->($requests[$_]) } 0 .. $#requests;
 	cmp_ok(scalar(grep { $_->{call} eq 'list' } @requests[ 0 .. $again ]), '<', 40,
 		'and asks again, long before the minute of an account that could');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'the balance' => sub {
@@ -256,7 +245,7 @@ subtest 'the balance' => sub {
 	$provider->control(POST => 'balance', {balance => 5000});
 	$node->sql(q{SELECT gpu_orch.advance_clock('2 minutes'); SELECT gpu_orch.run_cycle()});
 	$node->alerts(0, 'balance_low', 'until there is more');
-	end_all();
+	$node->ends_all($provider);
 };
 
 $node->stop;

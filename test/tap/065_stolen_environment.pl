@@ -63,17 +63,6 @@ sub is_refused
 sub worker { return $node->sql("SELECT state, pod_id FROM gpu_orch.workers WHERE worker_id = '$_[0]'"); }
 sub events { return $node->sql("SELECT count(*) FROM gpu_orch.events WHERE kind = '$_[0]'"); }
 
-sub end_all
-{
-	$provider->no_faults;
-	$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
-		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
-	$node->all_end('all rows end');
-	is(scalar($provider->pods(1)), 0, 'no pod lives');
-	$node->holds_invariants;
-	return;
-}
-
 subtest 'who registers under another id than the provider named is refused' => sub {
 	my $worker = $node->spawn('p');
 	my $pod = pod_of($worker);
@@ -83,7 +72,7 @@ subtest 'who registers under another id than the provider named is refused' => s
 	is(worker($worker), "active|$pod->{id}", 'the pod works');
 	is_refused(registering($worker, $pod, 'invented'), 'a thief that comes later');
 	is($node->sql("SELECT directive FROM gpu_orch.heartbeat('$worker', '$session')"), 'continue', 'and the pod goes on');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'a pod that speaks before the answer to its create' => sub {
@@ -98,7 +87,7 @@ subtest 'a pod that speaks before the answer to its create' => sub {
 	is($node->sql("SELECT directive FROM gpu_orch.heartbeat('$worker', '$session')"), 'continue', 'in the same session');
 	ok($node->sql(registering($worker, $pod, $pod->{id})), 'and may start again');
 	is(events('pod_rebound'), 0, 'nobody was put out');
-	end_all();
+	$node->ends_all($provider);
 };
 
 subtest 'a thief that registers before the answer to the create' => sub {
@@ -125,7 +114,7 @@ subtest 'a thief that registers before the answer to the create' => sub {
 	is(join(' ', map { $_->{id} } $provider->pods(1)), $pod->{id}, 'it was not taken for a double');
 	is(events('double_pod'), 0, 'nor was anything else');
 	$node->sql("SELECT gpu_orch.cancel_task($task)");
-	end_all();
+	$node->ends_all($provider);
 	$node->advance('61 minutes');
 	$node->alerts(0, 'pod_rebound', 'the alert is cleared after an hour');
 };
@@ -146,7 +135,7 @@ for my $invented ('invented', 'another')
 		is_refused(registering($worker, $pod, $named), 'he does not come back');
 		ok($node->sql(registering($worker, $pod, $pod->{id})), 'the pod registers');
 		is(scalar($provider->pods(1)), 2, 'and lives');
-		end_all();
+		$node->ends_all($provider);
 	};
 }
 
@@ -165,7 +154,7 @@ subtest 'a worker that is not wanted any more when the pod is named' => sub {
 		$provider->no_faults;
 		!$provider->pods(1);
 	});
-	end_all();
+	$node->ends_all($provider);
 };
 
 # The delete that is owed then is of no pod of somebody else, and keeps nobody from deleting that one.
@@ -195,7 +184,7 @@ for my $made (1, 0)
 			$node->advance('10 seconds');
 			join(' ', map { $_->{id} } $provider->pods(1)) eq $named;
 		});
-		end_all();
+		$node->ends_all($provider);
 	};
 }
 
@@ -214,7 +203,7 @@ subtest 'a worker whose pod the provider never showed does not live by its heart
 	});
 	is($node->sql("SELECT state, ended_because FROM gpu_orch.workers WHERE worker_id = '$worker'"),
 		'terminated|pod_gone', 'as one whose pod is gone');
-	end_all();
+	$node->ends_all($provider);
 };
 
 $node->stop;

@@ -206,6 +206,21 @@ sub ends
 	return $self->worker_is($worker, 'terminated', $name);
 }
 
+# ends_all(PROVIDER): the provider does nothing wrong any more; terminate all workers by force, and wait until no pod is left.
+sub ends_all
+{
+	my ($self, $provider) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + _depth();
+
+	$provider->no_faults;
+	$self->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
+		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
+	$self->all_end('all rows end');
+	is(scalar($provider->pods(1)), 0, 'no pod lives');
+	$self->holds_invariants;
+	return;
+}
+
 # How many calls within this file led here: a failure is reported at the line of the test that made the first one.
 sub _depth
 {
