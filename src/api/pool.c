@@ -21,6 +21,7 @@
 #include "base/shmem.h"
 #include "store/event.h"
 #include "store/fleet.h"
+#include "store/holder.h"
 #include "store/offer_stats.h"
 #include "store/lease.h"
 #include "store/op.h"
@@ -28,6 +29,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "base/wake.h"
 
 #define MAX_GPU_TYPES 20
@@ -37,6 +39,9 @@
 #define MAX_OPTIONS_BYTES 1048576
 #define MAX_SPAWN 100
 #define MAX_WORKERS 100000
+
+/* How long an operator's call waits for a worker's row: longer than calls of workers take. */
+#define PATIENCE (5 * USECS_PER_SEC)
 
 API_FUNCTION(gpu_orch_create_pool);
 API_FUNCTION(gpu_orch_alter_pool);
@@ -410,13 +415,35 @@ move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
 	wake_at_commit(WAKE_DECIDE);
 }
 
-/* Lock the live worker of that name: GO004 for one that has ended, GO002 for an unknown one. */
+/* Raise 55P03 for a worker whose row a transaction keeps. */
 static void
-lock_worker(const char *id, WorkerRow *worker)
+refuse_kept(const WorkerRow *worker)
+{
+	Holder holder;
+	bool found = store_holder_find(worker->no, &holder);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("worker \"%s\" cannot be changed now: a transaction keeps its row", worker->id),
+			 found ? errdetail("%s.", holder.text) : 0,
+			 errhint("Wait for the transaction, or end its session with pg_terminate_backend(). "
+					 "terminate_worker() ends the session when it is older than "
+					 "gpu_orch.worker_lock_timeout.")));
+}
+
+/*
+ * Lock the live worker of that name, which is to be ended or not: GO004 for one that has ended,
+ * GO002 for an unknown one, 55P03 for one whose row somebody keeps.
+ */
+static void
+lock_worker(const char *id, bool ends, WorkerRow *worker)
 {
 	TimestampTz ended;
 	char *cause;
 
+	if (store_worker_find(id, false, worker) &&
+		!store_holder_gives(worker->no, GetCurrentTimestamp() + PATIENCE, ends, clock_now()))
+		refuse_kept(worker);
 	if (store_worker_find(id, true, worker))
 		return;
 	if (!store_worker_ended(id, &ended, &cause))
@@ -436,14 +463,15 @@ gpu_orch_drain_worker_body(PG_FUNCTION_ARGS)
 	WorkerRow worker;
 
 	api_begin_change();
-	lock_worker(id, &worker);
+	lock_worker(id, false, &worker);
 	move_worker(&worker, "drain", clock_now());
 	PG_RETURN_VOID();
 }
 
 /*
  * SQL: terminate_worker(worker_id, force) -> void. A worker that holds leases is
- * ended only by force; its tasks go back to their places.
+ * ended only by force; its tasks go back to their places. Force also ends the session of a
+ * transaction that has kept the worker's row for too long.
  */
 static Datum
 gpu_orch_terminate_worker_body(PG_FUNCTION_ARGS)
@@ -453,7 +481,7 @@ gpu_orch_terminate_worker_body(PG_FUNCTION_ARGS)
 	WorkerRow worker;
 
 	api_begin_change();
-	lock_worker(id, &worker);
+	lock_worker(id, force, &worker);
 	if (!force && store_lease_count_worker(worker.no, 1) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),

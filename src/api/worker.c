@@ -193,7 +193,7 @@ end_session(const WorkerRow *worker, const char *token, TimestampTz now)
 							 "enough.")));
 		}
 	}
-	store_lease_end_all(LEASES_OF_WORKER, worker->no, 0, (Datum) 0, &end, now);
+	store_lease_end_all(LEASES_OF_SESSION, worker->no, 0, (Datum) 0, &end, now);
 }
 
 /*

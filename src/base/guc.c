@@ -55,6 +55,7 @@ int guc_spawn_rate_limit = 60;
 bool guc_test_clock = false;
 char *guc_worker_dsn = NULL;
 char *guc_worker_dsn_file = NULL;
+int guc_worker_lock_timeout = 60000;
 
 static const struct config_enum_entry log_levels[] = { { "debug", DEBUG1, false },
 													   { "log", LOG, false },
@@ -254,6 +255,11 @@ guc_init(void)
 		"gpu_orch.worker_dsn_file", "File of the connection string that pods are given.",
 		"Used in place of gpu_orch.worker_dsn, whose value the server shows and logs.",
 		&guc_worker_dsn_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"gpu_orch.worker_lock_timeout",
+		"Time that a transaction may keep a worker from being ended; then its session is ended.",
+		"Sessions of superusers are never ended. 0: no session is.", &guc_worker_lock_timeout,
+		60000, 0, 86400000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		MarkGUCPrefixReserved("gpu_orch");
 }

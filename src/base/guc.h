@@ -55,6 +55,7 @@ extern int guc_spawn_rate_limit;
 extern bool guc_test_clock;
 extern char *guc_worker_dsn;
 extern char *guc_worker_dsn_file;
+extern int guc_worker_lock_timeout;
 
 extern void guc_init(void);
 

@@ -11,6 +11,9 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/multixact.h"
+#include "access/subtrans.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/compat.h"
@@ -20,6 +23,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/procarray.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -279,6 +283,57 @@ direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *change
 
 	*changed = result == TM_Updated;
 	return result == TM_Ok;
+}
+
+/* The transaction of a multixact that keeps the row from writers; invalid if none is open. */
+static TransactionId
+open_member(MultiXactId multi, bool only_locks)
+{
+	TransactionId xid = InvalidTransactionId;
+	MultiXactMember *members;
+	int n = GetMultiXactIdMembers(multi, &members, false, only_locks);
+
+	for (int i = 0; i < n && !TransactionIdIsValid(xid); i++)
+		if (members[i].status != MultiXactStatusForKeyShare &&
+			TransactionIdIsInProgress(members[i].xid))
+			xid = members[i].xid;
+	if (n > 0)
+		pfree(members);
+	return xid;
+}
+
+/*
+ * The open transaction, of another session, that has changed or locked the row at that place so
+ * that nobody else may change it; invalid if there is none. Waits for nobody.
+ */
+TransactionId
+direct_locked_by(DirectTable *table, Relation rel, ItemPointer tid)
+{
+	TupleTableSlot *row = direct_slot(table, rel);
+	TransactionId xid = InvalidTransactionId;
+
+	if (table_tuple_fetch_row_version(rel, tid, SnapshotAny, row) && TTS_IS_BUFFERTUPLE(row))
+	{
+		BufferHeapTupleTableSlot *held = (BufferHeapTupleTableSlot *) row;
+		HeapTupleHeaderData header;
+
+		LockBuffer(held->buffer, BUFFER_LOCK_SHARE);
+		header = *held->base.tuple->t_data;
+		LockBuffer(held->buffer, BUFFER_LOCK_UNLOCK);
+		if (header.t_infomask & HEAP_XMAX_INVALID)
+			xid = InvalidTransactionId;
+		else if (header.t_infomask & HEAP_XMAX_IS_MULTI)
+			xid = open_member(HeapTupleHeaderGetRawXmax(&header),
+							  HEAP_XMAX_IS_LOCKED_ONLY(header.t_infomask));
+		else if (TransactionIdIsInProgress(HeapTupleHeaderGetRawXmax(&header)))
+			xid = HeapTupleHeaderGetRawXmax(&header);
+		if (TransactionIdIsValid(xid))
+			xid = SubTransGetTopmostTransaction(xid);
+		if (TransactionIdIsValid(xid) && TransactionIdIsCurrentTransactionId(xid))
+			xid = InvalidTransactionId;
+	}
+	direct_slot_done(table, row);
+	return xid;
 }
 
 /*

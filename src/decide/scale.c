@@ -390,7 +390,10 @@ scale_end_failed(Plan *plan)
 
 		if (is_silent(plan, worker))
 		{
-			if (plan->lost < plan->in->lost_room)
+			/* One that cannot be ended yet takes nobody's room. */
+			if (worker->kept)
+				verdict(plan, i, PLAN_LOST, "heartbeat_lost");
+			else if (plan->lost < plan->in->lost_room)
 			{
 				verdict(plan, i, PLAN_LOST, "heartbeat_lost");
 				plan->lost++;

@@ -79,6 +79,7 @@ typedef struct PlanWorker
 	bool claimed;		  /* it has held a lease, ever */
 	int registrations;	  /* since the last of which it has not answered for a task, or 0 */
 	double passed_over;	  /* since tasks wait that it could claim; negative: none does */
+	bool kept;			  /* a transaction kept its row when it was to be moved */
 } PlanWorker;
 
 typedef struct PlanInput

@@ -25,6 +25,7 @@
 #include "store/alert.h"
 #include "store/event.h"
 #include "store/foreign.h"
+#include "store/holder.h"
 #include "store/op.h"
 #include "store/sight.h"
 #include "store/spend.h"
@@ -202,7 +203,7 @@ alone(Round *round, RoundStep step, int index, const CloudPod *pod)
 static bool
 lock_worker(int64 no, WorkerRow *worker)
 {
-	return store_worker_is_free(no) && store_worker_lock(no, worker);
+	return store_holder_try(no, true) && store_worker_lock(no, worker);
 }
 
 /* Return the provider's time, as the list was dated; ours if it was not. */
@@ -377,7 +378,7 @@ change_price(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (pod->price_micros != worker->price_micros)
+	if (pod->price_micros != worker->price_micros && store_holder_try(worker->no, false))
 		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros, round->now);
 	INJECT("reconcile.price");
 	store_spend_pod(worker->no, pod->id, pod->price_micros, round->now);
@@ -389,7 +390,7 @@ reconcile_end_failed(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (store_worker_is_free(worker->no))
+	if (store_holder_try(worker->no, true))
 	{
 		INJECT("reconcile.failed");
 		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
@@ -402,7 +403,7 @@ end_useless(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (store_worker_is_free(worker->no))
+	if (store_holder_try(worker->no, true))
 		(void) store_worker_move(worker->no, round->useless, NULL, round->now);
 }
 
@@ -658,7 +659,7 @@ end_gone(Round *round, int index, const CloudPod *pod)
 	const WorkerInfo *worker = &round->workers[index];
 	const Absence *absence = hash_search(round->leader->absences, worker->pod_id, HASH_FIND, NULL);
 
-	if (!store_worker_is_free(worker->no) ||
+	if (!store_holder_try(worker->no, true) ||
 		store_worker_move(worker->no, "pod_gone", NULL, round->now) == NULL)
 		return;
 	store_spend_close(worker->no, Max(absence->gone_at, worker->last_heartbeat));

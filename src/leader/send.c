@@ -14,6 +14,7 @@
 #include "base/secret_file.h"
 #include "leader/leader.h"
 #include "store/fleet.h"
+#include "store/holder.h"
 #include "store/op.h"
 #include "store/secret.h"
 #include "store/spend.h"
@@ -166,7 +167,7 @@ mark_sent(Leader *leader, void *arg)
 	if (installation.leader_epoch != leader->epoch)
 		return;
 	if (sending->op.worker != 0 &&
-		(!store_worker_is_free(sending->op.worker) ||
+		(!store_holder_try(sending->op.worker, sending->op.kind == OP_DELETE) ||
 		 (sending->op.kind == OP_CREATE && !store_worker_lock(sending->op.worker, &worker))))
 		return;
 	if (!store_op_lock(sending->op.id, &sending->op) || sending->op.state != OP_PLANNED)

@@ -22,6 +22,8 @@
 #include "store/dependency.h"
 #include "store/event.h"
 #include "store/fleet.h"
+#include "store/holder.h"
+#include "store/kill.h"
 #include "store/lease.h"
 #include "store/offer_stats.h"
 #include "store/op.h"
@@ -181,23 +183,24 @@ leader_end_overdue(Leader *leader)
 }
 
 /*
- * Move one worker. A failure, such as a row that a session keeps locked, is noted and leaves the
- * others alone. Returns NULL if the worker was not moved.
+ * Move one worker. A failure is noted and leaves the others alone; a row that somebody keeps is
+ * for the next tick, and nobody keeps it for ever where the worker must be moved. Returns NULL if
+ * the worker was not moved.
  */
 static const WorkerRule *
-try_move(const PlanAction *action, TimestampTz now)
+try_move(int64 worker, const char *cause, bool must, TimestampTz now)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	const WorkerRule *volatile rule = NULL;
 
-	if (!store_worker_is_free(action->worker))
+	if (!store_holder_try(worker, must))
 		return NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		rule = store_worker_move(action->worker, action->cause, NULL, now);
+		rule = store_worker_move(worker, cause, NULL, now);
 		INJECT("leader.moved");
 		ReleaseCurrentSubTransaction();
 	}
@@ -233,7 +236,8 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 		if (strcmp(action->cause, "drained") == 0 &&
 			store_lease_count_worker(action->worker, 1) > 0)
 			continue;
-		rule = try_move(action, now);
+		rule = try_move(action->worker, action->cause,
+						action->kind == PLAN_TERMINATE || action->kind == PLAN_LOST, now);
 		if (rule == NULL)
 			continue;
 		moved++;
@@ -353,6 +357,20 @@ decide_pool(Leader *leader, void *arg)
 	}
 }
 
+/* What kill_fleet() could not end, since somebody had the worker's row. */
+static void
+end_fleet(Leader *leader, void *arg)
+{
+	TimestampTz now = clock_now();
+	WorkerInfo *workers;
+	int n = store_worker_list(&workers);
+
+	INJECT("leader.kill");
+	for (int i = 0; i < n; i++)
+		if (store_kill_concerns(&workers[i]) && try_move(workers[i].no, "kill", true, now) != NULL)
+			leader->actions.workers_terminated++;
+}
+
 /* Workers that registered themselves: lost or drained, they are only let go. */
 static void
 decide_external(Leader *leader, void *arg)
@@ -409,7 +427,7 @@ abandon_planned(TimestampTz now)
 		WorkerRow worker;
 		CloudOpRow op;
 
-		if (!store_worker_is_free(ops[i].worker) || !store_worker_lock(ops[i].worker, &worker) ||
+		if (!store_holder_try(ops[i].worker, true) || !store_worker_lock(ops[i].worker, &worker) ||
 			!store_op_lock(ops[i].id, &op) || op.state != OP_PLANNED)
 			continue;
 		store_op_answer(op.id, OP_ABSENT, 0, "not sent",
@@ -438,6 +456,14 @@ prepare(Leader *leader, void *arg)
 	store_op_plan_owed_deletes(now);
 	INJECT("leader.owed");
 	store_op_watch_deletes(now);
+}
+
+/* Who keeps the workers that the leader has something to do to. */
+static void
+watch_holders(Leader *leader, void *arg)
+{
+	INJECT("leader.held");
+	store_holder_watch(clock_now());
 }
 
 /* What the fleet looks like after the cycle, for run_cycle() and status(). */
@@ -491,6 +517,8 @@ leader_tick(Leader *leader)
 		good &= leader_watch_clock(leader);
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
+		if (leader->installation.killing && !leader->installation.hold)
+			good &= plan_step(leader, "ending the fleet", end_fleet, NULL);
 		good &= plan_step(leader, "deciding for external workers", decide_external, NULL);
 		good &= leader_step(leader, "learning from pods", tick_learn, NULL);
 		if (leader_step(leader, "reading pools", prepare, &pools))
@@ -506,6 +534,7 @@ leader_tick(Leader *leader)
 		good &= leader_step(leader, "planning deletes", prepare, &pools);
 		good &= admit_next(leader);
 		good &= leader_step(leader, "following the roles of tenants", follow_roles, NULL);
+		good &= leader_step(leader, "looking who keeps workers", watch_holders, NULL);
 		good &= plan_step(leader, "summing up", summarise, &summary);
 	}
 	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY ||

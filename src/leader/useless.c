@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "leader/leader.h"
+#include "store/holder.h"
 #include "store/worker.h"
 
 /* Starts of a container, without a task answered for between them, that are a loop. */
@@ -98,7 +99,7 @@ leader_useless_pod(Leader *leader, const WorkerInfo *worker, const CloudPod *pod
 		return NULL;
 	}
 	if (worker->state == WS_INITIALIZING && no_runtime != worker->no_runtime &&
-		store_worker_is_free(worker->no))
+		store_holder_try(worker->no, false))
 		store_worker_set_runtime(worker->no, no_runtime);
 	if (!running)
 		return NULL;

@@ -18,6 +18,7 @@
 #include "store/budget.h"
 #include "store/event.h"
 #include "store/fleet.h"
+#include "store/holder.h"
 #include "store/offer_stats.h"
 #include "store/op.h"
 #include "queue/ready.h"
@@ -53,7 +54,8 @@ plan_worker(const WorkerInfo *worker, TimestampTz now)
 						.no_runtime = worker->no_runtime,
 						.claimed = worker->claimed,
 						.registrations = worker->registrations,
-						.passed_over = seconds_since(worker->passed_since, now) };
+						.passed_over = seconds_since(worker->passed_since, now),
+						.kept = store_holder_kept(worker->no) };
 
 	plan.idle = seconds_since(Max(worker->busy_at, worker->state_since), now);
 	return plan;

@@ -7,10 +7,14 @@
  */
 #include "postgres.h"
 
+#include "store/holder.h"
 #include "store/installation.h"
 #include "store/kill.h"
 #include "store/op.h"
-#include "store/worker.h"
+#include "utils/timestamp.h"
+
+/* How long rows that somebody has are waited for in all: longer than calls of workers take. */
+#define PATIENCE USECS_PER_SEC
 
 /* How many pods are owed a delete that is not proved. */
 static int64
@@ -29,23 +33,57 @@ count_owed(void)
 	return n;
 }
 
+/* Tell that workers are still to be ended, and what keeps the first of them. */
+static void
+warn_of_kept(int64 worker, int n)
+{
+	Holder holder;
+	bool found = store_holder_find(worker, &holder);
+
+	ereport(WARNING,
+			(errmsg_plural("%d worker is not ended yet: a transaction keeps its row",
+						   "%d workers are not ended yet: transactions keep their rows", n, n),
+			 found ? errdetail("Worker \"%s\": %s.", holder.worker_id, holder.text) : 0,
+			 errhint("The leader ends them when they are free. It ends the sessions after "
+					 "gpu_orch.worker_lock_timeout.")));
+}
+
+/* Whether the end of the fleet is to end a worker. One whose row cannot be read has its alert. */
+bool
+store_kill_concerns(const WorkerInfo *worker)
+{
+	return worker->origin == WO_CLOUD && worker->unreadable == NULL &&
+		worker->state != WS_TERMINATING;
+}
+
 /*
  * Stop creating, end every cloud worker, and announce a delete for each pod that is
  * known. Returns how many deletes are owed, older ones included. Locks the installation,
- * then the workers in the order of their numbers, and waits for who has them. A worker
- * whose row cannot be read has its alert, and is ended once that is mended.
+ * then the workers. A worker whose row a transaction keeps is left to the leader, so that no
+ * session keeps the others alive; a WARNING names the session.
  */
 int64
 store_kill_fleet(TimestampTz now)
 {
+	TimestampTz until = GetCurrentTimestamp() + PATIENCE;
 	WorkerInfo *workers;
+	int64 kept = 0;
+	int n_kept = 0;
 	int n;
 
 	store_installation_kill(now);
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
-		if (workers[i].origin == WO_CLOUD && workers[i].unreadable == NULL)
+	{
+		if (!store_kill_concerns(&workers[i]))
+			continue;
+		if (store_holder_gives(workers[i].no, until, true, now))
 			(void) store_worker_move(workers[i].no, "kill", NULL, now);
+		else if (n_kept++ == 0)
+			kept = workers[i].no;
+	}
+	if (n_kept > 0)
+		warn_of_kept(kept, n_kept);
 	store_op_plan_owed_deletes(now);
 	return count_owed();
 }

@@ -5,8 +5,9 @@
 #ifndef GPU_ORCH_STORE_KILL_H
 #define GPU_ORCH_STORE_KILL_H
 
-#include "db/spi_util.h"
+#include "store/worker.h"
 
+extern bool store_kill_concerns(const WorkerInfo *worker);
 extern int64 store_kill_fleet(TimestampTz now);
 
 #endif

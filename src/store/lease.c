@@ -411,6 +411,11 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 					const LeaseEnd *end, TimestampTz now)
 {
 	static SpiQuery of_worker = {
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT task_id FROM gpu_orch.lease WHERE worker = $1 FOR UPDATE SKIP LOCKED) "
+		"RETURNING " ENDED_COLUMNS
+	};
+	static SpiQuery of_session = {
 		"DELETE FROM gpu_orch.lease WHERE worker = $1 RETURNING " ENDED_COLUMNS
 	};
 	/* For a heartbeat, which waits for nobody: a lease that somebody is at is for the next one. */
@@ -453,6 +458,10 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		case LEASES_OF_WORKER:
 			spi_arg_int8(&args, worker);
 			spi_run(&of_worker, &args);
+			break;
+		case LEASES_OF_SESSION:
+			spi_arg_int8(&args, worker);
+			spi_run(&of_session, &args);
 			break;
 		case LEASES_NOT_NAMED:
 			spi_arg_int8(&args, worker);

@@ -22,10 +22,11 @@ typedef struct LeaseEnd
 /* Which leases to end, of all that a condition selects. */
 typedef enum LeaseSet
 {
-	LEASES_OF_WORKER, /* all of a worker's */
-	LEASES_NOT_NAMED, /* a worker's, claimed before a time and not in a list */
+	LEASES_OF_WORKER,  /* a worker's that is being ended; those that somebody is at are left */
+	LEASES_OF_SESSION, /* all of a worker that lives on; waits for whoever is at one */
+	LEASES_NOT_NAMED,  /* a worker's, claimed before a time and not in a list */
 	LEASES_PAST_DEADLINE,
-	LEASES_OF_ENDED /* claimed while their worker was being ended */
+	LEASES_OF_ENDED /* claimed, or left, while their worker was being ended */
 } LeaseSet;
 
 /* A claimed task, column for column as the type claimed_task. */

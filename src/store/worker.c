@@ -332,6 +332,40 @@ store_worker_is_free(int64 no)
 	return found;
 }
 
+/*
+ * The open transaction, of another session, that has changed or locked a worker's row; invalid if
+ * there is none, then also if there is no such worker. The worker's id is allocated in the current
+ * memory context.
+ */
+TransactionId
+store_worker_locked_by(int64 no, const char **id)
+{
+	static SpiQuery query = { "SELECT id, ctid FROM gpu_orch.worker WHERE no = $1" };
+	SpiArgs args = SPI_ARGS_INIT;
+	TransactionId xid = InvalidTransactionId;
+	ItemPointerData place;
+	bool isnull;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, no);
+	found = spi_read(&query, &args, 1) == 1;
+	if (found)
+	{
+		*id = spi_text(0, 1);
+		place = *(ItemPointer) DatumGetPointer(spi_datum(0, 2, &isnull));
+	}
+	spi_end();
+	if (found)
+	{
+		Relation rel = direct_open(&worker_table);
+
+		xid = direct_locked_by(&worker_table, rel, &place);
+		direct_close(rel);
+	}
+	return xid;
+}
+
 /* The wide part of a worker, which every worker has. */
 void
 store_worker_profile(int64 no, WorkerProfile *profile)

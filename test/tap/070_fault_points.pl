@@ -53,6 +53,7 @@ my %before = (
 my %after = (
 	'forget' => sub { ask(q{SELECT gpu_orch.forget_task(task_id) FROM gpu_orch.tasks WHERE state = 'succeeded' ORDER BY task_id LIMIT 1}); },
 	'kill_fleet' => sub { ask('SELECT gpu_orch.kill_fleet()'); },
+	'leader.kill' => sub { ask('SELECT gpu_orch.kill_fleet()'); },
 	# About once a second, by itself.
 	'leader.count' => sub { },
 	'reconcile.orphan' => sub { make_stray(); },
@@ -278,7 +279,7 @@ sub life_of_a_pod
 		sleep 0.1;
 	}
 	$provider->no_faults if $faults{$point};
-	ask('SELECT gpu_orch.resume()') if $point eq 'kill_fleet';
+	ask('SELECT gpu_orch.resume()') if $point =~ /kill/;
 	return;
 }
 

@@ -405,6 +405,9 @@ test_lifetimes(void)
 	in.lost_room = 1;
 	expect("no more of them than may be declared lost", 2, 0, "one_to_one",
 		   "lost 2 heartbeat_lost");
+	fleet[1].kept = true;
+	expect("one that cannot be ended yet takes nobody's room", 1, 0, "one_to_one",
+		   "lost 2 heartbeat_lost, lost 3 heartbeat_lost");
 
 	begin(POLICY_ONE_TO_ONE, 1, 10, 0);
 	workers(1, WS_ACTIVE, 0)->silence = 60;

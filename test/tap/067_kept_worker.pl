@@ -1,0 +1,168 @@
+# A transaction that a session leaves open keeps the rows of the worker that it called as. Nobody waits for it: neither
+# the leader, nor an operator who ends the worker or the fleet; and no pod bills for as long as a session likes.
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib $FindBin::Bin;
+use GpuOrch;
+use PostgreSQL::Test::Utils;
+use Provider;
+use Test::More;
+
+my $provider = Provider->start('--boot-seconds', '0');
+my $node = GpuOrch->calling($provider, 'kept', 'max_prepared_transactions' => 5, 'gpu_orch.worker_lock_timeout' => 0,
+	'gpu_orch.heartbeat_timeout' => '1min');
+
+$node->sql(q{SELECT gpu_orch.create_pool('p', 'image:1', ARRAY['NVIDIA L4'], max_workers => 20,
+	options => '{"policy": "fixed", "policy_options": {"fixed_workers": 0}, "spawn_timeout": "1 hour",
+	             "idle_timeout": "1 hour"}')});
+
+# A connection of a worker, which is no superuser.
+sub session { return $node->background_psql('app', on_error_stop => 1, extra_params => [ '-U', 'pod' ]); }
+
+# A session that has called within a transaction and says nothing more.
+sub stuck
+{
+	my ($call) = @_;
+	my $session = session();
+
+	$session->query_safe('BEGIN');
+	$session->query_safe("SELECT FROM gpu_orch.$call");
+	return $session;
+}
+
+# An external worker that takes tasks of one kind; its token.
+sub register
+{
+	my ($worker) = @_;
+
+	return $node->sql(qq{SELECT token FROM gpu_orch.register_worker('$worker', capabilities => '{"services": ["$worker"]}')});
+}
+
+# The worker of a new pod, at work; its name and its token.
+sub pod
+{
+	my $worker = $node->spawn('p');
+
+	$node->sql("UPDATE gpu_orch.worker_profile SET registration_digest = sha256('token')
+		WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$worker')");
+	return ($worker, $node->sql("SELECT r.token FROM gpu_orch.workers w,
+		gpu_orch.register_worker(w.worker_id, 'token', pod_id => w.pod_id) r WHERE w.worker_id = '$worker'"));
+}
+
+# Long enough that a silent worker is lost, in steps that the leader does not take for an outage of its own.
+sub time_passes { $node->advance('40 seconds') && $node->cycle for 1 .. 2; return; }
+
+sub state_of { return $node->sql("SELECT state FROM gpu_orch.workers WHERE worker_id = '$_[0]'"); }
+sub said { return $node->sql("SELECT detail FROM gpu_orch.alerts WHERE alert = 'worker_locked' AND cleared_at IS NULL"); }
+sub ended_sessions { return $node->sql("SELECT count(*) FROM gpu_orch.events WHERE kind = 'holder_ended'"); }
+
+subtest 'an attempt whose end is not committed keeps nobody from ending its worker' => sub {
+	my $token = register('a');
+	my $task = $node->sql(q{SELECT gpu_orch.submit_task('a', max_attempts => 2)});
+	my $lease = $node->sql("SELECT lease FROM gpu_orch.claim_tasks('a', '$token')");
+	my $session = stuck("complete_task('a', '$token', $task, '$lease')");
+
+	$node->sql(q{SET lock_timeout = '20s'; SELECT gpu_orch.terminate_worker('a', true)});
+	is(state_of('a'), 'terminated', 'the worker is ended');
+	$node->cycle;
+	is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $task"), 'running', 'the task may still succeed');
+	$session->query_safe('ROLLBACK');
+	$session->quit;
+	$node->until('when it does not, it goes back', "SELECT state = 'ready' FROM gpu_orch.tasks WHERE task_id = $task");
+	is($node->sql("SELECT outcome FROM gpu_orch.attempts WHERE task_id = $task"), 'lost', 'as one that its worker lost');
+};
+
+subtest 'nor does a lost worker hold the leader up' => sub {
+	my $token = register('b');
+	my $task = $node->sql(q{SELECT gpu_orch.submit_task('b')});
+	my $lease = $node->sql("SELECT lease FROM gpu_orch.claim_tasks('b', '$token')");
+	my $session = stuck("complete_task('b', '$token', $task, '$lease')");
+
+	# The row of the worker is kept by that, too, where the call told it that the worker is busy.
+	time_passes();
+	$session->query_safe('COMMIT');
+	$session->quit;
+	$node->worker_is('b', 'terminated', 'it is ended');
+	is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $task"), 'succeeded', 'and its task succeeded');
+};
+
+subtest 'the fleet is killed whatever a session keeps' => sub {
+	my ($kept, $token) = pod();
+	my ($free) = pod();
+	my $session = stuck("heartbeat('$kept', '$token')");
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+
+	my ($rc, $owed, $warning) = $node->psql('app', q{SET lock_timeout = '20s'; SELECT gpu_orch.kill_fleet()});
+	is($owed, 1, 'a delete is owed for the other pod');
+	like($warning, qr/WARNING:  1 worker is not ended yet.*DETAIL:  Worker "\Q$kept\E": session $pid of role "pod"/s,
+		'and a warning tells of the one that is kept');
+	$node->worker_is($free, 'terminated', 'the other one ends');
+	$node->alerts(1, 'worker_locked', 'an alert tells of the one that is kept');
+	like(said(), qr/^session $pid of role "pod" \(application "[^"]*", address local\) has been in a transaction since /,
+		'and of who keeps it');
+	$node->cycle(3);
+	is(state_of($kept), 'active', 'where no session may be ended, it stays');
+	is(ended_sessions(), 0, 'and so does the session');
+
+	$node->set('gpu_orch.worker_lock_timeout' => '2s');
+	$node->worker_is($kept, 'terminated', 'where sessions are ended, it ends');
+	$node->alerts(0, 'worker_locked', 'the alert is cleared');
+	is($node->sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid"), 0, 'the session is gone');
+	cmp_ok(ended_sessions(), '>', 0, 'an event tells so');
+	$session->{run}->finish;
+	$node->set('gpu_orch.worker_lock_timeout' => 0);
+	$node->sql('SELECT gpu_orch.resume()');
+	is(scalar($provider->pods(1)), 0, 'no pod lives');
+};
+
+subtest 'an operator is told, and ends the session by force' => sub {
+	my ($worker, $token) = pod();
+	my $session = stuck("heartbeat('$worker', '$token')");
+
+	my ($state, $error) = $node->sqlstate("SELECT gpu_orch.drain_worker('$worker')");
+	is($state, '55P03', 'a worker that is kept is not drained');
+	like($error, qr/worker "\Q$worker\E" cannot be changed now.*DETAIL:  session \d+ of role "pod"/s, 'and the error tells why');
+	$node->set('gpu_orch.worker_lock_timeout' => '1s');
+	$node->until('the setting is there', q{SELECT current_setting('gpu_orch.worker_lock_timeout') = '1s'});
+	$node->until('the transaction is old enough', q{SELECT bool_and(xact_start < now() - interval '1 second')
+		FROM pg_stat_activity WHERE state = 'idle in transaction'});
+	is($node->sqlstate("SELECT gpu_orch.terminate_worker('$worker')"), '55P03', 'nor ended');
+	$node->sql("SELECT gpu_orch.terminate_worker('$worker', true)");
+	$node->worker_is($worker, 'terminated', 'but by force');
+	$session->{run}->finish;
+	$node->set('gpu_orch.worker_lock_timeout' => 0);
+	is(scalar($provider->pods(1)), 0, 'no pod lives');
+};
+
+subtest 'a superuser and a prepared transaction are told of, and left alone' => sub {
+	$node->set('gpu_orch.worker_lock_timeout' => '1ms');
+	my $token = register('c');
+	my $prepared = session();
+	$prepared->query_safe('BEGIN');
+	$prepared->query_safe("SELECT FROM gpu_orch.heartbeat('c', '$token')");
+	$prepared->query_safe(q{PREPARE TRANSACTION 'forgotten'});
+	$prepared->quit;
+	register('d');
+	my $superuser = $node->session;
+	$superuser->query_safe('BEGIN');
+	$superuser->query_safe(q{SELECT FROM gpu_orch.worker WHERE id = 'd' FOR SHARE});
+
+	time_passes();
+	$node->alerts(2, 'worker_locked', 'two workers that are lost cannot be ended');
+	like(said(), qr/^the prepared transaction "forgotten" of role "pod" has waited since /m, 'one for a prepared transaction');
+	like(said(), qr/^session \d+ of role "(?!pod")/m, 'one for a superuser');
+	$node->cycle(3);
+	$superuser->query_safe('COMMIT');
+	$superuser->quit;
+	$node->worker_is('d', 'terminated', 'one ends when the superuser lets it');
+	$node->sql(q{ROLLBACK PREPARED 'forgotten'});
+	$node->worker_is('c', 'terminated', 'the other one when its transaction ends');
+	$node->alerts(0, 'worker_locked', 'and the alerts are cleared');
+};
+
+is(scalar($node->lines_of_leader('ERROR|WARNING')), 0, 'the leader met no error')
+  or diag(join("\n", $node->lines_of_leader('ERROR|WARNING')));
+$node->ends_all($provider);
+$node->stop;
+done_testing();
