@@ -574,8 +574,8 @@ SELECT r.name, r.level, r.meaning, r.action FROM (VALUES
      'Give each process a GPU_ORCH_WORKER_ID of its own, or none, and end the one that is too many.'),
     ('pod_rebound', 'critical', 'Somebody registered as a worker with its token, from somewhere else than the pod that the provider shows; his session was ended',
      'Find out who else has the environment of the pool''s pods. Change the password of their role, and what else is in it. The alert is cleared after an hour.'),
-    ('worker_locked', 'critical', 'A worker that something is to be done to is kept by a transaction of a session; if it has a pod, the pod bills on',
-     'End the session with pg_terminate_backend(), or the prepared transaction with ROLLBACK PREPARED. The leader ends it after gpu_orch.worker_lock_timeout, unless it is prepared or a superuser''s.'),
+    ('row_kept', 'critical', 'An open transaction keeps a worker, a task, a pool or the installation from the leader; pods may bill, and work may wait, for that long',
+     'End the session that the detail names with pg_terminate_backend(), or the prepared transaction with ROLLBACK PREPARED.'),
     ('shape_limit', 'warning', 'Tasks of a tenant are held since it has its share of the places for different requirements',
      'Let its tasks have fewer different requirements, or workers serve those that are ready; or raise gpu_orch.max_shapes.')
 ) r (name, level, meaning, action);

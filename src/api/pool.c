@@ -29,7 +29,6 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/timestamp.h"
 #include "base/wake.h"
 
 #define MAX_GPU_TYPES 20
@@ -39,9 +38,6 @@
 #define MAX_OPTIONS_BYTES 1048576
 #define MAX_SPAWN 100
 #define MAX_WORKERS 100000
-
-/* How long an operator's call waits for a worker's row: longer than calls of workers take. */
-#define PATIENCE (5 * USECS_PER_SEC)
 
 API_FUNCTION(gpu_orch_create_pool);
 API_FUNCTION(gpu_orch_alter_pool);
@@ -415,22 +411,6 @@ move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
 	wake_at_commit(WAKE_DECIDE);
 }
 
-/* Raise 55P03 for a worker whose row a transaction keeps. */
-static void
-refuse_kept(const WorkerRow *worker)
-{
-	Holder holder;
-	bool found = store_holder_find(worker->no, &holder);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("worker \"%s\" cannot be changed now: a transaction keeps its row", worker->id),
-			 found ? errdetail("%s.", holder.text) : 0,
-			 errhint("Wait for the transaction, or end its session with pg_terminate_backend(). "
-					 "terminate_worker() ends the session when it is older than "
-					 "gpu_orch.worker_lock_timeout.")));
-}
-
 /*
  * Lock the live worker of that name, which is to be ended or not: GO004 for one that has ended,
  * GO002 for an unknown one, 55P03 for one whose row somebody keeps.
@@ -441,9 +421,9 @@ lock_worker(const char *id, bool ends, WorkerRow *worker)
 	TimestampTz ended;
 	char *cause;
 
-	if (store_worker_find(id, false, worker) &&
-		!store_holder_gives(worker->no, GetCurrentTimestamp() + PATIENCE, ends, clock_now()))
-		refuse_kept(worker);
+	if (store_worker_find(id, false, worker))
+		store_holder_demand(KEPT_WORKER, worker->no, psprintf("worker \"%s\"", id), ends,
+							clock_now());
 	if (store_worker_find(id, true, worker))
 		return;
 	if (!store_worker_ended(id, &ended, &cause))

@@ -47,6 +47,7 @@ int guc_retention_payloads = -1;
 int guc_retention_results = -1;
 int guc_retention_tasks = 30 * 24 * 60;
 int guc_retry_delay = 5000;
+int guc_row_lock_timeout = 60000;
 char *guc_runpod_api_key_file = NULL;
 char *guc_runpod_api_url = NULL;
 int guc_settle_time = 600000;
@@ -55,7 +56,6 @@ int guc_spawn_rate_limit = 60;
 bool guc_test_clock = false;
 char *guc_worker_dsn = NULL;
 char *guc_worker_dsn_file = NULL;
-int guc_worker_lock_timeout = 60000;
 
 static const struct config_enum_entry log_levels[] = { { "debug", DEBUG1, false },
 													   { "log", LOG, false },
@@ -222,6 +222,11 @@ guc_init(void)
 							"jitter, up to an hour.",
 							NULL, &guc_retry_delay, 5000, 0, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL,
 							NULL, NULL);
+	DefineCustomIntVariable(
+		"gpu_orch.row_lock_timeout",
+		"Time that a transaction may keep a worker or a task from being ended; then its session is ended.",
+		"Sessions of superusers are never ended. 0: no session is.", &guc_row_lock_timeout, 60000,
+		0, 86400000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"gpu_orch.runpod_api_key_file", "File that holds the RunPod API key.",
 		"Owned by the server's user and readable by nobody else.", &guc_runpod_api_key_file, "",
@@ -255,11 +260,6 @@ guc_init(void)
 		"gpu_orch.worker_dsn_file", "File of the connection string that pods are given.",
 		"Used in place of gpu_orch.worker_dsn, whose value the server shows and logs.",
 		&guc_worker_dsn_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"gpu_orch.worker_lock_timeout",
-		"Time that a transaction may keep a worker from being ended; then its session is ended.",
-		"Sessions of superusers are never ended. 0: no session is.", &guc_worker_lock_timeout,
-		60000, 0, 86400000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		MarkGUCPrefixReserved("gpu_orch");
 }

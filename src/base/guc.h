@@ -47,6 +47,7 @@ extern int guc_retention_payloads;
 extern int guc_retention_results;
 extern int guc_retention_tasks;
 extern int guc_retry_delay;
+extern int guc_row_lock_timeout;
 extern char *guc_runpod_api_key_file;
 extern char *guc_runpod_api_url;
 extern int guc_settle_time;
@@ -55,7 +56,6 @@ extern int guc_spawn_rate_limit;
 extern bool guc_test_clock;
 extern char *guc_worker_dsn;
 extern char *guc_worker_dsn_file;
-extern int guc_worker_lock_timeout;
 
 extern void guc_init(void);
 

@@ -16,6 +16,7 @@
 #include "access/subtrans.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "base/compat.h"
 #include "catalog/index.h"
 #include "commands/sequence.h"
@@ -24,6 +25,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -303,13 +305,15 @@ open_member(MultiXactId multi, bool only_locks)
 }
 
 /*
- * The open transaction, of another session, that has changed or locked the row at that place so
- * that nobody else may change it; invalid if there is none. Waits for nobody.
+ * The open transaction, of another session, that has changed or locked the row of a table of ours
+ * at that place, so that nobody else may change it; invalid if there is none. Waits for no row.
  */
 TransactionId
-direct_locked_by(DirectTable *table, Relation rel, ItemPointer tid)
+direct_locked_by(const char *table, ItemPointer tid)
 {
-	TupleTableSlot *row = direct_slot(table, rel);
+	Oid relid = get_relname_relid(table, get_namespace_oid("gpu_orch", false));
+	Relation rel = table_open(relid, AccessShareLock);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
 	TransactionId xid = InvalidTransactionId;
 
 	if (table_tuple_fetch_row_version(rel, tid, SnapshotAny, row) && TTS_IS_BUFFERTUPLE(row))
@@ -332,7 +336,8 @@ direct_locked_by(DirectTable *table, Relation rel, ItemPointer tid)
 		if (TransactionIdIsValid(xid) && TransactionIdIsCurrentTransactionId(xid))
 			xid = InvalidTransactionId;
 	}
-	direct_slot_done(table, row);
+	ExecDropSingleTupleTableSlot(row);
+	table_close(rel, AccessShareLock);
 	return xid;
 }
 

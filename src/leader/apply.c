@@ -16,6 +16,7 @@
 #include "base/inject.h"
 #include "leader/leader.h"
 #include "store/event.h"
+#include "store/holder.h"
 #include "store/op.h"
 #include "store/pool.h"
 #include "store/spend.h"
@@ -89,6 +90,8 @@ lock_op(const CloudAnswer *answer, CloudOpRow *op, WorkerRow *worker)
 {
 	if (!store_op_read(answer->tag, op))
 		return false;
+	if (op->worker != 0 && !store_worker_is_free(op->worker))
+		store_holder_note(KEPT_WORKER, op->worker, true);
 	if (op->worker != 0 && !store_worker_lock(op->worker, worker))
 		return false;
 	return store_op_lock(answer->tag, op);

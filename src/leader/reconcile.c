@@ -201,9 +201,9 @@ alone(Round *round, RoundStep step, int index, const CloudPod *pod)
  * must not stop a whole list.
  */
 static bool
-lock_worker(int64 no, WorkerRow *worker)
+lock_worker(const Round *round, int64 no, WorkerRow *worker)
 {
-	return store_holder_try(no, true) && store_worker_lock(no, worker);
+	return store_holder_try(no, true, round->now) && store_worker_lock(no, worker);
 }
 
 /* Return the provider's time, as the list was dated; ours if it was not. */
@@ -224,7 +224,7 @@ adopt(Round *round, int index, const CloudPod *pod)
 	WorkerRow worker;
 	CloudOpRow locked;
 
-	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
+	if (!lock_worker(round, op->worker, &worker) || !store_op_lock(op->id, &locked) ||
 		(locked.state != OP_PLANNED && locked.state != OP_SENT && locked.state != OP_UNKNOWN))
 		return;
 	if (locked.state == OP_PLANNED)
@@ -255,7 +255,7 @@ rebind(Round *round, const CloudOpRow *op, const CloudPod *pod)
 {
 	WorkerRow worker;
 
-	if (!lock_worker(op->worker, &worker))
+	if (!lock_worker(round, op->worker, &worker))
 		return;
 	store_op_rebind(op, pod->id, round->now);
 	store_worker_set_pod(op->worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros,
@@ -378,7 +378,8 @@ change_price(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (pod->price_micros != worker->price_micros && store_holder_try(worker->no, false))
+	if (pod->price_micros != worker->price_micros &&
+		store_holder_try(worker->no, false, round->now))
 		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros, round->now);
 	INJECT("reconcile.price");
 	store_spend_pod(worker->no, pod->id, pod->price_micros, round->now);
@@ -390,7 +391,7 @@ reconcile_end_failed(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (store_holder_try(worker->no, true))
+	if (store_holder_try(worker->no, true, round->now))
 	{
 		INJECT("reconcile.failed");
 		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
@@ -403,7 +404,7 @@ end_useless(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (store_holder_try(worker->no, true))
+	if (store_holder_try(worker->no, true, round->now))
 		(void) store_worker_move(worker->no, round->useless, NULL, round->now);
 }
 
@@ -503,8 +504,8 @@ prove_delete(Round *round, int index, const CloudPod *pod)
 	CloudOpRow locked;
 	TimestampTz ended = ended_at(round, op);
 
-	if ((op->worker != 0 && !lock_worker(op->worker, &worker)) || !store_op_lock(op->id, &locked) ||
-		locked.state != OP_SENT)
+	if ((op->worker != 0 && !lock_worker(round, op->worker, &worker)) ||
+		!store_op_lock(op->id, &locked) || locked.state != OP_SENT)
 		return;
 	store_op_answer(op->id, OP_DONE, op->http_status, "proved", NULL, NULL, 0, round->now);
 	INJECT("reconcile.proved");
@@ -560,7 +561,7 @@ prove_create(Round *round, int index, const CloudPod *pod)
 	WorkerRow worker;
 	CloudOpRow locked;
 
-	if (!lock_worker(op->worker, &worker) || !store_op_lock(op->id, &locked) ||
+	if (!lock_worker(round, op->worker, &worker) || !store_op_lock(op->id, &locked) ||
 		locked.state != OP_UNKNOWN)
 		return;
 	store_op_answer(op->id, OP_ABSENT, 0, "absent", "two complete lists did not show the pod", NULL,
@@ -659,7 +660,7 @@ end_gone(Round *round, int index, const CloudPod *pod)
 	const WorkerInfo *worker = &round->workers[index];
 	const Absence *absence = hash_search(round->leader->absences, worker->pod_id, HASH_FIND, NULL);
 
-	if (!store_holder_try(worker->no, true) ||
+	if (!store_holder_try(worker->no, true, round->now) ||
 		store_worker_move(worker->no, "pod_gone", NULL, round->now) == NULL)
 		return;
 	store_spend_close(worker->no, Max(absence->gone_at, worker->last_heartbeat));

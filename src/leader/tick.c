@@ -63,6 +63,12 @@ begin(Leader *leader, void *arg)
 	}
 	if (leader->epoch == 0 || strcmp(before, leader->installation.id) != 0)
 	{
+		if (!store_installation_lock(false))
+		{
+			store_holder_note(KEPT_INSTALLATION, 0, true);
+			leader->epoch = 0;
+			return;
+		}
 		leader->epoch = store_installation_new_leader();
 		leader_look_first(leader);
 		INJECT("leader.reign");
@@ -127,6 +133,7 @@ end_unheld(Leader *leader, void *arg)
 
 	INJECT("leader.unheld");
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
+	store_lease_note_kept(now);
 }
 
 /* Move up what has waited for long, and look for changes and rows that nobody announced. */
@@ -194,7 +201,7 @@ try_move(int64 worker, const char *cause, bool must, TimestampTz now)
 	ResourceOwner owner = CurrentResourceOwner;
 	const WorkerRule *volatile rule = NULL;
 
-	if (!store_holder_try(worker, must))
+	if (!store_holder_try(worker, must, now))
 		return NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -316,7 +323,14 @@ decide_pool(Leader *leader, void *arg)
 	int ended;
 	int room;
 
-	if (!store_pool_lock(named->id) || !store_fleet_plan(&fleet, now))
+	if (!alone)
+		store_holder_note(KEPT_INSTALLATION, 0, false);
+	if (!store_pool_lock(named->id))
+	{
+		store_holder_note(KEPT_POOL, named->id, false);
+		return;
+	}
+	if (!store_fleet_plan(&fleet, now))
 		return;
 	for (int i = 0; i < fleet.n_pools; i++)
 		if (fleet.pools[i].row.id == named->id)
@@ -427,8 +441,9 @@ abandon_planned(TimestampTz now)
 		WorkerRow worker;
 		CloudOpRow op;
 
-		if (!store_holder_try(ops[i].worker, true) || !store_worker_lock(ops[i].worker, &worker) ||
-			!store_op_lock(ops[i].id, &op) || op.state != OP_PLANNED)
+		if (!store_holder_try(ops[i].worker, true, now) ||
+			!store_worker_lock(ops[i].worker, &worker) || !store_op_lock(ops[i].id, &op) ||
+			op.state != OP_PLANNED)
 			continue;
 		store_op_answer(op.id, OP_ABSENT, 0, "not sent",
 						"the worker was ended before its pod was asked for", NULL, 0, now);
@@ -458,7 +473,7 @@ prepare(Leader *leader, void *arg)
 	store_op_watch_deletes(now);
 }
 
-/* Who keeps the workers that the leader has something to do to. */
+/* Who keeps the rows that the leader has something to do to. */
 static void
 watch_holders(Leader *leader, void *arg)
 {
@@ -534,12 +549,14 @@ leader_tick(Leader *leader)
 		good &= leader_step(leader, "planning deletes", prepare, &pools);
 		good &= admit_next(leader);
 		good &= leader_step(leader, "following the roles of tenants", follow_roles, NULL);
-		good &= leader_step(leader, "looking who keeps workers", watch_holders, NULL);
 		good &= plan_step(leader, "summing up", summarise, &summary);
 	}
 	else if (leader->verdict == GUARD_ABSENT || leader->verdict == GUARD_STANDBY ||
 			 leader->verdict == GUARD_SUBSCRIBER)
 		leader->epoch = 0;
+
+	if (leader->verdict == GUARD_GO)
+		good &= leader_step(leader, "looking who keeps rows", watch_holders, NULL);
 
 	now = clock_now();
 	leader->next_tick = now + guc_us(guc_cycle_interval);

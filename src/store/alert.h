@@ -31,7 +31,7 @@
 #define ALERT_WORKER_ID_SHARED "worker_id_shared"
 #define ALERT_POD_REBOUND "pod_rebound"
 #define ALERT_SHAPE_LIMIT "shape_limit"
-#define ALERT_WORKER_LOCKED "worker_locked"
+#define ALERT_ROW_KEPT "row_kept"
 
 /* One alert of a name among others. */
 typedef struct AlertCase

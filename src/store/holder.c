@@ -1,43 +1,105 @@
 /*
  * store/holder.c
- *	  Who keeps a worker's row from others: the open transaction that changed or locked it.
+ *	  Who keeps a row from others: the open transaction that changed or locked the row.
  *
- * A transaction in which a worker, or somebody about a worker, called a function keeps the
- * worker's row until it ends. Nobody can end the worker meanwhile. The leader waits for no
- * transaction of anybody: it passes over a worker whose row is kept, remembers it here, and ends
- * the session at last, as a machine that is no longer wanted must not bill for as long as it
- * likes. Reads the server's own views; the row is read by store/worker.c.
+ * A transaction in which somebody called a function about a worker, or changed a pool, keeps
+ * that row until it ends. The leader waits for no transaction of anybody: it passes over what is
+ * kept and remembers it here. An alert tells who keeps it. Where a machine would bill, or a task
+ * would run, for as long as somebody likes, the session is ended at last. Reads the server's own
+ * views, and every table in which rows are kept.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "base/guc.h"
+#include "db/direct.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
+#include "pgstat.h"
 #include "storage/procarray.h"
 #include "store/alert.h"
 #include "store/event.h"
 #include "store/holder.h"
 #include "store/worker.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 #include "base/wake.h"
 
-/* Time between two looks whether a row is free, in milliseconds. */
-#define LOOK_MS 10
+/* Rows that are remembered at a time; others are met again by the next step that wants them. */
+#define MAX_KEPT 100
+
+/* How long an operator's call waits for a row: longer than calls of workers take. */
+#define PATIENCE (5 * USECS_PER_SEC)
+
+/* How long the leader waits in a cycle for a row whose time is over. */
+#define LAST_WAIT USECS_PER_SEC
+
+/* A row that was kept when this process wanted it. */
+typedef struct Kept
+{
+	KeptKind kind;
+	int64 id;
+	TimestampTz since; /* when it was met first, by the server's clock */
+	bool must;		   /* somebody pays, or waits, until the row is free */
+} Kept;
+
+static Kept kept[MAX_KEPT];
+static int n_kept = 0;
+static bool may_wait = true; /* not yet in this cycle */
+
+/* The tables, and how a row is named and found, locked by whoever asks. */
+static const char *const tables[] = { "worker", "lease", "pool", "installation" };
+static SpiQuery places[] = {
+	{ "SELECT id, ctid FROM gpu_orch.worker WHERE no = $1" },
+	{ "SELECT 'task ' || task_id, ctid FROM gpu_orch.lease WHERE task_id = $1" },
+	{ "SELECT 'pool ' || name, ctid FROM gpu_orch.pool WHERE id = $1" },
+	{ "SELECT 'the installation', ctid FROM gpu_orch.installation WHERE $1 = 0" },
+};
+static SpiQuery locks[] = {
+	{ "SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE" },
+	{ "SELECT 1 FROM gpu_orch.lease WHERE task_id = $1 FOR UPDATE" },
+	{ "SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE" },
+	{ "SELECT 1 FROM gpu_orch.installation WHERE $1 = 0 FOR NO KEY UPDATE" },
+};
 
 /*
- * Find who has a worker's row. False if nobody has, or it cannot be told any more. Texts are
- * allocated in the current memory context.
+ * The open transaction, of another session, that has a row; invalid if there is none. *name, which
+ * row that is, is allocated in the current memory context.
+ */
+static TransactionId
+kept_by(KeptKind kind, int64 id, const char **name)
+{
+	SpiArgs args = SPI_ARGS_INIT;
+	ItemPointerData place;
+	bool isnull;
+	bool found;
+
+	spi_begin();
+	spi_arg_int8(&args, id);
+	found = spi_read(&places[kind], &args, 1) == 1;
+	if (found)
+	{
+		*name = spi_text(0, 1);
+		place = *(ItemPointer) DatumGetPointer(spi_datum(0, 2, &isnull));
+	}
+	spi_end();
+	return found ? direct_locked_by(tables[kind], &place) : InvalidTransactionId;
+}
+
+/*
+ * Find who has a row. False if nobody has, or it cannot be told any more. Texts are allocated in
+ * the current memory context.
  */
 bool
-store_holder_find(int64 worker, Holder *holder)
+store_holder_find(KeptKind kind, int64 id, Holder *holder)
 {
 	static SpiQuery session = {
-		"SELECT a.xact_start, r.rolsuper, pg_catalog.format("
+		"SELECT a.xact_start, coalesce(r.rolsuper, false), pg_catalog.format("
 		"'session %s of role \"%s\" (application \"%s\", address %s) has been in a transaction since %s',"
 		" a.pid, a.usename, a.application_name, coalesce(pg_catalog.host(a.client_addr), 'local'),"
 		" a.xact_start) "
-		"FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
+		"FROM pg_catalog.pg_stat_activity a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
 		" WHERE a.pid = $1 AND a.xact_start IS NOT NULL"
 	};
 	static SpiQuery prepared = {
@@ -46,12 +108,14 @@ store_holder_find(int64 worker, Holder *holder)
 		"FROM pg_catalog.pg_prepared_xacts p WHERE p.transaction = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
-	TransactionId xid = store_worker_locked_by(worker, &holder->worker_id);
+	TransactionId xid = kept_by(kind, id, &holder->row);
 	bool found;
 
 	if (!TransactionIdIsValid(xid))
 		return false;
 	holder->pid = BackendXidGetPid(xid);
+	/* What this transaction has read of sessions before is of another time. */
+	pgstat_clear_snapshot();
 	spi_begin();
 	if (holder->pid != 0)
 	{
@@ -74,85 +138,172 @@ store_holder_find(int64 worker, Holder *holder)
 }
 
 /*
- * End the session of a holder that keeps a worker from being ended, if its time is over; the server
+ * End the session of a holder, if the row has been kept for too long since a time; the server
  * undoes what the session did. Superusers and prepared transactions are left alone. Returns whether
- * the session was told.
+ * the session was told. A rollback of the caller does not undo that.
  */
-bool
-store_holder_end_overdue(const Holder *holder, TimestampTz now)
+static bool
+end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 {
 	static SpiQuery query = { "SELECT pg_catalog.pg_terminate_backend($1)" };
 	SpiArgs args = SPI_ARGS_INIT;
 
-	if (guc_worker_lock_timeout == 0 || holder->superuser ||
-		GetCurrentTimestamp() - holder->since < guc_us(guc_worker_lock_timeout))
+	if (guc_row_lock_timeout == 0 || holder->superuser ||
+		GetCurrentTimestamp() - since < guc_us(guc_row_lock_timeout))
 		return false;
 	spi_begin();
 	spi_arg_int4(&args, holder->pid);
 	spi_read(&query, &args, 1);
 	spi_end();
-	store_event("holder_ended", holder->worker_id, store_detail("why", holder->text), now);
+	store_event("holder_ended", holder->row, store_detail("why", holder->text), now);
 	return true;
 }
 
+/* Lock a row, waiting in its queue until a time of the server's clock. False if that was too long. */
+static bool
+wait_until(KeptKind kind, int64 id, TimestampTz until)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int64 ms = (until - GetCurrentTimestamp()) / 1000;
+	volatile bool locked = false;
+
+	if (ms <= 0)
+		return false;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		SpiArgs args = SPI_ARGS_INIT;
+		int level = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, ms), PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		spi_lock_for_write(tables[kind]);
+		spi_begin();
+		spi_arg_int8(&args, id);
+		spi_run(&locks[kind], &args);
+		spi_end();
+		AtEOXact_GUC(true, level);
+		locked = true;
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		locked = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return locked;
+}
+
+/* Lock a row, waiting until a time of the server's clock, and end who has it if he is overdue. */
+static bool
+gives(KeptKind kind, int64 id, TimestampTz until, bool ends, TimestampTz now)
+{
+	Holder holder;
+
+	if (ends && store_holder_find(kind, id, &holder))
+		(void) end_overdue(&holder, holder.since, now);
+	return wait_until(kind, id, until);
+}
+
 /*
- * Lock a worker's row, waiting for whoever has it until a time of the server's clock. False if
- * somebody has it still. With ends, where the worker is to be ended, an overdue session is ended.
+ * Lock a worker for an operator, waiting until a time of the server's clock. False if somebody has
+ * the worker still. With ends, where the worker is to be ended, an overdue session is ended.
  */
 bool
 store_holder_gives(int64 worker, TimestampTz until, bool ends, TimestampTz now)
 {
+	return store_worker_is_free(worker) || gives(KEPT_WORKER, worker, until, ends, now);
+}
+
+/* Lock a row for an operator, or raise 55P03 with who keeps it; what is what the error names. */
+void
+store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends, TimestampTz now)
+{
+	Holder holder;
+	bool found;
+
+	if (gives(kind, id, GetCurrentTimestamp() + PATIENCE, ends, now))
+		return;
+	found = store_holder_find(kind, id, &holder);
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("%s cannot be changed now: a transaction keeps its row", what),
+			 found ? errdetail("%s.", holder.text) : 0,
+			 errhint("Wait for the transaction, or end its session with pg_terminate_backend().")));
+}
+
+/* A place for one more row, also that of one that need not be had for one that must; -1: none. */
+static int
+free_place(bool must)
+{
+	if (n_kept < MAX_KEPT)
+		return n_kept++;
+	for (int i = 0; i < n_kept; i++)
+		if (must && !kept[i].must)
+			return i;
+	return -1;
+}
+
+/* Remember a row that is kept; NULL where there is no place for it. */
+static Kept *
+remember(KeptKind kind, int64 id, bool must)
+{
+	int place = 0;
+
+	while (place < n_kept && (kept[place].kind != kind || kept[place].id != id))
+		place++;
+	if (place == n_kept)
+	{
+		place = free_place(must);
+		if (place < 0)
+			return NULL;
+		kept[place] = (Kept){ .kind = kind, .id = id, .since = GetCurrentTimestamp() };
+	}
+	kept[place].must |= must;
+	return &kept[place];
+}
+
+/*
+ * Remember a row that the leader wanted and somebody keeps. With must, the session is ended at
+ * last: where a worker or a lease is to be ended, or the provider shows something of a pod. What
+ * is only not wanted any more, or a person's, is told of.
+ */
+void
+store_holder_note(KeptKind kind, int64 id, bool must)
+{
+	(void) remember(kind, id, must);
+}
+
+/*
+ * Lock a worker's row unless somebody keeps it. False then, and the worker is remembered. One that
+ * must be had and has been kept for too long, by whomever, is waited for a little, once in a cycle.
+ */
+bool
+store_holder_try(int64 worker, bool must, TimestampTz now)
+{
+	Kept *row;
 	Holder holder;
 
 	if (store_worker_is_free(worker))
 		return true;
-	if (ends && store_holder_find(worker, &holder))
-		(void) store_holder_end_overdue(&holder, now);
-	while (GetCurrentTimestamp() < until)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (store_worker_is_free(worker))
-			return true;
-	}
-	return false;
-}
-
-/* Workers that are remembered at a time; others are met again by the next step that wants them. */
-#define MAX_KEPT 100
-
-/* A worker whose row was kept when this process wanted it. */
-typedef struct Kept
-{
-	int64 worker;
-	bool must; /* somebody pays, or is misled, until the row is free */
-} Kept;
-
-static Kept kept[MAX_KEPT];
-static int n_kept = 0;
-
-/*
- * Lock a worker's row unless somebody keeps it. False then, and the worker is remembered. With
- * must, the session that keeps the row is ended at last: where the worker is to be ended, or the
- * provider shows something of its pod. A worker that is only wanted no more may finish its
- * transaction.
- */
-bool
-store_holder_try(int64 worker, bool must)
-{
-	int i = 0;
-
-	if (store_worker_is_free(worker))
-		return true;
-	while (i < n_kept && kept[i].worker != worker)
-		i++;
-	if (i == n_kept && n_kept < MAX_KEPT)
-		kept[n_kept++] = (Kept){ .worker = worker };
-	if (i < n_kept)
-		kept[i].must |= must;
-	return false;
+	row = remember(KEPT_WORKER, worker, must);
+	if (row == NULL || !row->must || !may_wait || !store_holder_find(row->kind, row->id, &holder) ||
+		!end_overdue(&holder, row->since, now))
+		return false;
+	may_wait = false;
+	return wait_until(KEPT_WORKER, worker, GetCurrentTimestamp() + LAST_WAIT);
 }
 
 /* Whether a worker's row was kept when this process wanted it last. */
@@ -160,7 +311,7 @@ bool
 store_holder_kept(int64 worker)
 {
 	for (int i = 0; i < n_kept; i++)
-		if (kept[i].worker == worker)
+		if (kept[i].kind == KEPT_WORKER && kept[i].id == worker)
 			return true;
 	return false;
 }
@@ -176,20 +327,25 @@ store_holder_watch(TimestampTz now)
 	int n_cases = 0;
 	int n = 0;
 
+	may_wait = true;
 	for (int i = 0; i < n_kept; i++)
 	{
 		Holder holder;
+		TimestampTz since;
 
-		if (!store_holder_find(kept[i].worker, &holder))
+		if (!store_holder_find(kept[i].kind, kept[i].id, &holder))
 			continue;
-		kept[n++] = kept[i];
-		if (GetCurrentTimestamp() - holder.since < guc_us(guc_heartbeat_interval))
-			continue;
-		cases[n_cases].subject = holder.worker_id;
-		cases[n_cases++].detail = holder.text;
-		if (kept[n - 1].must && store_holder_end_overdue(&holder, now))
+		kept[n] = kept[i];
+		since = Min(kept[n].since, holder.since);
+		if (GetCurrentTimestamp() - since >= guc_us(guc_heartbeat_interval))
+		{
+			cases[n_cases].subject = holder.row;
+			cases[n_cases++].detail = holder.text;
+		}
+		if (kept[n].must && end_overdue(&holder, since, now))
 			wake_at_commit(WAKE_DECIDE);
+		n++;
 	}
 	n_kept = n;
-	store_alert_all(ALERT_WORKER_LOCKED, cases, n_cases, now);
+	store_alert_all(ALERT_ROW_KEPT, cases, n_cases, now);
 }

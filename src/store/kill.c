@@ -38,14 +38,14 @@ static void
 warn_of_kept(int64 worker, int n)
 {
 	Holder holder;
-	bool found = store_holder_find(worker, &holder);
+	bool found = store_holder_find(KEPT_WORKER, worker, &holder);
 
 	ereport(WARNING,
 			(errmsg_plural("%d worker is not ended yet: a transaction keeps its row",
 						   "%d workers are not ended yet: transactions keep their rows", n, n),
-			 found ? errdetail("Worker \"%s\": %s.", holder.worker_id, holder.text) : 0,
-			 errhint("The leader ends them when they are free. It ends the sessions after "
-					 "gpu_orch.worker_lock_timeout.")));
+			 found ? errdetail("Worker \"%s\": %s.", holder.row, holder.text) : 0,
+			 errhint("The leader ends them when they are free. The sessions of roles that are no "
+					 "superusers are ended after gpu_orch.row_lock_timeout.")));
 }
 
 /* Whether the end of the fleet is to end a worker. One whose row cannot be read has its alert. */
@@ -58,20 +58,22 @@ store_kill_concerns(const WorkerInfo *worker)
 
 /*
  * Stop creating, end every cloud worker, and announce a delete for each pod that is
- * known. Returns how many deletes are owed, older ones included. Locks the installation,
- * then the workers. A worker whose row a transaction keeps is left to the leader, so that no
+ * known. Returns how many deletes are owed, older ones included. Locks the installation, or raises
+ * 55P03 if somebody keeps it, then the workers. A worker whose row a transaction keeps is left to the leader, so that no
  * session keeps the others alive; a WARNING names the session.
  */
 int64
 store_kill_fleet(TimestampTz now)
 {
-	TimestampTz until = GetCurrentTimestamp() + PATIENCE;
+	TimestampTz until;
 	WorkerInfo *workers;
 	int64 kept = 0;
 	int n_kept = 0;
 	int n;
 
+	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
 	store_installation_kill(now);
+	until = GetCurrentTimestamp() + PATIENCE;
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
 	{

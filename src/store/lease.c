@@ -19,6 +19,7 @@
 #include "store/attempt.h"
 #include "store/cancel.h"
 #include "store/dependency.h"
+#include "store/holder.h"
 #include "store/lease.h"
 #include "store/lease_room.h"
 #include "store/task.h"
@@ -403,6 +404,22 @@ store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease, const Lease
 }
 
 /*
+ * SQL: the workers that hold a lease and have ended, as ended(worker). One step for each worker that
+ * holds a lease, however many have ended.
+ */
+#define ENDED_HOLDERS \
+	"WITH RECURSIVE holder AS (" \
+	" (SELECT worker FROM gpu_orch.lease ORDER BY worker LIMIT 1)" \
+	" UNION ALL" \
+	" SELECT (SELECT l.worker FROM gpu_orch.lease l WHERE l.worker > h.worker" \
+	"         ORDER BY l.worker LIMIT 1)" \
+	" FROM holder h WHERE h.worker IS NOT NULL)," \
+	" ended AS MATERIALIZED (SELECT h.worker FROM holder h WHERE h.worker IS NOT NULL" \
+	"  AND (SELECT w.state FROM gpu_orch.worker w WHERE w.no = h.worker) IS DISTINCT FROM 'active'" \
+	"  AND (SELECT w.state FROM gpu_orch.worker w WHERE w.no = h.worker)" \
+	"      IS DISTINCT FROM 'draining') "
+
+/*
  * End many running attempts at once: a lost worker's, those whose claim was
  * never answered, those past their deadline. Returns how many.
  */
@@ -431,18 +448,8 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 		"  FOR UPDATE SKIP LOCKED) "
 		"RETURNING " ENDED_COLUMNS
 	};
-	/* One step for each worker that holds a lease, however many have ended. */
 	static SpiQuery of_ended = {
-		"WITH RECURSIVE holder AS ("
-		" (SELECT worker FROM gpu_orch.lease ORDER BY worker LIMIT 1)"
-		" UNION ALL"
-		" SELECT (SELECT l.worker FROM gpu_orch.lease l WHERE l.worker > h.worker"
-		"         ORDER BY l.worker LIMIT 1)"
-		" FROM holder h WHERE h.worker IS NOT NULL),"
-		" ended AS MATERIALIZED (SELECT h.worker FROM holder h WHERE h.worker IS NOT NULL"
-		"  AND (SELECT w.state FROM gpu_orch.worker w WHERE w.no = h.worker) IS DISTINCT FROM 'active'"
-		"  AND (SELECT w.state FROM gpu_orch.worker w WHERE w.no = h.worker)"
-		"      IS DISTINCT FROM 'draining') "
+		ENDED_HOLDERS
 		"DELETE FROM gpu_orch.lease WHERE task_id IN"
 		" (SELECT l.task_id FROM ended e, LATERAL"
 		"   (SELECT x.task_id FROM gpu_orch.lease x WHERE x.worker = e.worker LIMIT 1000"
@@ -485,16 +492,43 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 }
 
 /*
+ * Remember the leases that should have been ended by now, past their deadline or of workers that
+ * have ended, and are kept: somebody is at them, or there are more than one step ends.
+ */
+void
+store_lease_note_kept(TimestampTz now)
+{
+	static SpiQuery query = {
+		ENDED_HOLDERS
+		"(SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 100)"
+		" UNION ALL "
+		"(SELECT l.task_id FROM ended e JOIN gpu_orch.lease l ON l.worker = e.worker LIMIT 100)"
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	int n;
+
+	spi_begin();
+	spi_arg_time(&args, now);
+	n = (int) spi_read(&query, &args, 0);
+	for (int i = 0; i < n; i++)
+		store_holder_note(KEPT_LEASE, spi_int8(i, 1), true);
+	spi_end();
+}
+
+/*
  * End a running attempt whose worker was ended: nobody holds it. False where there is
- * none, or its worker lives.
+ * none, its worker lives, or somebody is about to end it.
  */
 bool
 store_lease_end_unheld(int64 task_id, const LeaseEnd *end, TimestampTz now)
 {
-	static SpiQuery query = { "DELETE FROM gpu_orch.lease l WHERE l.task_id = $1 AND NOT EXISTS"
-							  " (SELECT 1 FROM gpu_orch.worker w WHERE w.no = l.worker"
-							  "  AND w.state IN ('active', 'draining')) "
-							  "RETURNING " ENDED_COLUMNS };
+	static SpiQuery query = {
+		"DELETE FROM gpu_orch.lease WHERE task_id IN"
+		" (SELECT l.task_id FROM gpu_orch.lease l WHERE l.task_id = $1"
+		"  AND NOT EXISTS (SELECT 1 FROM gpu_orch.worker w WHERE w.no = l.worker"
+		"   AND w.state IN ('active', 'draining')) FOR UPDATE SKIP LOCKED) "
+		"RETURNING " ENDED_COLUMNS
+	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;
 

@@ -514,8 +514,9 @@ store_op_unanswered(int64 epoch, TimestampTz before, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.cloud_op SET state = CASE kind WHEN 'create' THEN 'unknown'"
 		" ELSE 'planned' END, reason = 'unanswered', due_at = $3"
-		" WHERE state = 'sent'"
+		" WHERE id IN (SELECT id FROM gpu_orch.cloud_op WHERE state = 'sent'"
 		" AND (epoch < $1 OR sent_at < $2) AND (kind = 'create' OR http_status IS NULL)"
+		" FOR NO KEY UPDATE SKIP LOCKED)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 

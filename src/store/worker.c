@@ -173,7 +173,7 @@ static DirectTable worker_table =
 	DIRECT_TABLE("worker", worker_columns, .index_name = "worker_id", .index_key = { WORKER_ID });
 
 /* Where workers' rows were found last, by their names' hashes. */
-#define KNOWN_PLACES 64
+#define KNOWN_PLACES 1024
 
 static bool
 has_name(TupleTableSlot *row, const char *id, size_t length)
@@ -332,40 +332,6 @@ store_worker_is_free(int64 no)
 	return found;
 }
 
-/*
- * The open transaction, of another session, that has changed or locked a worker's row; invalid if
- * there is none, then also if there is no such worker. The worker's id is allocated in the current
- * memory context.
- */
-TransactionId
-store_worker_locked_by(int64 no, const char **id)
-{
-	static SpiQuery query = { "SELECT id, ctid FROM gpu_orch.worker WHERE no = $1" };
-	SpiArgs args = SPI_ARGS_INIT;
-	TransactionId xid = InvalidTransactionId;
-	ItemPointerData place;
-	bool isnull;
-	bool found;
-
-	spi_begin();
-	spi_arg_int8(&args, no);
-	found = spi_read(&query, &args, 1) == 1;
-	if (found)
-	{
-		*id = spi_text(0, 1);
-		place = *(ItemPointer) DatumGetPointer(spi_datum(0, 2, &isnull));
-	}
-	spi_end();
-	if (found)
-	{
-		Relation rel = direct_open(&worker_table);
-
-		xid = direct_locked_by(&worker_table, rel, &place);
-		direct_close(rel);
-	}
-	return xid;
-}
-
 /* The wide part of a worker, which every worker has. */
 void
 store_worker_profile(int64 no, WorkerProfile *profile)
@@ -506,7 +472,8 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 
 /*
  * Note that a worker is alive; stats may be NULL. Waits for nobody: a row that somebody
- * else has locked is passed over, and the time is kept in base/heard.c.
+ * else has locked is passed over, with the stats, and the time is kept in base/heard.c. So nobody
+ * has the wide part of a worker who has not the row.
  */
 void
 store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
@@ -520,12 +487,14 @@ store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
 							 "  FOR NO KEY UPDATE SKIP LOCKED)" };
 	SpiArgs args = SPI_ARGS_INIT;
 	SpiArgs stats_args = SPI_ARGS_INIT;
+	bool written;
 
 	spi_begin();
 	spi_arg_int8(&args, no);
 	spi_arg_time(&args, now);
-	heard_note(no, spi_run(&beat, &args) == 0, now);
-	if (stats != NULL)
+	written = spi_run(&beat, &args) == 1;
+	heard_note(no, !written, now);
+	if (written && stats != NULL)
 	{
 		spi_arg_int8(&stats_args, no);
 		spi_arg_jsonb(&stats_args, stats);
