@@ -84,15 +84,17 @@ look_soon(Leader *leader)
 	leader->next_reconcile = Min(leader->next_reconcile, clock_now() + LOOK_SOON_MS * (int64) 1000);
 }
 
-/* Lock the op that an answer belongs to, and its worker before it. */
+/*
+ * Lock the op that an answer belongs to, and its worker before it. False also where somebody keeps
+ * the worker for longer than a call takes: then the lists settle what the answer said.
+ */
 static bool
 lock_op(const CloudAnswer *answer, CloudOpRow *op, WorkerRow *worker)
 {
 	if (!store_op_read(answer->tag, op))
 		return false;
-	if (op->worker != 0 && !store_worker_is_free(op->worker))
-		store_holder_note(KEPT_WORKER, op->worker, true);
-	if (op->worker != 0 && !store_worker_lock(op->worker, worker))
+	if (op->worker != 0 &&
+		(!store_holder_try_now(op->worker, clock_now()) || !store_worker_lock(op->worker, worker)))
 		return false;
 	return store_op_lock(answer->tag, op);
 }

@@ -342,6 +342,8 @@ decide_pool(Leader *leader, void *arg)
 		refused = "the provider cannot be used now";
 	else if (!alone)
 		refused = "a session is creating pods or changing a budget";
+	else if (!store_breaker_is_free(pool->row.image))
+		refused = "a session is changing a pool of the same image";
 	else
 		refused = leader_look_refuses(leader, now);
 	pool->plan.create = Min(pool->plan.create, Max(room, 1));

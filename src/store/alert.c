@@ -14,7 +14,8 @@
 
 /*
  * Raise the alert for a subject, or clear it where detail is NULL. Writes only what
- * differs from before, so that it can be called in each cycle.
+ * differs from before, so that it can be called in each cycle. An alert that a transaction
+ * keeps is left as it is, until the next time.
  */
 void
 store_alert(const char *name, const char *subject, const char *detail, TimestampTz now)
@@ -23,9 +24,13 @@ store_alert(const char *name, const char *subject, const char *detail, Timestamp
 		"SELECT detail FROM gpu_orch.alert WHERE name = $1 AND subject = $2 AND cleared_at IS NULL"
 	};
 	static SpiQuery clear = { "UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
-							  " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL" };
-	static SpiQuery change = { "UPDATE gpu_orch.alert SET detail = $3"
-							   " WHERE name = $1 AND subject = $2 AND cleared_at IS NULL" };
+							  " WHERE id IN (SELECT id FROM gpu_orch.alert WHERE name = $1"
+							  "  AND subject = $2 AND cleared_at IS NULL FOR UPDATE SKIP LOCKED)" };
+	static SpiQuery change = {
+		"UPDATE gpu_orch.alert SET detail = $3"
+		" WHERE id IN (SELECT id FROM gpu_orch.alert WHERE name = $1"
+		"  AND subject = $2 AND cleared_at IS NULL FOR UPDATE SKIP LOCKED)"
+	};
 	static SpiQuery raise = {
 		"INSERT INTO gpu_orch.alert (name, subject, detail, raised_at)"
 		" SELECT r.name, $2, $3, $4 FROM gpu_orch.alert_rule r WHERE r.name = $1"
@@ -104,8 +109,11 @@ store_alert_all(const char *name, const AlertCase *cases, int n, TimestampTz now
 void
 store_alert_expire(const char *name, TimestampTz before, TimestampTz now)
 {
-	static SpiQuery query = { "UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
-							  " WHERE name = $1 AND raised_at < $2 AND cleared_at IS NULL" };
+	static SpiQuery query = {
+		"UPDATE gpu_orch.alert SET cleared_at = greatest($3, raised_at)"
+		" WHERE id IN (SELECT id FROM gpu_orch.alert WHERE name = $1"
+		"  AND raised_at < $2 AND cleared_at IS NULL FOR UPDATE SKIP LOCKED)"
+	};
 	SpiArgs args = SPI_ARGS_INIT;
 
 	spi_begin();

@@ -85,6 +85,29 @@ breaker_save(const char *image, const PlanBreaker *breaker, const char *cause, T
 	spi_end();
 }
 
+/*
+ * Lock the breaker of an image, if there is one. False if somebody has it: for the leader, which
+ * waits for nobody.
+ */
+bool
+store_breaker_is_free(const char *image)
+{
+	static SpiQuery query = {
+		"SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM gpu_orch.image_breaker WHERE image = $1)"
+		" UNION ALL "
+		"(SELECT 1 FROM (SELECT 1 FROM gpu_orch.image_breaker WHERE image = $1"
+		"                FOR NO KEY UPDATE SKIP LOCKED) b)"
+	};
+	SpiArgs args = SPI_ARGS_INIT;
+	bool found;
+
+	spi_begin();
+	spi_arg_text(&args, image);
+	found = spi_run(&query, &args) == 1;
+	spi_end();
+	return found;
+}
+
 /* How many pods of an image may be created now; INT_MAX: as many as are wanted. */
 int
 store_breaker_room(const char *image, TimestampTz now)
@@ -181,8 +204,9 @@ static void
 forget_unused(void)
 {
 	static SpiQuery query = {
-		"DELETE FROM gpu_orch.image_breaker b WHERE NOT EXISTS (SELECT 1 FROM gpu_orch.pool p"
-		" WHERE p.image = b.image AND p.dropped_at IS NULL)"
+		"DELETE FROM gpu_orch.image_breaker WHERE image IN (SELECT b.image"
+		" FROM gpu_orch.image_breaker b WHERE NOT EXISTS (SELECT 1 FROM gpu_orch.pool p"
+		"  WHERE p.image = b.image AND p.dropped_at IS NULL) FOR UPDATE SKIP LOCKED)"
 	};
 
 	spi_begin();

@@ -8,6 +8,7 @@
 #include "decide/offer.h"
 #include "db/spi_util.h"
 
+extern bool store_breaker_is_free(const char *image);
 extern int store_breaker_room(const char *image, TimestampTz now);
 extern bool store_breaker_admits(const char *image, bool *canary, TimestampTz now);
 extern void store_breaker_send_canary(const char *image, int64 worker);

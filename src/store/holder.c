@@ -15,6 +15,7 @@
 #include "db/direct.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/proc.h"
 #include "storage/procarray.h"
 #include "store/alert.h"
 #include "store/event.h"
@@ -32,8 +33,9 @@
 /* How long an operator's call waits for a row: longer than calls of workers take. */
 #define PATIENCE (5 * USECS_PER_SEC)
 
-/* How long the leader waits in a cycle for a row whose time is over. */
-#define LAST_WAIT USECS_PER_SEC
+/* How long the leader waits for a row that a call may have, and for rows in a whole cycle. */
+#define SHORT_WAIT (100 * INT64CONST(1000))
+#define WAIT_OF_CYCLE USECS_PER_SEC
 
 /* A row that was kept when this process wanted it. */
 typedef struct Kept
@@ -42,11 +44,12 @@ typedef struct Kept
 	int64 id;
 	TimestampTz since; /* when it was met first, by the server's clock */
 	bool must;		   /* somebody pays, or waits, until the row is free */
+	bool stays;		   /* who keeps the row is never ended */
 } Kept;
 
 static Kept kept[MAX_KEPT];
 static int n_kept = 0;
-static bool may_wait = true; /* not yet in this cycle */
+static int64 wait_left = WAIT_OF_CYCLE;
 
 /* The tables, and how a row is named and found, locked by whoever asks. */
 static const char *const tables[] = { "worker", "lease", "pool", "installation" };
@@ -146,6 +149,9 @@ static bool
 end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 {
 	static SpiQuery query = { "SELECT pg_catalog.pg_terminate_backend($1)" };
+	/* The session that was told last: an event tells once of a session that has many rows. */
+	static int told_pid = 0;
+	static TimestampTz told_since = 0;
 	SpiArgs args = SPI_ARGS_INIT;
 
 	if (guc_row_lock_timeout == 0 || holder->superuser ||
@@ -155,7 +161,10 @@ end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 	spi_arg_int4(&args, holder->pid);
 	spi_read(&query, &args, 1);
 	spi_end();
-	store_event("holder_ended", holder->row, store_detail("why", holder->text), now);
+	if (holder->pid != told_pid || holder->since != told_since)
+		store_event("holder_ended", holder->row, store_detail("why", holder->text), now);
+	told_pid = holder->pid;
+	told_since = holder->since;
 	return true;
 }
 
@@ -170,6 +179,8 @@ wait_until(KeptKind kind, int64 id, TimestampTz until)
 
 	if (ms <= 0)
 		return false;
+	if (LockTimeout > 0)
+		ms = Min(ms, LockTimeout);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -194,10 +205,12 @@ wait_until(KeptKind kind, int64 id, TimestampTz until)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
 		locked = false;
 	}
 	PG_END_TRY();
@@ -237,21 +250,28 @@ store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends, Timest
 	if (gives(kind, id, GetCurrentTimestamp() + PATIENCE, ends, now))
 		return;
 	found = store_holder_find(kind, id, &holder);
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("%s cannot be changed now: a transaction keeps its row", what),
-			 found ? errdetail("%s.", holder.text) : 0,
-			 errhint("Wait for the transaction, or end its session with pg_terminate_backend().")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+		 errmsg("%s cannot be changed now: a transaction keeps its row", what),
+		 found ? errdetail("%s.", holder.text) : 0,
+		 found && holder.pid == 0 ?
+			 errhint("The transaction ends with COMMIT PREPARED or ROLLBACK PREPARED.") :
+			 errhint("Wait for the transaction. A member of pg_signal_backend may end its session "
+					 "with pg_terminate_backend().")));
 }
 
-/* A place for one more row, also that of one that need not be had for one that must; -1: none. */
+/*
+ * A place for one more row; for one that must be had also that of one that need not be, or whose
+ * holder stays. -1: none.
+ */
 static int
 free_place(bool must)
 {
 	if (n_kept < MAX_KEPT)
 		return n_kept++;
 	for (int i = 0; i < n_kept; i++)
-		if (must && !kept[i].must)
+		if (must && (!kept[i].must || kept[i].stays))
 			return i;
 	return -1;
 }
@@ -286,9 +306,20 @@ store_holder_note(KeptKind kind, int64 id, bool must)
 	(void) remember(kind, id, must);
 }
 
+/* Wait for a worker for a while, as far as this cycle's time for that goes. */
+static bool
+wait_a_little(int64 worker, int64 most)
+{
+	TimestampTz begin = GetCurrentTimestamp();
+	bool locked = wait_until(KEPT_WORKER, worker, begin + Min(most, wait_left));
+
+	wait_left -= Min(GetCurrentTimestamp() - begin, wait_left);
+	return locked;
+}
+
 /*
  * Lock a worker's row unless somebody keeps it. False then, and the worker is remembered. One that
- * must be had and has been kept for too long, by whomever, is waited for a little, once in a cycle.
+ * must be had and has been kept for too long, by whomever, is waited for a little.
  */
 bool
 store_holder_try(int64 worker, bool must, TimestampTz now)
@@ -299,11 +330,16 @@ store_holder_try(int64 worker, bool must, TimestampTz now)
 	if (store_worker_is_free(worker))
 		return true;
 	row = remember(KEPT_WORKER, worker, must);
-	if (row == NULL || !row->must || !may_wait || !store_holder_find(row->kind, row->id, &holder) ||
-		!end_overdue(&holder, row->since, now))
-		return false;
-	may_wait = false;
-	return wait_until(KEPT_WORKER, worker, GetCurrentTimestamp() + LAST_WAIT);
+	return row != NULL && row->must && wait_left > 0 &&
+		store_holder_find(row->kind, row->id, &holder) && end_overdue(&holder, row->since, now) &&
+		wait_a_little(worker, WAIT_OF_CYCLE);
+}
+
+/* The same for what is known only now, as an answer: a call that has the row is waited for. */
+bool
+store_holder_try_now(int64 worker, TimestampTz now)
+{
+	return store_holder_try(worker, true, now) || wait_a_little(worker, SHORT_WAIT);
 }
 
 /* Whether a worker's row was kept when this process wanted it last. */
@@ -327,22 +363,21 @@ store_holder_watch(TimestampTz now)
 	int n_cases = 0;
 	int n = 0;
 
-	may_wait = true;
+	wait_left = WAIT_OF_CYCLE;
 	for (int i = 0; i < n_kept; i++)
 	{
 		Holder holder;
-		TimestampTz since;
 
 		if (!store_holder_find(kept[i].kind, kept[i].id, &holder))
 			continue;
 		kept[n] = kept[i];
-		since = Min(kept[n].since, holder.since);
-		if (GetCurrentTimestamp() - since >= guc_us(guc_heartbeat_interval))
+		kept[n].stays = holder.superuser;
+		if (GetCurrentTimestamp() - kept[n].since >= guc_us(guc_heartbeat_interval))
 		{
 			cases[n_cases].subject = holder.row;
 			cases[n_cases++].detail = holder.text;
 		}
-		if (kept[n].must && end_overdue(&holder, since, now))
+		if (kept[n].must && end_overdue(&holder, kept[n].since, now))
 			wake_at_commit(WAKE_DECIDE);
 		n++;
 	}

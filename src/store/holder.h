@@ -31,6 +31,7 @@ extern bool store_holder_gives(int64 worker, TimestampTz until, bool ends, Times
 extern void store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends,
 								TimestampTz now);
 extern bool store_holder_try(int64 worker, bool must, TimestampTz now);
+extern bool store_holder_try_now(int64 worker, TimestampTz now);
 extern void store_holder_note(KeptKind kind, int64 id, bool must);
 extern bool store_holder_kept(int64 worker);
 extern void store_holder_watch(TimestampTz now);

@@ -44,8 +44,7 @@ warn_of_kept(int64 worker, int n)
 			(errmsg_plural("%d worker is not ended yet: a transaction keeps its row",
 						   "%d workers are not ended yet: transactions keep their rows", n, n),
 			 found ? errdetail("Worker \"%s\": %s.", holder.row, holder.text) : 0,
-			 errhint("The leader ends them when they are free. The sessions of roles that are no "
-					 "superusers are ended after gpu_orch.row_lock_timeout.")));
+			 errhint("The leader ends them as soon as their rows are free.")));
 }
 
 /* Whether the end of the fleet is to end a worker. One whose row cannot be read has its alert. */

@@ -333,7 +333,10 @@ learn_one(const Lesson *lesson, TimestampTz now)
 		note_refusal(lesson, kind, now);
 }
 
-/* Learn from all that has happened to pods since the last time. */
+/*
+ * Learn from all that has happened to pods since the last time; what a session keeps waits for the
+ * next one.
+ */
 void
 store_offer_learn(TimestampTz now)
 {
@@ -345,7 +348,8 @@ store_offer_learn(TimestampTz now)
 		Lesson lesson;
 
 		read_lesson(workers[i], &lesson);
-		learn_one(&lesson, now);
+		if (store_breaker_is_free(lesson.image))
+			learn_one(&lesson, now);
 	}
 }
 

@@ -692,7 +692,8 @@ store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now)
 {
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer SET refusals = refusals + 1, backoff_until = $2"
-		" WHERE id = $1 AND (backoff_until IS NULL OR backoff_until <= $3)"
+		" WHERE id IN (SELECT id FROM gpu_orch.offer WHERE id = $1"
+		"  AND (backoff_until IS NULL OR backoff_until <= $3) FOR NO KEY UPDATE SKIP LOCKED)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -711,7 +712,8 @@ store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now)
 	static SpiQuery query = {
 		"UPDATE gpu_orch.offer SET refusals = 0, backoff_until = NULL,"
 		" price_micros = coalesce($2, price_micros),"
-		" price_at = CASE WHEN $2 IS NULL THEN price_at ELSE $3 END WHERE id = $1"
+		" price_at = CASE WHEN $2 IS NULL THEN price_at ELSE $3 END"
+		" WHERE id IN (SELECT id FROM gpu_orch.offer WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 
@@ -735,6 +737,7 @@ store_offer_price_by_type(const char *gpu_type, const char *cloud_type, int64 pr
 		"UPDATE gpu_orch.offer o SET price_micros = $3 * p.gpu_count, price_at = $4"
 		" FROM gpu_orch.pool p WHERE p.id = o.pool AND o.gpu_type = $1 AND p.cloud_type = $2"
 		" AND o.price_micros IS DISTINCT FROM $3 * p.gpu_count"
+		" AND o.id IN (SELECT id FROM gpu_orch.offer WHERE gpu_type = $1 FOR NO KEY UPDATE SKIP LOCKED)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;

@@ -259,6 +259,58 @@ subtest 'the session that is ended is the one that keeps the worker, at its age'
 	$node->set('gpu_orch.row_lock_timeout' => 0);
 };
 
+# plpgsql runs each block that catches in a transaction of its own within the caller's.
+subtest 'an operator who catches the error of a wait has lost nothing' => sub {
+	my ($worker, $token) = pod();
+	my $session = stuck("heartbeat('$worker', '$token')");
+	my $operator = $node->session;
+
+	for my $caught (qw(query_canceled lock_not_available))
+	{
+		$operator->query_safe("SET " . ($caught eq 'query_canceled' ? 'statement_timeout' : 'lock_timeout') . " = '300ms'");
+		$operator->query_safe("DO \$\$ BEGIN PERFORM gpu_orch.terminate_worker('$worker'); EXCEPTION WHEN $caught THEN END \$\$");
+		$operator->query_safe('RESET ALL');
+		$operator->query_safe("CREATE TABLE public.after_$caught ()");
+		is($node->sql("SELECT to_regclass('public.after_$caught') IS NOT NULL"), 't', "what follows on $caught is there for all");
+	}
+	is($operator->query_safe('SHOW lock_timeout'), '0', 'the timeout is what it was');
+	$operator->quit;
+	$session->query_safe('COMMIT');
+	$session->quit;
+	$node->ends($worker, 'the worker ends');
+};
+
+subtest 'nobody who keeps an alert, or the breaker of an image, stops the leader' => sub {
+	my $token = register('broken');
+	$node->sql("SELECT gpu_orch.goodbye('broken', '$token', 'a')");
+	$token = register('broken');
+	my $session = stuck("goodbye('broken', '$token', 'b')");
+
+	$node->advance('61 minutes');
+	$node->cycle;
+	$node->alerts(1, 'worker_broken', 'the alert stands until it is free');
+	$session->query_safe('ROLLBACK');
+	$session->quit;
+	$node->alerts(0, 'worker_broken', 'and is cleared then');
+
+	my $pod = $node->spawn('p');
+	$node->sql(q{INSERT INTO gpu_orch.image_breaker (image, state, failures, must_work, canaries, last_cause, opened_at, retry_at)
+		VALUES ('image:1', 'open', 3, false, 0, 'spawn_timeout', gpu_orch.clock(), gpu_orch.clock() + interval '1 hour')
+		ON CONFLICT (image) DO UPDATE SET state = 'open', failures = 3, retry_at = excluded.retry_at, opened_at = excluded.opened_at});
+	$session = $node->background_psql('app', on_error_stop => 1, extra_params => [ '-U', 'colleague' ]);
+	$session->query_safe('BEGIN');
+	$session->query_safe(q{SELECT gpu_orch.alter_pool('p', '{"idle_timeout": "3 hours"}')});
+	$node->sql("UPDATE gpu_orch.worker_profile SET registration_digest = sha256('token')
+		WHERE worker = (SELECT no FROM gpu_orch.worker WHERE id = '$pod')");
+	$node->sql("SELECT gpu_orch.register_worker(worker_id, 'token', pod_id => pod_id) FROM gpu_orch.workers WHERE worker_id = '$pod'");
+	$node->cycle(2);
+	is($node->sql('SELECT count(*) FROM gpu_orch.image_breaker'), 1, 'what a pod taught waits');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	$node->until('until the pool is free', 'SELECT count(*) = 0 FROM gpu_orch.image_breaker');
+	$node->ends($pod, 'the pod ends');
+};
+
 subtest 'a superuser and a prepared transaction are told of, and left alone' => sub {
 	$node->set('gpu_orch.row_lock_timeout' => '1ms');
 	my $token = register('c');
