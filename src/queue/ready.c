@@ -402,13 +402,20 @@ read_row(TupleTableSlot *row, TaskSlot *slot)
 
 /*
  * Read an entry's row, if it is still there; of a row that is newer than the snapshot, with a new one. Vacuum may
- * have cut off its page before we had the table's lock, but not since.
+ * have cut off its page before we had the table's lock, but not since. A snapshot from before a command of ours
+ * would show what this call has taken already: others may have filled the ring with it meanwhile, and the server
+ * raises an error where a row is deleted again by a later command.
  */
 static bool
 fetch(QueueClaim *claim, RingEntry *entry, TaskSlot *slot)
 {
 	bool fresh = false;
 
+	if (claim->snapshot != NULL && claim->snapshot->curcid != GetCurrentCommandId(false))
+	{
+		direct_release(claim->snapshot);
+		claim->snapshot = NULL;
+	}
 	if (ItemPointerGetBlockNumber(&entry->tid) >= claim->n_blocks)
 		claim->n_blocks = RelationGetNumberOfBlocks(claim->files.table);
 	if (ItemPointerGetBlockNumber(&entry->tid) >= claim->n_blocks)
