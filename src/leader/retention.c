@@ -3,7 +3,7 @@
  *	  Removing what is over, in small steps.
  *
  * Each step is a transaction of its own over one window of one rule, and is rested from for
- * some times as long as it took, so that removing takes a tenth of a core at most, however much
+ * some times as long as it took, so that removing takes a twentieth of a core at most, however much
  * there is. Where a rule goes on is remembered here alone. Once a day it begins anew and looks at
  * all rows, those that were kept for a reason and those behind young ones too. In between it goes
  * on from the first young row: a minute in which nothing became old enough costs a glance at
@@ -21,7 +21,7 @@
 #define RETENTION_INTERVAL USECS_PER_MINUTE
 
 /* Rest so many times as long as a step took, and at most so long. */
-#define RETENTION_REST 9
+#define RETENTION_REST 19
 #define RETENTION_REST_MAX USECS_PER_MINUTE
 
 /* How often a rule begins anew, and the least time between two checkpoints of it. */
