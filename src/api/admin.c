@@ -90,7 +90,8 @@ gpu_orch_resume_body(PG_FUNCTION_ARGS)
 /*
  * SQL: kill_fleet() -> bigint. Stops creating, ends every worker with a pod, known or in
  * doubt, and returns how many deletes are owed now; later lists add what they find. Raises
- * GO004 on hold: this copy must not end the pods of another one.
+ * GO004 on hold: this copy must not end the pods of another one. 55P03 where somebody keeps the
+ * installation.
  */
 static Datum
 gpu_orch_kill_fleet_body(PG_FUNCTION_ARGS)

@@ -422,10 +422,12 @@ lock_worker(const char *id, bool ends, WorkerRow *worker)
 	char *cause;
 
 	if (store_worker_find(id, false, worker))
+	{
 		store_holder_demand(KEPT_WORKER, worker->no, psprintf("worker \"%s\"", id), ends,
 							clock_now());
-	if (store_worker_find(id, true, worker))
-		return;
+		if (store_worker_lock(worker->no, worker) && worker->state != WS_TERMINATED)
+			return;
+	}
 	if (!store_worker_ended(id, &ended, &cause))
 		unknown("worker", id, "workers");
 	ereport(ERROR,

@@ -353,7 +353,7 @@ gpu_orch_goodbye_body(PG_FUNCTION_ARGS)
 	if (!store_worker_find(id, true, &worker) || !worker.has_session ||
 		!worker_token_equal(token, worker.session_digest))
 		api_refuse_token(id);
-	store_lease_end_all(LEASES_OF_WORKER, worker.no, 0, (Datum) 0, &end, now);
+	store_lease_end_all(LEASES_OF_SESSION, worker.no, 0, (Datum) 0, &end, now);
 	INJECT("goodbye");
 	if (broken != NULL)
 		cause = "broken";

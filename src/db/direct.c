@@ -304,6 +304,21 @@ open_member(MultiXactId multi, bool only_locks)
 	return xid;
 }
 
+/* The transaction that keeps a row of this header from writers; invalid if none is open. */
+static TransactionId
+keeper(HeapTupleHeader header)
+{
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
+
+	if (header->t_infomask & HEAP_XMAX_INVALID)
+		return InvalidTransactionId;
+	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
+		return open_member(xmax, HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask));
+	if (HEAP_XMAX_IS_KEYSHR_LOCKED(header->t_infomask) || !TransactionIdIsInProgress(xmax))
+		return InvalidTransactionId;
+	return xmax;
+}
+
 /*
  * The open transaction, of another session, that has changed or locked the row of a table of ours
  * at that place, so that nobody else may change it; invalid if there is none. Waits for no row.
@@ -324,13 +339,7 @@ direct_locked_by(const char *table, ItemPointer tid)
 		LockBuffer(held->buffer, BUFFER_LOCK_SHARE);
 		header = *held->base.tuple->t_data;
 		LockBuffer(held->buffer, BUFFER_LOCK_UNLOCK);
-		if (header.t_infomask & HEAP_XMAX_INVALID)
-			xid = InvalidTransactionId;
-		else if (header.t_infomask & HEAP_XMAX_IS_MULTI)
-			xid = open_member(HeapTupleHeaderGetRawXmax(&header),
-							  HEAP_XMAX_IS_LOCKED_ONLY(header.t_infomask));
-		else if (TransactionIdIsInProgress(HeapTupleHeaderGetRawXmax(&header)))
-			xid = HeapTupleHeaderGetRawXmax(&header);
+		xid = keeper(&header);
 		if (TransactionIdIsValid(xid))
 			xid = SubTransGetTopmostTransaction(xid);
 		if (TransactionIdIsValid(xid) && TransactionIdIsCurrentTransactionId(xid))

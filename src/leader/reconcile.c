@@ -378,8 +378,9 @@ change_price(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (pod->price_micros != worker->price_micros &&
-		store_holder_try(worker->no, false, round->now))
+	if (!store_holder_try(worker->no, false, round->now))
+		return;
+	if (pod->price_micros != worker->price_micros)
 		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros, round->now);
 	INJECT("reconcile.price");
 	store_spend_pod(worker->no, pod->id, pod->price_micros, round->now);

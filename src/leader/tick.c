@@ -67,7 +67,9 @@ begin(Leader *leader, void *arg)
 		{
 			store_holder_note(KEPT_INSTALLATION, 0, true);
 			leader->epoch = 0;
-			return;
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a transaction keeps the row of the installation")));
 		}
 		leader->epoch = store_installation_new_leader();
 		leader_look_first(leader);
@@ -228,11 +230,12 @@ try_move(int64 worker, const char *cause, bool must, TimestampTz now)
 	return rule;
 }
 
-/* Do to each worker what the plan says; returns how many moved. */
+/* Do to each worker what the plan says, but declare no more of them lost; returns how many moved. */
 static int
-act(Leader *leader, const PlanResult *plan, TimestampTz now)
+act(Leader *leader, const PlanResult *plan, int lost_room, TimestampTz now)
 {
 	int moved = 0;
+	int lost = 0;
 
 	for (int i = 0; i < plan->n_actions; i++)
 	{
@@ -243,11 +246,14 @@ act(Leader *leader, const PlanResult *plan, TimestampTz now)
 		if (strcmp(action->cause, "drained") == 0 &&
 			store_lease_count_worker(action->worker, 1) > 0)
 			continue;
+		if (action->kind == PLAN_LOST && lost >= lost_room)
+			continue;
 		rule = try_move(action->worker, action->cause,
 						action->kind == PLAN_TERMINATE || action->kind == PLAN_LOST, now);
 		if (rule == NULL)
 			continue;
 		moved++;
+		lost += action->kind == PLAN_LOST;
 		if (rule->to == WS_TERMINATING || rule->to == WS_TERMINATED)
 		{
 			leader->actions.workers_terminated++;
@@ -355,7 +361,7 @@ decide_pool(Leader *leader, void *arg)
 	}
 
 	INJECT("leader.decide");
-	ended = act(leader, &pool->plan, now);
+	ended = act(leader, &pool->plan, pool->input.lost_room, now);
 	decision = store_decision(pool->row.id, pool->row.policy, &pool->plan, ended, now);
 	INJECT("leader.decided");
 	if (pool->plan.scaled_in)
@@ -378,9 +384,14 @@ static void
 end_fleet(Leader *leader, void *arg)
 {
 	TimestampTz now = clock_now();
+	Installation installation;
 	WorkerInfo *workers;
-	int n = store_worker_list(&workers);
+	int n;
 
+	/* Somebody may be ending the kill. */
+	if (!store_installation_share(&installation) || !installation.killing || installation.hold)
+		return;
+	n = store_worker_list(&workers);
 	INJECT("leader.kill");
 	for (int i = 0; i < n; i++)
 		if (store_kill_concerns(&workers[i]) && try_move(workers[i].no, "kill", true, now) != NULL)
@@ -396,7 +407,7 @@ decide_external(Leader *leader, void *arg)
 
 	INJECT("leader.external");
 	if (store_fleet_plan(&fleet, now))
-		(void) act(leader, &fleet.external_plan, now);
+		(void) act(leader, &fleet.external_plan, fleet.external.lost_room, now);
 }
 
 /* Processes that share a worker's id, and what was said of a worker an hour ago. */
@@ -534,7 +545,7 @@ leader_tick(Leader *leader)
 		good &= leader_watch_clock(leader);
 		good &= leader_step(leader, "ending leases of ended workers", end_unheld, NULL);
 		good &= leader_step(leader, "keeping the queue in order", keep_queue, NULL);
-		if (leader->installation.killing && !leader->installation.hold)
+		if (leader->installation.killing)
 			good &= plan_step(leader, "ending the fleet", end_fleet, NULL);
 		good &= plan_step(leader, "deciding for external workers", decide_external, NULL);
 		good &= leader_step(leader, "learning from pods", tick_learn, NULL);

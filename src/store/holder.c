@@ -3,8 +3,8 @@
  *	  Who keeps a row from others: the open transaction that changed or locked the row.
  *
  * A transaction in which somebody called a function about a worker, or changed a pool, keeps
- * that row until it ends. The leader waits for no transaction of anybody: it passes over what is
- * kept and remembers it here. An alert tells who keeps it. Where a machine would bill, or a task
+ * that row until it ends. The leader passes over what is kept and remembers it here; it waits for
+ * a second in a cycle at most. An alert tells who keeps it. Where a machine would bill, or a task
  * would run, for as long as somebody likes, the session is ended at last. Reads the server's own
  * views, and every table in which rows are kept.
  */
@@ -13,7 +13,6 @@
 #include "access/xact.h"
 #include "base/guc.h"
 #include "db/direct.h"
-#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -22,7 +21,6 @@
 #include "store/holder.h"
 #include "store/worker.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "base/wake.h"
@@ -51,7 +49,7 @@ static Kept kept[MAX_KEPT];
 static int n_kept = 0;
 static int64 wait_left = WAIT_OF_CYCLE;
 
-/* The tables, and how a row is named and found, locked by whoever asks. */
+/* The tables, and how a row is named and found. */
 static const char *const tables[] = { "worker", "lease", "pool", "installation" };
 static SpiQuery places[] = {
 	{ "SELECT id, ctid FROM gpu_orch.worker WHERE no = $1" },
@@ -59,11 +57,10 @@ static SpiQuery places[] = {
 	{ "SELECT 'pool ' || name, ctid FROM gpu_orch.pool WHERE id = $1" },
 	{ "SELECT 'the installation', ctid FROM gpu_orch.installation WHERE $1 = 0" },
 };
+/* How those are locked that are waited for. */
 static SpiQuery locks[] = {
-	{ "SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE" },
-	{ "SELECT 1 FROM gpu_orch.lease WHERE task_id = $1 FOR UPDATE" },
-	{ "SELECT 1 FROM gpu_orch.pool WHERE id = $1 FOR NO KEY UPDATE" },
-	{ "SELECT 1 FROM gpu_orch.installation WHERE $1 = 0 FOR NO KEY UPDATE" },
+	[KEPT_WORKER] = { "SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE" },
+	[KEPT_INSTALLATION] = { "SELECT 1 FROM gpu_orch.installation WHERE $1 = 0 FOR NO KEY UPDATE" },
 };
 
 /*
@@ -103,7 +100,9 @@ store_holder_find(KeptKind kind, int64 id, Holder *holder)
 		" a.pid, a.usename, a.application_name, coalesce(pg_catalog.host(a.client_addr), 'local'),"
 		" a.xact_start) "
 		"FROM pg_catalog.pg_stat_activity a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
-		" WHERE a.pid = $1 AND a.xact_start IS NOT NULL"
+		" WHERE a.pid = $1 AND a.backend_xid = $2 AND a.xact_start IS NOT NULL"
+		/* one that waits for a standby has committed */
+		" AND a.wait_event IS DISTINCT FROM 'SyncRep'"
 	};
 	static SpiQuery prepared = {
 		"SELECT p.prepared, true, pg_catalog.format("
@@ -123,6 +122,7 @@ store_holder_find(KeptKind kind, int64 id, Holder *holder)
 	if (holder->pid != 0)
 	{
 		spi_arg_int4(&args, holder->pid);
+		spi_arg(&args, XIDOID, TransactionIdGetDatum(xid), false);
 		found = spi_read(&session, &args, 1) == 1;
 	}
 	else
@@ -149,7 +149,7 @@ static bool
 end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 {
 	static SpiQuery query = { "SELECT pg_catalog.pg_terminate_backend($1)" };
-	/* The session that was told last: an event tells once of a session that has many rows. */
+	/* The session that was told last: an event tells once of one that has many rows. */
 	static int told_pid = 0;
 	static TimestampTz told_since = 0;
 	SpiArgs args = SPI_ARGS_INIT;
@@ -162,13 +162,20 @@ end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 	spi_read(&query, &args, 1);
 	spi_end();
 	if (holder->pid != told_pid || holder->since != told_since)
+	{
 		store_event("holder_ended", holder->row, store_detail("why", holder->text), now);
+		wake_at_commit(WAKE_DECIDE);
+	}
 	told_pid = holder->pid;
 	told_since = holder->since;
 	return true;
 }
 
-/* Lock a row, waiting in its queue until a time of the server's clock. False if that was too long. */
+/*
+ * Lock a row, waiting in its queue until a time of the server's clock, for each lock that is in the
+ * way. False if that was too long. The caller has run a statement of ours before, so that the
+ * search_path is pinned.
+ */
 static bool
 wait_until(KeptKind kind, int64 id, TimestampTz until)
 {
@@ -181,6 +188,7 @@ wait_until(KeptKind kind, int64 id, TimestampTz until)
 		return false;
 	if (LockTimeout > 0)
 		ms = Min(ms, LockTimeout);
+	spi_lock_for_write(tables[kind]);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -190,7 +198,6 @@ wait_until(KeptKind kind, int64 id, TimestampTz until)
 
 		(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, ms), PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		spi_lock_for_write(tables[kind]);
 		spi_begin();
 		spi_arg_int8(&args, id);
 		spi_run(&locks[kind], &args);
@@ -276,6 +283,18 @@ free_place(bool must)
 	return -1;
 }
 
+/* A row is not kept any more. */
+static void
+forget(KeptKind kind, int64 id)
+{
+	for (int i = 0; i < n_kept; i++)
+		if (kept[i].kind == kind && kept[i].id == id)
+		{
+			kept[i] = kept[--n_kept];
+			return;
+		}
+}
+
 /* Remember a row that is kept; NULL where there is no place for it. */
 static Kept *
 remember(KeptKind kind, int64 id, bool must)
@@ -328,7 +347,10 @@ store_holder_try(int64 worker, bool must, TimestampTz now)
 	Holder holder;
 
 	if (store_worker_is_free(worker))
+	{
+		forget(KEPT_WORKER, worker);
 		return true;
+	}
 	row = remember(KEPT_WORKER, worker, must);
 	return row != NULL && row->must && wait_left > 0 &&
 		store_holder_find(row->kind, row->id, &holder) && end_overdue(&holder, row->since, now) &&
@@ -360,6 +382,7 @@ void
 store_holder_watch(TimestampTz now)
 {
 	AlertCase cases[MAX_KEPT];
+	Kept still[MAX_KEPT];
 	int n_cases = 0;
 	int n = 0;
 
@@ -370,17 +393,18 @@ store_holder_watch(TimestampTz now)
 
 		if (!store_holder_find(kept[i].kind, kept[i].id, &holder))
 			continue;
-		kept[n] = kept[i];
-		kept[n].stays = holder.superuser;
-		if (GetCurrentTimestamp() - kept[n].since >= guc_us(guc_heartbeat_interval))
+		still[n] = kept[i];
+		still[n].stays = holder.superuser;
+		if (GetCurrentTimestamp() - still[n].since >= guc_us(guc_heartbeat_interval))
 		{
 			cases[n_cases].subject = holder.row;
 			cases[n_cases++].detail = holder.text;
 		}
-		if (kept[n].must && end_overdue(&holder, kept[n].since, now))
-			wake_at_commit(WAKE_DECIDE);
+		if (still[n].must)
+			(void) end_overdue(&holder, still[n].since, now);
 		n++;
 	}
+	memcpy(kept, still, n * sizeof(Kept));
 	n_kept = n;
 	store_alert_all(ALERT_ROW_KEPT, cases, n_cases, now);
 }

@@ -14,7 +14,7 @@
 #include "utils/timestamp.h"
 
 /* How long rows that somebody has are waited for in all: longer than calls of workers take. */
-#define PATIENCE USECS_PER_SEC
+#define FLEET_PATIENCE USECS_PER_SEC
 
 /* How many pods are owed a delete that is not proved. */
 static int64
@@ -72,7 +72,7 @@ store_kill_fleet(TimestampTz now)
 
 	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
 	store_installation_kill(now);
-	until = GetCurrentTimestamp() + PATIENCE;
+	until = GetCurrentTimestamp() + FLEET_PATIENCE;
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
 	{

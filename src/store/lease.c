@@ -493,7 +493,7 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 
 /*
  * Remember the leases that should have been ended by now, past their deadline or of workers that
- * have ended, and are kept: somebody is at them, or there are more than one step ends.
+ * have ended, and that somebody keeps. Locks nothing.
  */
 void
 store_lease_note_kept(TimestampTz now)
@@ -505,14 +505,23 @@ store_lease_note_kept(TimestampTz now)
 		"(SELECT l.task_id FROM ended e JOIN gpu_orch.lease l ON l.worker = e.worker LIMIT 100)"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
+	int64 *tasks;
 	int n;
 
 	spi_begin();
 	spi_arg_time(&args, now);
 	n = (int) spi_read(&query, &args, 0);
+	tasks = SPI_palloc((n + 1) * sizeof(int64));
 	for (int i = 0; i < n; i++)
-		store_holder_note(KEPT_LEASE, spi_int8(i, 1), true);
+		tasks[i] = spi_int8(i, 1);
 	spi_end();
+	for (int i = 0; i < n; i++)
+	{
+		Holder holder;
+
+		if (store_holder_find(KEPT_LEASE, tasks[i], &holder))
+			store_holder_note(KEPT_LEASE, tasks[i], true);
+	}
 }
 
 /*

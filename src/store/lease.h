@@ -22,8 +22,8 @@ typedef struct LeaseEnd
 /* Which leases to end, of all that a condition selects. */
 typedef enum LeaseSet
 {
-	LEASES_OF_WORKER,  /* a worker's that is being ended; those that somebody is at are left */
-	LEASES_OF_SESSION, /* all of a worker that lives on; waits for whoever is at one */
+	LEASES_OF_WORKER,  /* a worker's, for others; those that somebody is at are left */
+	LEASES_OF_SESSION, /* all of a worker that asks for it; waits for whoever is at one */
 	LEASES_NOT_NAMED,  /* a worker's, claimed before a time and not in a list */
 	LEASES_PAST_DEADLINE,
 	LEASES_OF_ENDED /* claimed, or left, while their worker was being ended */

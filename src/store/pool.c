@@ -734,10 +734,11 @@ store_offer_price_by_type(const char *gpu_type, const char *cloud_type, int64 pr
 						  TimestampTz now)
 {
 	static SpiQuery query = {
-		"UPDATE gpu_orch.offer o SET price_micros = $3 * p.gpu_count, price_at = $4"
-		" FROM gpu_orch.pool p WHERE p.id = o.pool AND o.gpu_type = $1 AND p.cloud_type = $2"
-		" AND o.price_micros IS DISTINCT FROM $3 * p.gpu_count"
-		" AND o.id IN (SELECT id FROM gpu_orch.offer WHERE gpu_type = $1 FOR NO KEY UPDATE SKIP LOCKED)"
+		"UPDATE gpu_orch.offer o SET price_micros = $3 * c.gpu_count, price_at = $4"
+		" FROM (SELECT x.id, p.gpu_count FROM gpu_orch.offer x JOIN gpu_orch.pool p ON p.id = x.pool"
+		"  WHERE x.gpu_type = $1 AND p.cloud_type = $2"
+		"  AND x.price_micros IS DISTINCT FROM $3 * p.gpu_count"
+		"  FOR NO KEY UPDATE OF x SKIP LOCKED) c WHERE o.id = c.id"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 n;

@@ -472,8 +472,8 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 
 /*
  * Note that a worker is alive; stats may be NULL. Waits for nobody: a row that somebody
- * else has locked is passed over, with the stats, and the time is kept in base/heard.c. So nobody
- * has the wide part of a worker who has not the row.
+ * else has locked is passed over, with the stats, and the time is kept in base/heard.c. So no
+ * session has the wide part of a worker without the row.
  */
 void
 store_worker_heartbeat(int64 no, Jsonb *stats, TimestampTz now)
@@ -624,8 +624,8 @@ store_worker_set_registration(int64 no, const uint8 *digest)
 
 /*
  * Put out whoever registered as a worker under another pod id than that of its pod: it was
- * somewhere else, with a copy of the pod's environment. The leases are no loss of their tasks. The
- * pod has yet to speak, if the worker is still wanted.
+ * somewhere else, with a copy of the pod's environment. The leases are no loss of their tasks, but
+ * for those that he is about to end. The pod has yet to speak, if the worker is still wanted.
  */
 static void
 put_out(int64 no, const char *claimed, const char *pod_id, TimestampTz now)
