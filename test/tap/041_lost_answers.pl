@@ -31,8 +31,7 @@ sub ask
 sub end_all
 {
 	$provider->no_faults;
-	$node->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
-		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
+	$node->terminates('true');
 	$node->all_end('all rows end');
 	$node->until('no pod lives', sub { !$provider->pods(1) });
 	is($node->sql(q{SELECT count(*) FROM gpu_orch.cloud_ops WHERE state IN ('planned', 'sent', 'unknown')}),

@@ -35,8 +35,7 @@ sub end_pool
 {
 	my ($name) = @_;
 
-	$node->sql(qq{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers WHERE pool = '$name'
-		AND state NOT IN ('spawning', 'terminating', 'terminated')});
+	$node->terminates("pool = '$name' AND state <> 'spawning'");
 	$node->until("the pods of pool $name are gone",
 		qq{SELECT coalesce(bool_and(state = 'terminated'), true) FROM gpu_orch.workers WHERE pool = '$name'});
 	$node->sql(qq{SELECT gpu_orch.drop_pool('$name')});

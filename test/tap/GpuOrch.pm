@@ -206,6 +206,20 @@ sub ends
 	return $self->worker_is($worker, 'terminated', $name);
 }
 
+# terminates(CONDITION): terminate by force the workers that have not begun to end and that a condition on the view
+# gpu_orch.workers selects. The leader may come first.
+sub terminates
+{
+	my ($self, $condition) = @_;
+
+	return $self->sql(qq{DO \$\$ DECLARE worker text; BEGIN
+		FOR worker IN SELECT worker_id FROM gpu_orch.workers
+			WHERE state IN ('spawning', 'initializing', 'active', 'draining') AND ($condition)
+		LOOP
+			BEGIN PERFORM gpu_orch.terminate_worker(worker, true); EXCEPTION WHEN SQLSTATE 'GO004' THEN END;
+		END LOOP; END \$\$});
+}
+
 # ends_all(PROVIDER): the provider does nothing wrong any more; terminate all workers by force, and wait until no pod is left.
 sub ends_all
 {
@@ -213,8 +227,7 @@ sub ends_all
 	local $Test::Builder::Level = $Test::Builder::Level + _depth();
 
 	$provider->no_faults;
-	$self->sql(q{SELECT gpu_orch.terminate_worker(worker_id, true) FROM gpu_orch.workers
-		WHERE state IN ('spawning', 'initializing', 'active', 'draining')});
+	$self->terminates('true');
 	$self->all_end('all rows end');
 	is(scalar($provider->pods(1)), 0, 'no pod lives');
 	$self->holds_invariants;
