@@ -421,6 +421,7 @@ lock_worker(const char *id, bool ends, WorkerRow *worker)
 	TimestampTz ended;
 	char *cause;
 
+	spi_lock_for_write("worker");
 	if (store_worker_find(id, false, worker))
 	{
 		store_holder_demand(KEPT_WORKER, worker->no, psprintf("worker \"%s\"", id), ends,

@@ -402,6 +402,7 @@ store_dependency_repair(TimestampTz now)
 	int64 moved = 0;
 	int n;
 
+	store_task_lock_places();
 	spi_begin();
 	spi_arg_int8(&args, last_task);
 	spi_arg_int8(&args, REPAIR_BATCH);

@@ -72,6 +72,7 @@ store_kill_fleet(TimestampTz now)
 
 	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
 	store_installation_kill(now);
+	spi_lock_for_write("worker");
 	until = GetCurrentTimestamp() + FLEET_PATIENCE;
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
