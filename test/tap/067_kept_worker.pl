@@ -240,13 +240,13 @@ subtest 'the session that is ended is the one that keeps the worker, at its age'
 	my $operator = $node->session;
 	$operator->query_safe('BEGIN');
 	$operator->query_safe('SELECT count(*) FROM pg_stat_activity');
-	$node->set('gpu_orch.row_lock_timeout' => '3s');
-	$operator->query_safe('SELECT pg_sleep(3)');
+	$node->set('gpu_orch.row_lock_timeout' => '5s');
+	$operator->query_safe('SELECT pg_sleep(5)');
 	$session->query_safe('COMMIT');
 	$session->query_safe('BEGIN');
 	$session->query_safe("SELECT FROM gpu_orch.heartbeat('$worker', '$token')");
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
-	$operator->query_safe("DO \$\$ BEGIN PERFORM gpu_orch.terminate_worker('$worker'); EXCEPTION WHEN lock_not_available THEN END \$\$");
+	$operator->query_safe("DO \$\$ BEGIN PERFORM gpu_orch.terminate_worker('$worker', true); EXCEPTION WHEN lock_not_available THEN END \$\$");
 	is($node->sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid"), 1, 'it is not ended for that');
 	$operator->query_safe('ROLLBACK');
 	$operator->quit;
