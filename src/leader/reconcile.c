@@ -14,11 +14,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/inject.h"
 #include "cloud/text.h"
+#include "db/xact_part.h"
 #include "leader/look.h"
 #include "miscadmin.h"
 #include "decide/pod_name.h"
@@ -30,7 +30,6 @@
 #include "store/sight.h"
 #include "store/spend.h"
 #include "store/worker.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 /* A new pod may be missing from lists for so long. */
@@ -164,36 +163,33 @@ confirmed(Round *round, const char *pod_id, bool shown, Absence **absence)
 /* What has to be done for one pod, or for one worker or op by its index. */
 typedef void (*RoundStep)(Round *round, int index, const CloudPod *pod);
 
-/* Call `step` in a subtransaction. An error is noted and undoes this step alone; false then. */
+/* A step that is run by itself, and what it is for. */
+typedef struct StepAlone
+{
+	Round *round;
+	RoundStep step;
+	int index;
+	const CloudPod *pod;
+} StepAlone;
+
+static void
+run_step(void *arg)
+{
+	const StepAlone *one = arg;
+
+	one->step(one->round, one->index, one->pod);
+}
+
+/* Call `step` by itself. An error is noted and undoes this step alone; false then. */
 static bool
 alone(Round *round, RoundStep step, int index, const CloudPod *pod)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
+	StepAlone one = { .round = round, .step = step, .index = index, .pod = pod };
+	ErrorData *error = xact_part(run_step, &one);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		step(round, index, pod);
-		ReleaseCurrentSubTransaction();
-		done = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+	if (error != NULL)
 		leader_note_error("comparing a pod with its row", error->message);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return done;
+	return error == NULL;
 }
 
 /*

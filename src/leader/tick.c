@@ -11,11 +11,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/clock.h"
 #include "commands/async.h"
 #include "base/guc.h"
 #include "base/inject.h"
+#include "db/xact_part.h"
 #include "leader/leader.h"
 #include "miscadmin.h"
 #include "store/breaker.h"
@@ -32,7 +32,6 @@
 #include "store/tenant.h"
 #include "store/waiting.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "base/wake.h"
 
@@ -191,6 +190,24 @@ leader_end_overdue(Leader *leader)
 	return good;
 }
 
+/* A move of one worker, and the rule by which it was moved. */
+typedef struct Move
+{
+	int64 worker;
+	const char *cause;
+	TimestampTz now;
+	const WorkerRule *rule; /* NULL: it was not moved */
+} Move;
+
+static void
+move(void *arg)
+{
+	Move *one = arg;
+
+	one->rule = store_worker_move(one->worker, one->cause, NULL, one->now);
+	INJECT("leader.moved");
+}
+
 /*
  * Move one worker. A failure is noted and leaves the others alone; a row that somebody keeps is
  * for the next tick, and nobody keeps it for ever where the worker must be moved. Returns NULL if
@@ -199,35 +216,16 @@ leader_end_overdue(Leader *leader)
 static const WorkerRule *
 try_move(int64 worker, const char *cause, bool must, TimestampTz now)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	const WorkerRule *volatile rule = NULL;
+	Move one = { .worker = worker, .cause = cause, .now = now };
+	ErrorData *error;
 
 	if (!store_holder_try(worker, must, now))
 		return NULL;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		rule = store_worker_move(worker, cause, NULL, now);
-		INJECT("leader.moved");
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		rule = NULL;
-		leader_note_error("moving a worker", error->message);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return rule;
+	error = xact_part(move, &one);
+	if (error == NULL)
+		return one.rule;
+	leader_note_error("moving a worker", error->message);
+	return NULL;
 }
 
 /* Do to each worker what the plan says, but declare no more of them lost; returns how many moved. */

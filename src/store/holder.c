@@ -10,9 +10,9 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/guc.h"
 #include "db/direct.h"
+#include "db/xact_part.h"
 #include "pgstat.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -21,7 +21,6 @@
 #include "store/holder.h"
 #include "store/worker.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "base/wake.h"
 
@@ -171,6 +170,31 @@ end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 	return true;
 }
 
+/* A wait for a row. */
+typedef struct Wait
+{
+	KeptKind kind;
+	int64 id;
+	int64 ms; /* for each lock that is in the way */
+} Wait;
+
+/* Lock the row of a wait; 55P03 where that takes too long. */
+static void
+lock_row(void *arg)
+{
+	const Wait *wait = arg;
+	SpiArgs args = SPI_ARGS_INIT;
+	int level = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, wait->ms), PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	spi_begin();
+	spi_arg_int8(&args, wait->id);
+	spi_run(&locks[wait->kind], &args);
+	spi_end();
+	AtEOXact_GUC(true, level);
+}
+
 /*
  * Lock a row, waiting in its queue until a time of the server's clock, for each lock that is in the
  * way. False if that was too long. The caller has run a statement of ours before, so that the
@@ -179,72 +203,34 @@ end_overdue(const Holder *holder, TimestampTz since, TimestampTz now)
 static bool
 wait_until(KeptKind kind, int64 id, TimestampTz until)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	int64 ms = (until - GetCurrentTimestamp()) / 1000;
-	volatile bool locked = false;
+	Wait wait = { .kind = kind, .id = id, .ms = (until - GetCurrentTimestamp()) / 1000 };
+	ErrorData *error;
 
-	if (ms <= 0)
+	if (wait.ms <= 0)
 		return false;
 	if (LockTimeout > 0)
-		ms = Min(ms, LockTimeout);
+		wait.ms = Min(wait.ms, LockTimeout);
 	spi_lock_for_write(tables[kind]);
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		SpiArgs args = SPI_ARGS_INIT;
-		int level = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, ms), PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		spi_begin();
-		spi_arg_int8(&args, id);
-		spi_run(&locks[kind], &args);
-		spi_end();
-		AtEOXact_GUC(true, level);
-		locked = true;
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-		locked = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return locked;
-}
-
-/* Lock a row, waiting until a time of the server's clock, and end who has it if he is overdue. */
-static bool
-gives(KeptKind kind, int64 id, TimestampTz until, bool ends, TimestampTz now)
-{
-	Holder holder;
-
-	if (ends && store_holder_find(kind, id, &holder))
-		(void) end_overdue(&holder, holder.since, now);
-	return wait_until(kind, id, until);
+	error = xact_part(lock_row, &wait);
+	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	return error == NULL;
 }
 
 /*
- * Lock a worker for an operator, waiting until a time of the server's clock. False if somebody has
- * the worker still. With ends, where the worker is to be ended, an overdue session is ended.
+ * Lock a row for an operator, waiting until a time of the server's clock. False if somebody has the
+ * row still. With ends, where the row must be had, an overdue session is ended.
  */
 bool
-store_holder_gives(int64 worker, TimestampTz until, bool ends, TimestampTz now)
+store_holder_gives(KeptKind kind, int64 id, TimestampTz until, bool ends, TimestampTz now)
 {
-	return store_worker_is_free(worker) || gives(KEPT_WORKER, worker, until, ends, now);
+	Holder holder;
+
+	if (kind == KEPT_WORKER && store_worker_is_free(id))
+		return true;
+	if (ends && store_holder_find(kind, id, &holder))
+		(void) end_overdue(&holder, holder.since, now);
+	return wait_until(kind, id, until);
 }
 
 /* Lock a row for an operator, or raise 55P03 with who keeps it; what is what the error names. */
@@ -254,7 +240,7 @@ store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends, Timest
 	Holder holder;
 	bool found;
 
-	if (gives(kind, id, GetCurrentTimestamp() + PATIENCE, ends, now))
+	if (store_holder_gives(kind, id, GetCurrentTimestamp() + PATIENCE, ends, now))
 		return;
 	found = store_holder_find(kind, id, &holder);
 	ereport(

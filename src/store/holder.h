@@ -27,7 +27,8 @@ typedef struct Holder
 } Holder;
 
 extern bool store_holder_find(KeptKind kind, int64 id, Holder *holder);
-extern bool store_holder_gives(int64 worker, TimestampTz until, bool ends, TimestampTz now);
+extern bool store_holder_gives(KeptKind kind, int64 id, TimestampTz until, bool ends,
+							   TimestampTz now);
 extern void store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends,
 								TimestampTz now);
 extern bool store_holder_try(int64 worker, bool must, TimestampTz now);

@@ -79,7 +79,7 @@ store_kill_fleet(TimestampTz now)
 	{
 		if (!store_kill_concerns(&workers[i]))
 			continue;
-		if (store_holder_gives(workers[i].no, until, true, now))
+		if (store_holder_gives(KEPT_WORKER, workers[i].no, until, true, now))
 			(void) store_worker_move(workers[i].no, "kill", NULL, now);
 		else if (n_kept++ == 0)
 			kept = workers[i].no;
