@@ -172,8 +172,11 @@ static const DirectColumn worker_columns[] = { WORKER_COLUMNS_OF_ROW(DIRECT_ENTR
 static DirectTable worker_table =
 	DIRECT_TABLE("worker", worker_columns, .index_name = "worker_id", .index_key = { WORKER_ID });
 
-/* Where workers' rows were found last, by their names' hashes. */
-#define KNOWN_PLACES 1024
+/*
+ * Where workers' rows were found last, by their names' hashes: several times as many as the
+ * workers that a pooler may bring to one session, so that few of them share a place.
+ */
+#define KNOWN_PLACES 8192
 
 static bool
 has_name(TupleTableSlot *row, const char *id, size_t length)
