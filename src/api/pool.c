@@ -22,6 +22,7 @@
 #include "store/event.h"
 #include "store/fleet.h"
 #include "store/holder.h"
+#include "store/offer.h"
 #include "store/offer_stats.h"
 #include "store/lease.h"
 #include "store/op.h"
@@ -263,7 +264,7 @@ gpu_orch_create_pool_body(PG_FUNCTION_ARGS)
 	store_installation_ensure(&installation, now);
 	pool = store_pool_create(name, image, PG_GETARG_DATUM(2), min_workers, max_workers, now);
 	(void) pool_set_options(pool, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
-	store_pool_make_offers(pool);
+	store_offer_make(pool);
 	store_event("pool_created", name, NULL, now);
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
@@ -293,7 +294,7 @@ gpu_orch_alter_pool_body(PG_FUNCTION_ARGS)
 	shmem_require();
 	pool = lock_pool(name);
 	changed = pool_set_options(pool, options);
-	store_pool_make_offers(pool);
+	store_offer_make(pool);
 	store_offer_pool_altered(pool, name, clock_now());
 	INJECT("pool.altered");
 	store_event("pool_altered", name, store_detail("options", changed), clock_now());

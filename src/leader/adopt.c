@@ -19,6 +19,7 @@
 #include "decide/pod_name.h"
 #include "store/alert.h"
 #include "store/event.h"
+#include "store/offer.h"
 #include "store/op.h"
 #include "store/pool.h"
 #include "store/secret.h"

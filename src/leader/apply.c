@@ -18,7 +18,7 @@
 #include "store/event.h"
 #include "store/holder.h"
 #include "store/op.h"
-#include "store/pool.h"
+#include "store/offer.h"
 #include "store/spend.h"
 #include "store/worker.h"
 #include "utils/timestamp.h"

@@ -26,6 +26,7 @@
 #include "store/event.h"
 #include "store/foreign.h"
 #include "store/holder.h"
+#include "store/offer.h"
 #include "store/op.h"
 #include "store/sight.h"
 #include "store/spend.h"

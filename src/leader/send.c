@@ -15,6 +15,7 @@
 #include "leader/leader.h"
 #include "store/fleet.h"
 #include "store/holder.h"
+#include "store/offer.h"
 #include "store/op.h"
 #include "store/secret.h"
 #include "store/spend.h"

@@ -26,6 +26,7 @@
 #include "store/kill.h"
 #include "store/lease.h"
 #include "store/offer_stats.h"
+#include "store/offer.h"
 #include "store/op.h"
 #include "store/passed.h"
 #include "store/places_wanted.h"

@@ -20,6 +20,7 @@
 #include "store/fleet.h"
 #include "store/holder.h"
 #include "store/offer_stats.h"
+#include "store/offer.h"
 #include "store/op.h"
 #include "queue/ready.h"
 #include "store/spend.h"

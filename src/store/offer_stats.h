@@ -6,7 +6,7 @@
 #define GPU_ORCH_STORE_OFFER_STATS_H
 
 #include "decide/scale.h"
-#include "store/pool.h"
+#include "store/offer.h"
 
 extern void store_offer_learn(TimestampTz now);
 extern void store_offer_watch(TimestampTz now);

@@ -7,7 +7,7 @@
 
 #include "db/spi_util.h"
 #include "store/installation.h"
-#include "store/pool.h"
+#include "store/offer.h"
 
 typedef enum OpKind
 {

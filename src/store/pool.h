@@ -1,6 +1,6 @@
 /*
  * store/pool.h
- *	  Pools and their offers.
+ *	  Pools.
  */
 #ifndef GPU_ORCH_STORE_POOL_H
 #define GPU_ORCH_STORE_POOL_H
@@ -36,20 +36,6 @@ typedef struct PoolRow
 	Jsonb *env;
 } PoolRow;
 
-typedef struct OfferRow
-{
-	int64 id;
-	int32 pool;
-	int32 ordinal;
-	char *gpu_type;
-	char *data_center;	/* NULL: any */
-	int64 price_micros; /* of a whole pod per hour; negative: not known */
-	TimestampTz backoff_until;
-	int32 refusals;
-	int32 gpu_count; /* of a pod of it */
-	char *cloud_type;
-} OfferRow;
-
 extern bool store_pool_find(const char *name, bool lock, int32 *pool);
 extern bool store_pool_lock(int32 pool);
 extern char *store_pool_name(int32 pool);
@@ -58,17 +44,8 @@ extern int32 store_pool_create(const char *name, const char *image, Datum gpu_ty
 extern const char *store_pool_set_options(int32 pool, int n, char **names, JsonbValue *values,
 										  int *wrong);
 extern const char *store_pool_read_policy_options(PlanPool *plan, Jsonb *policy_options);
-extern void store_pool_make_offers(int32 pool);
 extern void store_pool_drop(int32 pool, TimestampTz now);
 extern int store_pool_list(PoolRow **pools);
 extern void store_pool_scaled_in(int32 pool, TimestampTz now);
-extern int store_offer_list(int32 pool, OfferRow **offers);
-extern int64 store_offer_ceiling(int32 pool);
-extern int64 store_offer_count_unpriced(void);
-extern int32 store_offer_refusals(int64 offer);
-extern void store_offer_refused(int64 offer, TimestampTz backoff_until, TimestampTz now);
-extern void store_offer_accepted(int64 offer, int64 price_micros, TimestampTz now);
-extern int64 store_offer_price_by_type(const char *gpu_type, const char *cloud_type,
-									   int64 price_micros, TimestampTz now);
 
 #endif
