@@ -21,6 +21,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "base/shmem.h"
+#include "base/token.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -305,7 +306,7 @@ api_refuse_token(const char *worker_id)
 void
 api_authenticate(const char *worker_id, const char *token, WorkerCall *worker)
 {
-	if (!store_worker_call(worker_id, worker) || !worker_token_equal(token, worker->session_digest))
+	if (!store_worker_call(worker_id, worker) || !token_equal(token, worker->session_digest))
 		api_refuse_token(worker_id);
 }
 

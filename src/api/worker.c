@@ -24,6 +24,7 @@
 #include "base/guc.h"
 #include "base/inject.h"
 #include "base/rivals.h"
+#include "base/token.h"
 #include "queue/match.h"
 #include "store/alert.h"
 #include "store/cancel.h"
@@ -81,7 +82,7 @@ admit_cloud_worker(WorkerRow *worker, const char *token, const char *pod_id, Tim
 
 	store_worker_profile(worker->no, &profile);
 	if (token == NULL || !profile.has_registration ||
-		!worker_token_equal(token, profile.registration_digest))
+		!token_equal(token, profile.registration_digest))
 		refuse_registration(worker->id);
 	if (pod_id == NULL)
 		api_refuse("pod_id", "It is null.",
@@ -127,7 +128,7 @@ admit_external_worker(const char *worker_id, const char *token, bool exists, int
 {
 	if (token != NULL)
 	{
-		if (!exists || !worker->has_session || !worker_token_equal(token, worker->session_digest))
+		if (!exists || !worker->has_session || !token_equal(token, worker->session_digest))
 			refuse_registration(worker_id);
 		return true;
 	}
@@ -171,7 +172,7 @@ end_session(const WorkerRow *worker, const char *token, TimestampTz now)
 	LeaseEnd end = { .outcome = OUTCOME_LOST, .error = "the worker registered again" };
 
 	if (worker->origin == WO_EXTERNAL && is_alive(worker, now) &&
-		(token == NULL || !worker_token_equal(token, worker->session_digest)))
+		(token == NULL || !token_equal(token, worker->session_digest)))
 	{
 		switch (rivals_take_over(worker->no, worker->created_at, worker->id, now))
 		{
@@ -253,7 +254,7 @@ gpu_orch_register_worker_body(PG_FUNCTION_ARGS)
 		end_session(&worker, token, now);
 	if (store_worker_move(worker.no, "registered", NULL, now) == NULL)
 		refuse_registration(worker_id);
-	worker_token_make(session);
+	token_make(session);
 	store_worker_register(&worker, capabilities,
 						  match_shape_id(match_capabilities_canonical(capabilities)), pool, pod_id,
 						  session, now);
@@ -351,7 +352,7 @@ gpu_orch_goodbye_body(PG_FUNCTION_ARGS)
 
 	api_begin_change();
 	if (!store_worker_find(id, true, &worker) || !worker.has_session ||
-		!worker_token_equal(token, worker.session_digest))
+		!token_equal(token, worker.session_digest))
 		api_refuse_token(id);
 	store_lease_end_all(LEASES_OF_SESSION, worker.no, 0, (Datum) 0, &end, now);
 	INJECT("goodbye");

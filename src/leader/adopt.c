@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/inject.h"
+#include "base/token.h"
 #include "leader/leader.h"
 #include "decide/pod_name.h"
 #include "store/alert.h"
@@ -56,7 +57,7 @@ adopt_take_back(const CloudPod *pod, int32 pool, TimestampTz made, TimestampTz n
 	int64 price = pod->price_micros > 0 ? pod->price_micros : store_offer_ceiling(pool);
 
 	store_secret_token(nonce, token);
-	worker_token_digest(token, digest);
+	token_digest(token, digest);
 	explicit_bzero(token, sizeof(token));
 	store_worker_set_registration(worker, digest);
 	store_worker_set_pod(worker, pod->id, pod->gpu_type, pod->data_center, pod->price_micros, now);

@@ -12,6 +12,7 @@
 #include "base/guc.h"
 #include "base/inject.h"
 #include "base/secret_file.h"
+#include "base/token.h"
 #include "leader/leader.h"
 #include "store/fleet.h"
 #include "store/holder.h"
@@ -178,7 +179,7 @@ mark_sent(Leader *leader, void *arg)
 		if (worker.state != WS_SPAWNING || !may_send_create(sending, &installation, now))
 			return;
 		store_secret_token(sending->op.nonce, sending->token);
-		worker_token_digest(sending->token, digest);
+		token_digest(sending->token, digest);
 		store_worker_set_registration(worker.no, digest);
 		store_spend_open(worker.no, sending->op.pool, sending->op.price_micros,
 						 sending->op.price_assumed ? PRICE_ASSUMED : PRICE_CATALOG, now);

@@ -11,6 +11,7 @@
 
 #include "base/guc.h"
 #include "base/inject.h"
+#include "base/token.h"
 #include "miscadmin.h"
 #include "queue/match.h"
 #include "decide/place.h"
@@ -445,7 +446,7 @@ store_fleet_intend(const PoolRow *pool, const Installation *installation, int64 
 		return NULL;
 	}
 	price = chosen->price_micros > 0 ? chosen->price_micros : store_offer_ceiling(pool->id);
-	worker_token_make(random);
+	token_make(random);
 	id = psprintf("%s-%.8s", pool->name, random);
 	worker = store_worker_create(id, WO_CLOUD, pool->id, WS_SPAWNING, now);
 	INJECT("intent.worker");

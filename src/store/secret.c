@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "common/hmac.h"
+#include "db/spi_util.h"
 #include "store/secret.h"
 #include "utils/builtins.h"
 

@@ -5,7 +5,7 @@
 #ifndef GPU_ORCH_STORE_SECRET_H
 #define GPU_ORCH_STORE_SECRET_H
 
-#include "store/worker.h"
+#include "base/token.h"
 
 extern void store_secret_make(void);
 extern void store_secret_token(const char *nonce, char token[TOKEN_LENGTH + 1]);

@@ -9,12 +9,12 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
-#include "common/cryptohash.h"
 #include "common/hashfn.h"
 #include "db/direct.h"
 #include "db/ext_guard.h"
 #include "base/heard.h"
 #include "base/inject.h"
+#include "base/token.h"
 #include "store/alert.h"
 #include "store/event.h"
 #include "store/lease.h"
@@ -22,65 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
-
-/* Make a token from 256 random bits. */
-void
-worker_token_make(char token[TOKEN_LENGTH + 1])
-{
-	uint8 bits[TOKEN_LENGTH / 2];
-
-	if (!pg_strong_random(bits, sizeof(bits)))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not obtain random bits for a token")));
-	hex_encode((const char *) bits, sizeof(bits), token);
-	token[TOKEN_LENGTH] = '\0';
-}
-
-/* The digest of a token, which is all that is ever stored of it. */
-void
-worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH])
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) token, strlen(token)) < 0 ||
-		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute the digest of a token")));
-	pg_cryptohash_free(context);
-}
-
-/*
- * The digest of a token that a session presents, computed anew only where it is not
- * the one it presented last: a worker's session presents the same one with each call.
- */
-static const uint8 *
-presented_digest(const char *token)
-{
-	static char last[TOKEN_LENGTH];
-	static uint8 digest[PG_SHA256_DIGEST_LENGTH];
-	static bool known = false;
-	bool fits = strlen(token) == TOKEN_LENGTH;
-
-	if (!known || !fits || timingsafe_bcmp(token, last, TOKEN_LENGTH) != 0)
-	{
-		known = false;
-		worker_token_digest(token, digest);
-		if (fits)
-			memcpy(last, token, TOKEN_LENGTH);
-		known = fits;
-	}
-	return digest;
-}
-
-/* Compare a token with a digest, in a time that does not depend on where they differ. */
-bool
-worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH])
-{
-	return timingsafe_bcmp(presented_digest(token), digest, PG_SHA256_DIGEST_LENGTH) == 0;
-}
 
 static bool
 read_digest(uint64 row, int column, uint8 digest[PG_SHA256_DIGEST_LENGTH])
@@ -457,7 +398,7 @@ store_worker_register(const WorkerRow *worker, Jsonb *capabilities, int64 capset
 	SpiArgs wide_args = SPI_ARGS_INIT;
 	uint8 digest[PG_SHA256_DIGEST_LENGTH];
 
-	worker_token_digest(token, digest);
+	token_digest(token, digest);
 	spi_begin();
 	spi_arg_int8(&args, worker->no);
 	arg_digest(&args, digest);

@@ -10,9 +10,6 @@
 #include "db/spi_util.h"
 #include "store/meets.h"
 
-/* A token as it is handed out: 256 random bits in hex. */
-#define TOKEN_LENGTH 64
-
 typedef struct WorkerRow
 {
 	int64 no;
@@ -83,10 +80,6 @@ typedef struct IdleSet
 	CapabilitySet set;
 	int workers;
 } IdleSet;
-
-extern void worker_token_make(char token[TOKEN_LENGTH + 1]);
-extern void worker_token_digest(const char *token, uint8 digest[PG_SHA256_DIGEST_LENGTH]);
-extern bool worker_token_equal(const char *token, const uint8 digest[PG_SHA256_DIGEST_LENGTH]);
 
 extern bool store_worker_call(const char *id, WorkerCall *worker);
 extern bool store_worker_find(const char *id, bool lock, WorkerRow *worker);
