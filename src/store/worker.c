@@ -81,7 +81,7 @@ worker_read_row(WorkerRow *worker)
 	worker->capset = spi_int8(0, 7);
 	worker->state_since = spi_time(0, 8);
 	worker->created_at = spi_time(0, 9);
-	worker->last_heartbeat = spi_time(0, 10);
+	worker->last_heartbeat = Max(spi_time(0, 10), heard_at(worker->no));
 	worker->busy_at = spi_time(0, 11);
 	worker->has_session = read_digest(0, 12, worker->session_digest);
 }

@@ -311,6 +311,26 @@ subtest 'nobody who keeps an alert, or the breaker of an image, stops the leader
 	$node->ends($pod, 'the pod ends');
 };
 
+subtest 'a worker whose row is kept, and that is heard of, counts as alive when it is free' => sub {
+	my $token = register('busy');
+	my $refusal = '';
+
+	for (1 .. 4)
+	{
+		my $keeper = $node->session;
+
+		$keeper->query_safe('BEGIN');
+		$keeper->query_safe(q{SELECT FROM gpu_orch.worker WHERE id = 'busy' FOR UPDATE});
+		$node->advance('15 seconds');
+		$node->sql("SELECT gpu_orch.heartbeat('busy', '$token')");
+		$keeper->query_safe('ROLLBACK');
+		$keeper->quit;
+		eval { $token = register('busy'); 1 } or $refusal = $@;
+	}
+	like($refusal, qr/another process works as worker "busy"/, 'another process does not take its place for ever');
+	$node->sql(q{SELECT gpu_orch.terminate_worker('busy', true)});
+};
+
 subtest 'a superuser and a prepared transaction are told of, and left alone' => sub {
 	$node->set('gpu_orch.row_lock_timeout' => '1ms');
 	my $token = register('c');
