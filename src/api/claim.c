@@ -29,7 +29,6 @@
 #include "store/waiting.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/uuid.h"
 #include "base/wake.h"
 
@@ -156,16 +155,14 @@ claim(ReturnSetInfo *result, WorkerCall *worker, int n, const pg_uuid_t *claimed
 }
 
 /*
- * A claim is flushed before its answer leaves, whatever synchronous_commit says,
- * unless gpu_orch.async_claims is on and the claim is a transaction of its own.
+ * A claim is flushed before its answer leaves, whatever synchronous_commit says. With
+ * gpu_orch.async_claims the caller's synchronous_commit decides: what else he wrote in the
+ * transaction is his.
  */
 static void
 commit_claim(void)
 {
-	if (guc_async_claims && !IsTransactionBlock() && !IsSubTransaction())
-		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
-	else
+	if (!guc_async_claims)
 		ForceSyncCommit();
 }
 

@@ -99,11 +99,12 @@ guc_init(void)
 	DefineCustomIntVariable("gpu_orch.api_concurrency",
 							"Calls to the provider that may be in flight at a time.", NULL,
 							&guc_api_concurrency, 8, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("gpu_orch.async_claims",
-							 "Whether claim_tasks() commits without waiting for the disk.",
-							 "A claim that a crash of the server undoes is a task that is ready "
-							 "again. Of effect where the claim is a transaction of its own.",
-							 &guc_async_claims, false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"gpu_orch.async_claims",
+		"Whether the caller's synchronous_commit decides if a claim waits for the disk.",
+		"A claim that a crash of the server undoes is a task that is ready "
+		"again. When off, each claim waits.",
+		&guc_async_claims, false, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"gpu_orch.cycle_interval",
 		"Time after which the leader looks at everything again, even if nothing "

@@ -357,16 +357,18 @@ finish();
 $node->set('gpu_orch.async_claims' => 'on', 'wal_writer_delay' => '10s');
 wait_until('the setting is there', sub { $node->sql('SHOW gpu_orch.async_claims') eq 'on' });
 submit('a b c d');
-is($node->sql('BEGIN; ' . claim_sql() . "; SELECT pg_current_wal_insert_lsn() AS at \\gset\nCOMMIT;
+is($node->sql('SET synchronous_commit = on; BEGIN; ' . claim_sql() . "; SELECT pg_current_wal_insert_lsn() AS at \\gset\nCOMMIT;
 	SELECT pg_current_wal_flush_lsn() > :'at'"), "a\nt",
-	'a claim in a block is on disk when it answers');
-is(claim(), 'b', 'another claim need not be');
+	'a claim of a caller who waits for the disk is on disk when it answers');
+is($node->sql('SET synchronous_commit = off; ' . claim_sql()), 'b', 'that of another caller need not be');
+is($node->sql('SET synchronous_commit = on; BEGIN; ' . claim_sql() . q{; SELECT current_setting('synchronous_commit'); ROLLBACK}), "c\non",
+	'a claim changes no setting of its caller');
 my $leases = $node->sql('SELECT task_id, id FROM gpu_orch.lease ORDER BY task_id');
 $node->stop('immediate');
 $node->start;
 my @lease = map { [ split /\|/ ] } split /\n/, $leases;
 is(scalar @lease, 2, 'there were two leases');
-is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $lease[0][0]"), 'running', 'the claim in a block survives');
+is($node->sql("SELECT state FROM gpu_orch.tasks WHERE task_id = $lease[0][0]"), 'running', 'the claim that was on disk survives');
 like(claim(4), qr/^(b )?c d$/, 'the other one survives or its task is ready again');
 is($node->sql("SELECT gpu_orch.complete_task('w', '$token{w}', $lease[1][0], '$lease[1][1]') =
 	NOT EXISTS (SELECT FROM gpu_orch.lease WHERE task_id = $lease[1][0] AND id <> '$lease[1][1]')"), 't',
