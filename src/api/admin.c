@@ -100,7 +100,7 @@ gpu_orch_kill_fleet_body(PG_FUNCTION_ARGS)
 	Installation installation;
 	int64 owed;
 
-	shmem_require();
+	api_begin_change();
 	store_installation_ensure(&installation, now);
 	if (installation.hold)
 		ereport(ERROR,

@@ -65,7 +65,7 @@ gpu_orch_set_budget_body(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		check_amount(PG_GETARG_DATUM(2));
 	store_installation_ensure(&installation, now);
-	(void) store_installation_lock(true);
+	store_installation_lock();
 	if (name != NULL && !store_pool_find(name, true, &pool))
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_UNKNOWN_OBJECT),

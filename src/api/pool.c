@@ -342,7 +342,7 @@ gpu_orch_spawn_worker_body(PG_FUNCTION_ARGS)
 		api_refuse("count", psprintf("%d is out of range.", count),
 				   psprintf("Use a value from 1 to %d.", MAX_SPAWN));
 	store_installation_ensure(&installation, now);
-	(void) store_installation_lock(true);
+	store_installation_lock();
 	pool = lock_pool(name);
 	if (installation.hold || installation.paused)
 		ereport(ERROR,
@@ -419,14 +419,14 @@ move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
 static void
 lock_worker(const char *id, bool ends, WorkerRow *worker)
 {
+	char *what = psprintf("worker \"%s\"", id);
 	TimestampTz ended;
 	char *cause;
 
-	spi_lock_for_write("worker");
+	store_holder_demand_table(KEPT_WORKER, what);
 	if (store_worker_find(id, false, worker))
 	{
-		store_holder_demand(KEPT_WORKER, worker->no, psprintf("worker \"%s\"", id), ends,
-							clock_now());
+		store_holder_demand(KEPT_WORKER, worker->no, what, ends, clock_now());
 		if (store_worker_lock(worker->no, worker) && worker->state != WS_TERMINATED)
 			return;
 	}

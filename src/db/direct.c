@@ -287,16 +287,16 @@ direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *change
 	return result == TM_Ok;
 }
 
-/* The transaction of a multixact that keeps the row from writers; invalid if none is open. */
+/* The transaction of a multixact that keeps the row from writers, or from who deletes it; invalid if none is open. */
 static TransactionId
-open_member(MultiXactId multi, bool only_locks)
+open_member(MultiXactId multi, bool only_locks, bool deletes)
 {
 	TransactionId xid = InvalidTransactionId;
 	MultiXactMember *members;
 	int n = GetMultiXactIdMembers(multi, &members, false, only_locks);
 
 	for (int i = 0; i < n && !TransactionIdIsValid(xid); i++)
-		if (members[i].status != MultiXactStatusForKeyShare &&
+		if ((deletes || members[i].status != MultiXactStatusForKeyShare) &&
 			TransactionIdIsInProgress(members[i].xid))
 			xid = members[i].xid;
 	if (n > 0)
@@ -304,27 +304,29 @@ open_member(MultiXactId multi, bool only_locks)
 	return xid;
 }
 
-/* The transaction that keeps a row of this header from writers; invalid if none is open. */
+/* The transaction that keeps a row of this header from these; invalid if none is open. */
 static TransactionId
-keeper(HeapTupleHeader header)
+keeper(HeapTupleHeader header, bool deletes)
 {
 	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
 
 	if (header->t_infomask & HEAP_XMAX_INVALID)
 		return InvalidTransactionId;
 	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
-		return open_member(xmax, HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask));
-	if (HEAP_XMAX_IS_KEYSHR_LOCKED(header->t_infomask) || !TransactionIdIsInProgress(xmax))
+		return open_member(xmax, HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask), deletes);
+	if ((!deletes && HEAP_XMAX_IS_KEYSHR_LOCKED(header->t_infomask)) ||
+		!TransactionIdIsInProgress(xmax))
 		return InvalidTransactionId;
 	return xmax;
 }
 
 /*
  * The open transaction, of another session, that has changed or locked the row of a table of ours
- * at that place, so that nobody else may change it; invalid if there is none. Waits for no row.
+ * at that place, so that nobody else may change it, or delete it; invalid if there is none. Waits
+ * for no row.
  */
 TransactionId
-direct_locked_by(const char *table, ItemPointer tid)
+direct_locked_by(const char *table, ItemPointer tid, bool deletes)
 {
 	Oid relid = get_relname_relid(table, get_namespace_oid("gpu_orch", false));
 	Relation rel = table_open(relid, AccessShareLock);
@@ -339,7 +341,7 @@ direct_locked_by(const char *table, ItemPointer tid)
 		LockBuffer(held->buffer, BUFFER_LOCK_SHARE);
 		header = *held->base.tuple->t_data;
 		LockBuffer(held->buffer, BUFFER_LOCK_UNLOCK);
-		xid = keeper(&header);
+		xid = keeper(&header, deletes);
 		if (TransactionIdIsValid(xid))
 			xid = SubTransGetTopmostTransaction(xid);
 		if (TransactionIdIsValid(xid) && TransactionIdIsCurrentTransactionId(xid))

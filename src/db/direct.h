@@ -93,7 +93,7 @@ extern DirectRow *direct_new_row(DirectTable *table);
 extern int64 direct_next_id(DirectTable *table);
 extern void direct_insert(DirectRow *row, Relation rel);
 extern bool direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *changed);
-extern TransactionId direct_locked_by(const char *table, ItemPointer tid);
+extern TransactionId direct_locked_by(const char *table, ItemPointer tid, bool deletes);
 
 extern Datum direct_datum(const DirectTable *table, TupleTableSlot *row, int column, bool *isnull);
 extern int64 direct_int8(const DirectTable *table, TupleTableSlot *row, int column);

@@ -132,6 +132,13 @@ spi_pin_forget(int outer)
 	pin_level = outer;
 }
 
+/* The table of ours of that name; invalid if there is none. */
+Oid
+spi_table(const char *table)
+{
+	return get_relname_relid(table, get_namespace_oid("gpu_orch", false));
+}
+
 /*
  * Take the lock that writes to a table of ours need, until the end of the transaction.
  * For whoever reads the table before writing to it: what reads takes is a weaker lock, also
@@ -140,10 +147,19 @@ spi_pin_forget(int outer)
 void
 spi_lock_for_write(const char *table)
 {
-	Oid relid = get_relname_relid(table, get_namespace_oid("gpu_orch", false));
+	Oid relid = spi_table(table);
 
 	if (OidIsValid(relid))
 		LockRelationOid(relid, RowExclusiveLock);
+}
+
+/* The same unless somebody is in the way, or waits for a lock that would be; false then. */
+bool
+spi_try_lock_for_write(const char *table)
+{
+	Oid relid = spi_table(table);
+
+	return !OidIsValid(relid) || ConditionalLockRelationOid(relid, RowExclusiveLock);
 }
 
 void

@@ -51,7 +51,9 @@ extern void spi_arg_int8_array(SpiArgs *args, const int64 *numbers, int n, Oid t
 extern int spi_pin_begin(void);
 extern void spi_pin_end(int outer);
 extern void spi_pin_forget(int outer);
+extern Oid spi_table(const char *table);
 extern void spi_lock_for_write(const char *table);
+extern bool spi_try_lock_for_write(const char *table);
 extern void spi_begin(void);
 extern void spi_end(void);
 extern uint64 spi_run(SpiQuery *query, SpiArgs *args);

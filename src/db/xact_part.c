@@ -6,6 +6,8 @@
 
 #include "access/xact.h"
 #include "db/xact_part.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -39,4 +41,40 @@ xact_part(void (*work)(void *arg), void *arg)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+/* Work that waits for each lock for so long at most. */
+typedef struct Within
+{
+	int64 ms;
+	void (*work)(void *arg);
+	void *arg;
+} Within;
+
+static void
+within(void *arg)
+{
+	const Within *part = arg;
+	int level = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, part->ms), PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	part->work(part->arg);
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * The same, waiting for each lock for some milliseconds at most, or for lock_timeout if that is
+ * less. False where that was too long, or the wait was a deadlock. Any other error is raised.
+ */
+bool
+xact_part_within(int64 ms, void (*work)(void *arg), void *arg)
+{
+	Within part = { .ms = LockTimeout > 0 ? Min(ms, LockTimeout) : ms, .work = work, .arg = arg };
+	ErrorData *error = xact_part(within, &part);
+
+	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+		ReThrowError(error);
+	return error == NULL;
 }

@@ -6,5 +6,6 @@
 #define GPU_ORCH_XACT_PART_H
 
 extern ErrorData *xact_part(void (*work)(void *arg), void *arg);
+extern bool xact_part_within(int64 ms, void (*work)(void *arg), void *arg);
 
 #endif

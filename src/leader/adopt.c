@@ -122,6 +122,7 @@ leader_watch_owner(Leader *leader, void *arg)
 			made_at(pod, provider_now, now) <=
 				Max(installation->created_at, installation->taken_over_at))
 			continue;
+		store_installation_take(now);
 		store_installation_hold(
 			installation, ALERT_SECOND_OWNER,
 			psprintf("taken over by another copy, which made pod %s, %s", pod->id, pod->name), now);

@@ -200,7 +200,7 @@ alone(Round *round, RoundStep step, int index, const CloudPod *pod)
 static bool
 lock_worker(const Round *round, int64 no, WorkerRow *worker)
 {
-	return store_holder_try(no, true, round->now) && store_worker_lock(no, worker);
+	return store_holder_try(KEPT_WORKER, no, true, round->now) && store_worker_lock(no, worker);
 }
 
 /* Return the provider's time, as the list was dated; ours if it was not. */
@@ -375,7 +375,7 @@ change_price(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (!store_holder_try(worker->no, false, round->now))
+	if (!store_holder_try(KEPT_WORKER, worker->no, false, round->now))
 		return;
 	if (pod->price_micros != worker->price_micros)
 		store_worker_set_pod(worker->no, NULL, NULL, NULL, pod->price_micros, round->now);
@@ -389,7 +389,7 @@ reconcile_end_failed(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (store_holder_try(worker->no, true, round->now))
+	if (store_holder_try(KEPT_WORKER, worker->no, true, round->now))
 	{
 		INJECT("reconcile.failed");
 		(void) store_worker_move(worker->no, "pod_failed", pod->status, round->now);
@@ -402,7 +402,7 @@ end_useless(Round *round, int index, const CloudPod *pod)
 {
 	const WorkerInfo *worker = &round->workers[index];
 
-	if (store_holder_try(worker->no, true, round->now))
+	if (store_holder_try(KEPT_WORKER, worker->no, true, round->now))
 		(void) store_worker_move(worker->no, round->useless, NULL, round->now);
 }
 
@@ -658,7 +658,7 @@ end_gone(Round *round, int index, const CloudPod *pod)
 	const WorkerInfo *worker = &round->workers[index];
 	const Absence *absence = hash_search(round->leader->absences, worker->pod_id, HASH_FIND, NULL);
 
-	if (!store_holder_try(worker->no, true, round->now) ||
+	if (!store_holder_try(KEPT_WORKER, worker->no, true, round->now) ||
 		store_worker_move(worker->no, "pod_gone", NULL, round->now) == NULL)
 		return;
 	store_spend_close(worker->no, Max(absence->gone_at, worker->last_heartbeat));

@@ -169,7 +169,7 @@ mark_sent(Leader *leader, void *arg)
 	if (installation.leader_epoch != leader->epoch)
 		return;
 	if (sending->op.worker != 0 &&
-		(!store_holder_try(sending->op.worker, sending->op.kind == OP_DELETE, now) ||
+		(!store_holder_try(KEPT_WORKER, sending->op.worker, sending->op.kind == OP_DELETE, now) ||
 		 (sending->op.kind == OP_CREATE && !store_worker_lock(sending->op.worker, &worker))))
 		return;
 	if (!store_op_lock(sending->op.id, &sending->op) || sending->op.state != OP_PLANNED)

@@ -63,14 +63,8 @@ begin(Leader *leader, void *arg)
 	}
 	if (leader->epoch == 0 || strcmp(before, leader->installation.id) != 0)
 	{
-		if (!store_installation_lock(false))
-		{
-			store_holder_note(KEPT_INSTALLATION, 0, true);
-			leader->epoch = 0;
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("a transaction keeps the row of the installation")));
-		}
+		leader->epoch = 0;
+		store_installation_take(now);
 		leader->epoch = store_installation_new_leader();
 		leader_look_first(leader);
 		INJECT("leader.reign");
@@ -119,6 +113,7 @@ end_overdue(Leader *leader, void *arg)
 					 .error = "the task's timeout passed" };
 
 	INJECT("leader.overdue");
+	store_lease_demand(LEASES_PAST_DEADLINE, now);
 	store_lease_end_all(LEASES_PAST_DEADLINE, 0, now, (Datum) 0, &end, now);
 	leader->next_due = store_waiting_next_due();
 }
@@ -134,8 +129,8 @@ end_unheld(Leader *leader, void *arg)
 	LeaseEnd end = { .outcome = OUTCOME_LOST, .error = "the worker had been ended" };
 
 	INJECT("leader.unheld");
+	store_lease_demand(LEASES_OF_ENDED, now);
 	store_lease_end_all(LEASES_OF_ENDED, 0, 0, (Datum) 0, &end, now);
-	store_lease_note_kept(now);
 }
 
 /* Move up what has waited for long, and look for changes and rows that nobody announced. */
@@ -220,7 +215,7 @@ try_move(int64 worker, const char *cause, bool must, TimestampTz now)
 	Move one = { .worker = worker, .cause = cause, .now = now };
 	ErrorData *error;
 
-	if (!store_holder_try(worker, must, now))
+	if (!store_holder_try(KEPT_WORKER, worker, must, now))
 		return NULL;
 	error = xact_part(move, &one);
 	if (error == NULL)
@@ -324,15 +319,13 @@ decide_pool(Leader *leader, void *arg)
 	FleetPool *pool = NULL;
 	const char *refused = NULL;
 	int64 decision;
-	bool alone = store_installation_lock(false);
+	bool alone = store_holder_try(KEPT_INSTALLATION, 0, false, now);
 	int ended;
 	int room;
 
-	if (!alone)
-		store_holder_note(KEPT_INSTALLATION, 0, false);
 	if (!store_pool_lock(named->id))
 	{
-		store_holder_note(KEPT_POOL, named->id, false);
+		store_holder_note(KEPT_POOL, named->id);
 		return;
 	}
 	if (!store_fleet_plan(&fleet, now))
@@ -453,7 +446,7 @@ abandon_planned(TimestampTz now)
 		WorkerRow worker;
 		CloudOpRow op;
 
-		if (!store_holder_try(ops[i].worker, true, now) ||
+		if (!store_holder_try(KEPT_WORKER, ops[i].worker, true, now) ||
 			!store_worker_lock(ops[i].worker, &worker) || !store_op_lock(ops[i].id, &op) ||
 			op.state != OP_PLANNED)
 			continue;

@@ -99,7 +99,7 @@ leader_useless_pod(Leader *leader, const WorkerInfo *worker, const CloudPod *pod
 		return NULL;
 	}
 	if (worker->state == WS_INITIALIZING && no_runtime != worker->no_runtime &&
-		store_holder_try(worker->no, false, now))
+		store_holder_try(KEPT_WORKER, worker->no, false, now))
 		store_worker_set_runtime(worker->no, no_runtime);
 	if (!running)
 		return NULL;

@@ -20,9 +20,11 @@ typedef enum KeptKind
 typedef struct Holder
 {
 	const char *row;   /* which one, as alerts name it */
+	bool ending;	   /* the row is a worker's that is being ended */
 	int pid;		   /* 0: the transaction is prepared */
 	TimestampTz since; /* when the transaction began, or was prepared */
 	bool superuser;	   /* its session is a superuser's */
+	bool stays;		   /* it is not ended: a superuser's, a prepared one, or it has committed */
 	const char *text;  /* who that is, in words */
 } Holder;
 
@@ -31,9 +33,10 @@ extern bool store_holder_gives(KeptKind kind, int64 id, TimestampTz until, bool 
 							   TimestampTz now);
 extern void store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends,
 								TimestampTz now);
-extern bool store_holder_try(int64 worker, bool must, TimestampTz now);
+extern void store_holder_demand_table(KeptKind kind, const char *what);
+extern bool store_holder_try(KeptKind kind, int64 id, bool must, TimestampTz now);
 extern bool store_holder_try_now(int64 worker, TimestampTz now);
-extern void store_holder_note(KeptKind kind, int64 id, bool must);
+extern void store_holder_note(KeptKind kind, int64 id);
 extern bool store_holder_kept(int64 worker);
 extern void store_holder_watch(TimestampTz now);
 

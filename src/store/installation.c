@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "store/alert.h"
 #include "store/event.h"
+#include "store/holder.h"
 #include "store/installation.h"
 #include "store/secret.h"
 #include "store/sequence.h"
@@ -251,9 +252,21 @@ installation_compare(Installation *installation, const Incarnation *mine, const 
 	}
 }
 
+/* Whether anything is to be done about where we are. */
+static bool
+differs(const Incarnation *mine, const SiteList *others)
+{
+	Incarnation was;
+	StringInfoData difference;
+
+	initStringInfo(&difference);
+	read_incarnation(&was);
+	return store_site_compare(&was, mine, others, &difference) != SITE_SAME;
+}
+
 /*
- * For the leader: read the row, and note if this copy is not where it acted last.
- * False if there is none yet. The leader never makes it: a dump that is being
+ * For the leader: read the row, and note if this copy is not where it acted last; 55P03 where that
+ * is to be noted and somebody keeps the row. False if there is none yet. The leader never makes it: a dump that is being
  * restored brings its own. A site token file that cannot be used is an error for a
  * leader that begins; one that knows where it is goes on.
  */
@@ -269,9 +282,13 @@ store_installation_check(Installation *installation, bool begins, TimestampTz no
 	if (installation->hold)
 		return true;
 	wrong = store_site_read(&mine, &others);
-	if (wrong == NULL)
-		installation_compare(installation, &mine, &others, now);
-	else if (begins)
+	if (wrong == NULL && differs(&mine, &others))
+	{
+		store_installation_take(now);
+		if (store_installation_read(installation) && !installation->hold)
+			installation_compare(installation, &mine, &others, now);
+	}
+	else if (wrong != NULL && begins)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("%s", wrong),
@@ -334,23 +351,27 @@ store_installation_pin(const char *account)
 }
 
 /*
- * Lock the row until the end of the transaction: one at a time creates pods, so that
- * what all of them share, as a budget, is counted once. Before the lock of a pool.
- * False if there is no row, or, without wait, if somebody else has it.
+ * Lock the row until the end of the transaction: one at a time creates pods, so that what all of
+ * them share, as a budget, is counted once. Before the lock of a pool. Waits for whoever has it.
  */
-bool
-store_installation_lock(bool wait)
+void
+store_installation_lock(void)
 {
-	static SpiQuery waiting = { "SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE" };
-	static SpiQuery skipping = {
-		"SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE SKIP LOCKED"
-	};
-	bool locked;
+	static SpiQuery query = { "SELECT 1 FROM gpu_orch.installation FOR NO KEY UPDATE" };
 
 	spi_begin();
-	locked = spi_run(wait ? &waiting : &skipping, NULL) == 1;
+	spi_run(&query, NULL);
 	spi_end();
-	return locked;
+}
+
+/* Lock the row for the leader, which cannot go on without it; 55P03 while somebody keeps it. */
+void
+store_installation_take(TimestampTz now)
+{
+	if (!store_holder_try(KEPT_INSTALLATION, 0, true, now))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("a transaction keeps the row of the installation")));
 }
 
 /* Begin a leader's reign: the number that its outcomes are applied under. */

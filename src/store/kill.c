@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "db/xact_part.h"
 #include "store/holder.h"
 #include "store/installation.h"
 #include "store/kill.h"
@@ -15,6 +16,9 @@
 
 /* How long rows that somebody has are waited for in all: longer than calls of workers take. */
 #define FLEET_PATIENCE USECS_PER_SEC
+
+/* How long any lock is waited for, in milliseconds. */
+#define TABLE_PATIENCE 5000
 
 /* How many pods are owed a delete that is not proved. */
 static int64
@@ -41,10 +45,11 @@ warn_of_kept(int64 worker, int n)
 	bool found = store_holder_find(KEPT_WORKER, worker, &holder);
 
 	ereport(WARNING,
-			(errmsg_plural("%d worker is not ended yet: a transaction keeps its row",
-						   "%d workers are not ended yet: transactions keep their rows", n, n),
-			 found ? errdetail("Worker \"%s\": %s.", holder.row, holder.text) : 0,
-			 errhint("The leader ends them as soon as their rows are free.")));
+			(errmsg_plural("%d worker is not ended yet: a transaction keeps its row, or a table",
+						   "%d workers are not ended yet: transactions keep their rows, or a table",
+						   n, n),
+			 found ? errdetail("The %s: %s.", holder.row, holder.text) : 0,
+			 errhint("The leader ends them as soon as it can.")));
 }
 
 /* Whether the end of the fleet is to end a worker. One whose row cannot be read has its alert. */
@@ -55,37 +60,67 @@ store_kill_concerns(const WorkerInfo *worker)
 		worker->state != WS_TERMINATING;
 }
 
-/*
- * Stop creating, end every cloud worker, and announce a delete for each pod that is
- * known. Returns how many deletes are owed, older ones included. Locks the installation, or raises
- * 55P03 if somebody keeps it, then the workers. A worker whose row a transaction keeps is left to the leader, so that no
- * session keeps the others alive; a WARNING names the session.
- */
-int64
-store_kill_fleet(TimestampTz now)
+/* The end of the workers, in a call. */
+typedef struct Kill
 {
-	TimestampTz until;
+	TimestampTz now;
+	int n_kept;
+	int64 kept; /* the first of them */
+} Kill;
+
+/* End every worker whose row is free, or becomes so, and announce the deletes. */
+static void
+end_workers(void *arg)
+{
+	Kill *kill = arg;
+	TimestampTz until = GetCurrentTimestamp() + FLEET_PATIENCE;
 	WorkerInfo *workers;
-	int64 kept = 0;
-	int n_kept = 0;
 	int n;
 
-	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
-	store_installation_kill(now);
 	spi_lock_for_write("worker");
-	until = GetCurrentTimestamp() + FLEET_PATIENCE;
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
 	{
 		if (!store_kill_concerns(&workers[i]))
 			continue;
-		if (store_holder_gives(KEPT_WORKER, workers[i].no, until, true, now))
-			(void) store_worker_move(workers[i].no, "kill", NULL, now);
-		else if (n_kept++ == 0)
-			kept = workers[i].no;
+		if (store_holder_gives(KEPT_WORKER, workers[i].no, until, true, kill->now))
+			(void) store_worker_move(workers[i].no, "kill", NULL, kill->now);
+		else if (kill->n_kept++ == 0)
+			kill->kept = workers[i].no;
 	}
-	if (n_kept > 0)
-		warn_of_kept(kept, n_kept);
-	store_op_plan_owed_deletes(now);
+	store_op_plan_owed_deletes(kill->now);
+}
+
+/* All workers are left to the leader: one of the tables cannot be written to now. */
+static void
+leave_all(Kill *kill)
+{
+	WorkerInfo *workers;
+	int n = store_worker_list(&workers);
+
+	kill->n_kept = 0;
+	for (int i = 0; i < n; i++)
+		if (store_kill_concerns(&workers[i]) && kill->n_kept++ == 0)
+			kill->kept = workers[i].no;
+}
+
+/*
+ * Stop creating, end every cloud worker, and announce a delete for each pod that is
+ * known. Returns how many deletes are owed, older ones included. Locks the installation, or raises
+ * 55P03 if somebody keeps it, then the workers. A worker whose row a transaction keeps is left to the
+ * leader, so that no session keeps the others alive; so are all where a table is locked for as long as an
+ * operator waits. A WARNING names the session.
+ */
+int64
+store_kill_fleet(TimestampTz now)
+{
+	Kill kill = { .now = now };
+
+	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
+	store_installation_kill(now);
+	if (!xact_part_within(TABLE_PATIENCE, end_workers, &kill))
+		leave_all(&kill);
+	if (kill.n_kept > 0)
+		warn_of_kept(kill.kept, kill.n_kept);
 	return count_owed();
 }

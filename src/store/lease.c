@@ -492,36 +492,36 @@ store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 }
 
 /*
- * Remember the leases that should have been ended by now, past their deadline or of workers that
- * have ended, and that somebody keeps. Locks nothing.
+ * Lock some of the leases that are to be ended: past their deadline, or of workers that have ended.
+ * Those that somebody keeps are remembered, and had at last. To be called before anything else is
+ * locked, as a lease may be waited for.
  */
 void
-store_lease_note_kept(TimestampTz now)
+store_lease_demand(LeaseSet which, TimestampTz now)
 {
-	static SpiQuery query = {
+	static SpiQuery overdue = {
+		"SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 100"
+	};
+	static SpiQuery ended = {
 		ENDED_HOLDERS
-		"(SELECT task_id FROM gpu_orch.lease WHERE deadline < $1 ORDER BY deadline LIMIT 100)"
-		" UNION ALL "
-		"(SELECT l.task_id FROM ended e JOIN gpu_orch.lease l ON l.worker = e.worker LIMIT 100)"
+		"SELECT l.task_id FROM ended e JOIN gpu_orch.lease l ON l.worker = e.worker LIMIT 100"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
 	int64 *tasks;
 	int n;
 
+	Assert(which == LEASES_PAST_DEADLINE || which == LEASES_OF_ENDED);
+	spi_lock_for_write("lease");
 	spi_begin();
-	spi_arg_time(&args, now);
-	n = (int) spi_read(&query, &args, 0);
+	if (which == LEASES_PAST_DEADLINE)
+		spi_arg_time(&args, now);
+	n = (int) spi_read(which == LEASES_PAST_DEADLINE ? &overdue : &ended, &args, 0);
 	tasks = SPI_palloc((n + 1) * sizeof(int64));
 	for (int i = 0; i < n; i++)
 		tasks[i] = spi_int8(i, 1);
 	spi_end();
 	for (int i = 0; i < n; i++)
-	{
-		Holder holder;
-
-		if (store_holder_find(KEPT_LEASE, tasks[i], &holder))
-			store_holder_note(KEPT_LEASE, tasks[i], true);
-	}
+		(void) store_holder_try(KEPT_LEASE, tasks[i], true, now);
 }
 
 /*

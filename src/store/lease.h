@@ -45,7 +45,7 @@ extern bool store_lease_end(int64 worker, int64 task_id, const pg_uuid_t *lease,
 							const LeaseEnd *end, TimestampTz now);
 extern int64 store_lease_end_all(LeaseSet set, int64 worker, TimestampTz before, Datum named,
 								 const LeaseEnd *end, TimestampTz now);
-extern void store_lease_note_kept(TimestampTz now);
+extern void store_lease_demand(LeaseSet which, TimestampTz now);
 extern bool store_lease_end_unheld(int64 task_id, const LeaseEnd *end, TimestampTz now);
 extern void store_lease_end_without(const TaskSlot *slot, const char *why, TimestampTz now);
 extern bool store_lease_progress(int64 worker, int64 task_id, const pg_uuid_t *lease,

@@ -258,24 +258,6 @@ store_worker_lock(int64 no, WorkerRow *worker)
 	return found;
 }
 
-/* Lock a worker unless somebody else has it; false then, or if there is none. */
-bool
-store_worker_is_free(int64 no)
-{
-	static SpiQuery query = {
-		"SELECT 1 FROM gpu_orch.worker WHERE no = $1 FOR NO KEY UPDATE SKIP LOCKED"
-	};
-	SpiArgs args = SPI_ARGS_INIT;
-	bool found;
-
-	spi_lock_for_write("worker");
-	spi_begin();
-	spi_arg_int8(&args, no);
-	found = spi_run(&query, &args) == 1;
-	spi_end();
-	return found;
-}
-
 /* The wide part of a worker, which every worker has. */
 void
 store_worker_profile(int64 no, WorkerProfile *profile)

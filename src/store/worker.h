@@ -85,7 +85,6 @@ extern bool store_worker_call(const char *id, WorkerCall *worker);
 extern bool store_worker_find(const char *id, bool lock, WorkerRow *worker);
 extern bool store_worker_ended(const char *id, TimestampTz *ended_at, char **cause);
 extern bool store_worker_lock(int64 no, WorkerRow *worker);
-extern bool store_worker_is_free(int64 no);
 extern void store_worker_profile(int64 no, WorkerProfile *profile);
 extern int store_worker_idle_external(IdleSet **sets);
 extern int64 store_worker_try_create(const char *id, WorkerOrigin origin, int32 pool,

@@ -98,7 +98,7 @@ subtest 'the fleet is killed whatever a session keeps' => sub {
 
 	my ($rc, $owed, $warning) = $node->psql('app', q{SET lock_timeout = '20s'; SELECT gpu_orch.kill_fleet()});
 	is($owed, 1, 'a delete is owed for the other pod');
-	like($warning, qr/WARNING:  1 worker is not ended yet.*DETAIL:  Worker "\Q$kept\E": session $pid of role "pod"/s,
+	like($warning, qr/WARNING:  1 worker is not ended yet.*DETAIL:  The worker \Q$kept\E: session $pid of role "pod"/s,
 		'and a warning tells of the one that is kept');
 	$node->worker_is($free, 'terminated', 'the other one ends');
 	$node->alerts(1, 'row_kept', 'an alert tells of the one that is kept');
@@ -166,6 +166,32 @@ subtest 'sessions that take turns keep no worker' => sub {
 	$node->worker_is($worker, 'terminated', 'and the leader its pod');
 	$_->kill_kill for @sessions;
 	$node->set('gpu_orch.row_lock_timeout' => 0);
+};
+
+subtest 'nor do they keep a task past its timeout, or a leader from beginning' => sub {
+	my $token = register('slow');
+	my $task = $node->sql(q{SELECT gpu_orch.submit_task('slow', timeout => '1 minute', max_attempts => 1)});
+	my $lease = $node->sql("SELECT lease FROM gpu_orch.claim_tasks('slow', '$token')");
+	my $turns = PostgreSQL::Test::Utils::tempdir() . '/turns.sql';
+
+	append_to_file($turns, "BEGIN; SELECT FROM gpu_orch.progress_task('slow', '$token', $task, '$lease', 0.5); SELECT pg_sleep(0.63); COMMIT;\n" x 200);
+	my @sessions = map { IPC::Run::start([ 'psql', '-X', '-q', '-d', $node->connstr('app') . ' user=pod', '-f', $turns ], '>&', '/dev/null') } 1 .. 4;
+	$node->until('they take turns', q{SELECT count(*) = 4 FROM pg_stat_activity WHERE usename = 'pod' AND state = 'active'});
+	$node->set('gpu_orch.row_lock_timeout' => '1s');
+	$node->sql("SELECT gpu_orch.heartbeat('slow', '$token', holding => ARRAY['$lease'::uuid])") && $node->advance('35 seconds') for 1 .. 2;
+	$node->until('the task ends', "SELECT state = 'failed' FROM gpu_orch.tasks WHERE task_id = $task");
+	$_->kill_kill for @sessions;
+
+	$node->sql('CREATE ROLE automation LOGIN IN ROLE gpu_orch_operator');
+	append_to_file("$turns.2", "BEGIN; SELECT gpu_orch.set_budget(NULL, 'day', 1000 + random()::int); SELECT pg_sleep(0.63); COMMIT;\n" x 200);
+	@sessions = map { IPC::Run::start([ 'psql', '-X', '-q', '-d', $node->connstr('app') . ' user=automation', '-f', "$turns.2" ], '>&', '/dev/null') } 1 .. 4;
+	$node->until('these, too', q{SELECT count(*) = 4 FROM pg_stat_activity WHERE usename = 'automation' AND state = 'active'});
+	my $epoch = $node->sql('SELECT leader_epoch FROM gpu_orch.installation');
+	$node->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'gpu_orch leader'});
+	$node->until('the next leader begins', "SELECT leader_epoch > $epoch FROM gpu_orch.installation");
+	$_->kill_kill for @sessions;
+	$node->set('gpu_orch.row_lock_timeout' => 0);
+	$node->sql(q{SELECT gpu_orch.terminate_worker('slow', true)});
 };
 
 subtest 'an operator who leaves a transaction open keeps the fleet alive for a while only' => sub {
@@ -357,8 +383,8 @@ subtest 'a superuser and a prepared transaction are told of, and left alone' => 
 	$node->alerts(0, 'row_kept', 'and the alerts are cleared');
 };
 
-is(scalar($node->lines_of_leader('ERROR|WARNING')), 0, 'the leader met no error')
-  or diag(join("\n", $node->lines_of_leader('ERROR|WARNING')));
+my @met = grep { !/beginning: a transaction keeps the row of the installation/ } $node->lines_of_leader('ERROR|WARNING');
+is(scalar @met, 0, 'the leader met no other error') or diag(join("\n", @met));
 $node->ends_all($provider);
 $node->stop;
 done_testing();
