@@ -112,6 +112,11 @@ ALTER TABLE task ADD CONSTRAINT small CHECK (pg_column_size(payload) < 200) NOT 
 CALL pg_temp.refusals($$submit_task('changes', jsonb_build_object('long', repeat('x', 300)))$$);
 SELECT ended FROM pg_temp.live();
 ALTER TABLE task DROP CONSTRAINT small;
+-- Nor is a null written where somebody forbids it.
+ALTER TABLE task ADD COLUMN needed int NOT NULL DEFAULT 1;
+ALTER TABLE task ALTER COLUMN needed SET DEFAULT nullif(1, 1);
+CALL pg_temp.refusals($$submit_task('changes')$$);
+ALTER TABLE task DROP COLUMN needed;
 SELECT cancel_task(task_id) FROM tasks WHERE kind = 'changes' AND state NOT IN ('succeeded', 'cancelled');
 SELECT terminate_worker('changes', true);
 SELECT name FROM check_invariants() WHERE NOT holds;

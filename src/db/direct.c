@@ -190,6 +190,28 @@ check_constraints(Relation rel, TupleTableSlot *slot)
 	FreeExecutorState(estate);
 }
 
+/*
+ * Whether a column is null that may not be, eight columns at a time; what stands behind the last
+ * column of a slot, up to a whole word, is masked.
+ */
+static bool
+has_forbidden_null(const DirectKnown *known, const TupleTableSlot *slot)
+{
+	int n = slot->tts_tupleDescriptor->natts;
+
+	for (int i = 0; i < n; i += (int) sizeof(uint64))
+	{
+		uint64 nulls;
+		uint64 forbidden;
+
+		memcpy(&nulls, slot->tts_isnull + i, sizeof(nulls));
+		memcpy(&forbidden, known->forbids_null + i, sizeof(forbidden));
+		if (nulls & forbidden)
+			return true;
+	}
+	return false;
+}
+
 /* Lay a row out as the table has it, with what the description does not know filled in. */
 static TupleTableSlot *
 lay_out(const DirectRow *row, ExprContext *econtext)
@@ -243,7 +265,7 @@ insert_entry(Relation rel, Oid index_oid, IndexInfo *info, TupleTableSlot *slot,
 
 /*
  * Insert a row of direct_new_row(), with its index entries; row->tid is its place then.
- * Raises 23505 where a unique index has one like it, and 23514 where a constraint that
+ * Raises 23505 where a unique index has one like it, and 23514 or 23502 where a constraint that
  * somebody added does not hold.
  */
 void
@@ -254,7 +276,7 @@ direct_insert(DirectRow *row, Relation rel)
 	TupleTableSlot *slot = lay_out(row, econtext);
 
 	slot->tts_tableOid = RelationGetRelid(rel);
-	if (known->has_checks)
+	if (known->has_checks || has_forbidden_null(known, slot))
 		check_constraints(rel, slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
 	row->tid = slot->tts_tid;

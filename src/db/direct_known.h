@@ -25,6 +25,7 @@ typedef struct DirectKnown
 	AttrNumber *default_places;
 	ExprState **defaults;
 	bool has_checks;	  /* constraints other than not null and unique */
+	bool *forbids_null;	  /* by column of the table, in whole words: NOT NULL */
 	TupleTableSlot *slot; /* of the table's own layout, for the row that is being inserted */
 	DirectRow row;
 	TupleTableSlot *read;	   /* for a row that is read; NULL: not made yet */

@@ -200,6 +200,18 @@ learn_indexes(const DirectTable *table, Relation rel, DirectKnown *known)
 						table->index_name));
 }
 
+/* Learn which columns may not be null: ours, and those that somebody made so. */
+static void
+learn_not_null(Relation rel, DirectKnown *known)
+{
+	TupleDesc desc = RelationGetDescr(rel);
+
+	known->forbids_null = palloc0(TYPEALIGN(sizeof(uint64), desc->natts));
+	for (int i = 0; i < desc->natts; i++)
+		known->forbids_null[i] =
+			TupleDescAttr(desc, i)->attnotnull && !TupleDescAttr(desc, i)->attisdropped;
+}
+
 /*
  * Learn all of a table whose lock is held. Nothing is published unless all of it was
  * learned. What was known before lives until the end of the transaction, for a
@@ -222,6 +234,7 @@ learn(DirectTable *table, Relation rel)
 	known->sequence =
 		get_relname_relid(psprintf("%s_id_seq", table->name), RelationGetNamespace(rel));
 	known->has_checks = rel->rd_att->constr != NULL && rel->rd_att->constr->num_check > 0;
+	learn_not_null(rel, known);
 	known->slot = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsVirtual);
 	known->row.known = known;
 	MemoryContextSwitchTo(old);
