@@ -218,7 +218,10 @@ store_installation_saw_epoch(int64 epoch)
 	spi_end();
 }
 
-/* Compare where we are with where the installation acts, and act on the difference. */
+/*
+ * Compare where we are with where the installation acts, and act on the difference. The caller has
+ * locked the row, which is read anew: somebody may have adopted this copy meanwhile.
+ */
 static void
 installation_compare(Installation *installation, const Incarnation *mine, const SiteList *others,
 					 TimestampTz now)
@@ -226,6 +229,8 @@ installation_compare(Installation *installation, const Incarnation *mine, const 
 	Incarnation was;
 	StringInfoData difference;
 
+	if (!store_installation_read(installation) || installation->hold)
+		return;
 	initStringInfo(&difference);
 	read_incarnation(&was);
 	switch (store_site_compare(&was, mine, others, &difference))
@@ -285,8 +290,7 @@ store_installation_check(Installation *installation, bool begins, TimestampTz no
 	if (wrong == NULL && differs(&mine, &others))
 	{
 		store_installation_take(now);
-		if (store_installation_read(installation) && !installation->hold)
-			installation_compare(installation, &mine, &others, now);
+		installation_compare(installation, &mine, &others, now);
 	}
 	else if (wrong != NULL && begins)
 		ereport(
@@ -333,8 +337,11 @@ store_installation_ensure(Installation *installation, TimestampTz now)
 		store_secret_make();
 		(void) store_installation_read(installation);
 	}
-	if (!installation->hold)
+	if (!installation->hold && differs(&mine, &nobody))
+	{
+		store_installation_lock();
 		installation_compare(installation, &mine, &nobody, now);
+	}
 }
 
 /* Remember the provider's account that the pods are in. */
