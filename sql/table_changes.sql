@@ -121,3 +121,9 @@ SELECT cancel_task(task_id) FROM tasks WHERE kind = 'changes' AND state NOT IN (
 SELECT terminate_worker('changes', true);
 SELECT name FROM check_invariants() WHERE NOT holds;
 DROP EXTENSION amcheck;
+
+-- A session that begins when the sequence of the ids has another name.
+ALTER SEQUENCE task_id_seq RENAME TO renamed;
+\c -
+SELECT gpu_orch.submit_task('changes');
+ALTER SEQUENCE gpu_orch.renamed RENAME TO task_id_seq;

@@ -175,6 +175,9 @@ direct_new_row(DirectTable *table)
 int64
 direct_next_id(DirectTable *table)
 {
+	if (!OidIsValid(table->known->sequence))
+		direct_refuse(table,
+					  psprintf("The sequence of its ids is not named %s_id_seq.", table->name));
 	return nextval_internal(table->known->sequence, false);
 }
 

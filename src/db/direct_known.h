@@ -32,4 +32,6 @@ typedef struct DirectKnown
 	LocalTransactionId reader; /* the transaction that has it, or had it when it failed */
 } DirectKnown;
 
+extern void direct_refuse(const DirectTable *table, const char *detail);
+
 #endif

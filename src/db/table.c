@@ -49,8 +49,8 @@ relation_changed(Datum arg, Oid relid)
 }
 
 /* Refuse a table that is not what its description says. */
-static void
-refuse(const DirectTable *table, const char *detail)
+void
+direct_refuse(const DirectTable *table, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -101,16 +101,17 @@ learn_columns(const DirectTable *table, Relation rel, DirectKnown *known)
 		if (number == 0)
 			continue;
 		if (getBaseType(column->atttypid) != table->columns[number - 1].type)
-			refuse(table,
-				   psprintf("Its column \"%s\" is of type %s instead of %s.",
-							NameStr(column->attname), format_type_be(column->atttypid),
-							format_type_be(table->columns[number - 1].type)));
+			direct_refuse(table,
+						  psprintf("Its column \"%s\" is of type %s instead of %s.",
+								   NameStr(column->attname), format_type_be(column->atttypid),
+								   format_type_be(table->columns[number - 1].type)));
 		known->places[number] = column->attnum;
 	}
 	for (int number = 1; number <= table->n_columns; number++)
 		if (known->places[number] == 0 &&
 			!(table->columns[number - 1].later && ext_is_older_schema()))
-			refuse(table, psprintf("It has no column \"%s\".", table->columns[number - 1].name));
+			direct_refuse(table,
+						  psprintf("It has no column \"%s\".", table->columns[number - 1].name));
 }
 
 /*
@@ -140,10 +141,11 @@ learn_defaults(const DirectTable *table, Relation rel, DirectKnown *known)
 				ExecInitExpr(expression_planner((Expr *) value), NULL);
 		}
 		else if (column->attnotnull)
-			refuse(table,
-				   psprintf("Its column \"%s\" is not null, has no default, and is not known to "
-							"this library.",
-							NameStr(column->attname)));
+			direct_refuse(
+				table,
+				psprintf("Its column \"%s\" is not null, has no default, and is not known to "
+						 "this library.",
+						 NameStr(column->attname)));
 	}
 }
 
@@ -180,7 +182,7 @@ learn_indexes(const DirectTable *table, Relation rel, DirectKnown *known)
 		IndexInfo *info = BuildIndexInfo(index);
 
 		if (index->rd_index->indisexclusion || !index->rd_index->indimmediate)
-			refuse(
+			direct_refuse(
 				table,
 				psprintf("Its index \"%s\" belongs to an exclusion constraint or to one that can "
 						 "be deferred.",
@@ -195,9 +197,9 @@ learn_indexes(const DirectTable *table, Relation rel, DirectKnown *known)
 	}
 	list_free(list);
 	if (table->index_name != NULL && !OidIsValid(known->index))
-		refuse(table,
-			   psprintf("Its index \"%s\" is missing, not valid, or has other columns.",
-						table->index_name));
+		direct_refuse(table,
+					  psprintf("Its index \"%s\" is missing, not valid, or has other columns.",
+							   table->index_name));
 }
 
 /* Learn which columns may not be null: ours, and those that somebody made so. */
