@@ -416,9 +416,14 @@ insist(KeptKind kind, int64 id, TimestampTz now)
 {
 	Holder holder;
 
-	if (store_holder_find(kind, id, &holder) && !holder.stays && !is_overdue(holder.since) &&
-		wait_a_little(kind, id, WAIT_OF_CYCLE / 2))
-		return true;
+	if (store_holder_find(kind, id, &holder) && !holder.stays && !is_overdue(holder.since))
+	{
+		/* Nobody is ended for being there at the end of a cycle's waiting. */
+		if (wait_left < WAIT_OF_CYCLE / 2)
+			return false;
+		if (wait_a_little(kind, id, WAIT_OF_CYCLE / 2))
+			return true;
+	}
 	do
 	{
 		if (store_holder_find(kind, id, &holder) && !end_holder(&holder, now))
