@@ -206,14 +206,15 @@ sub first_denial
 	return $denial ? $denial->{ended_at} : undef;
 }
 
-# Whether who heard an answer lived to note it, and could believe it. A kill is known a little later than it came.
+# Whether who heard an answer lived to note it, and could believe it. A kill is known a little later than it came, on a
+# clock that may have been moved between.
 sub is_heard
 {
-	my ($ledger, $at, $kills, $until) = @_;
+	my ($ledger, $at, $kills, $until, $steps) = @_;
 	my ($before) = reverse grep { $_ < $at } @$kills;
 	my $account = first_account($ledger, $before // 0);
 
-	return 0 if grep { $_ >= $at - $on_its_way && $_ <= $at + 2 && $_ <= $until } @$kills;
+	return 0 if grep { $_ >= $at - $on_its_way && $_ <= $at + 2 + moved($steps, $at, $_) && $_ <= $until } @$kills;
 	return defined $account && $account <= $at;
 }
 
@@ -221,11 +222,11 @@ sub is_heard
 # names the time of that, it was the last one until then at the latest. Undef where there is none.
 sub heard_denial
 {
-	my ($ledger, $pod, $noted, $kills, $until) = @_;
+	my ($ledger, $pod, $noted, $kills, $until, $steps) = @_;
 	my ($answer) = grep { is_delete($_, $pod) && is_answered($_, 204) } @{ $ledger->{requests} };
 	my $answered_at = $answer ? $answer->{ended_at} : $pod->{deleted_at};
 	my @denials = grep { !defined $noted || $_->{at} <= $noted + $slack } denials($ledger, $pod, $answered_at);
-	my ($heard) = grep { $_->{at} > $answered_at + $on_its_way && is_heard($ledger, $_->{ended_at}, $kills, $noted // $until) } @denials;
+	my ($heard) = grep { $_->{at} > $answered_at + $on_its_way && is_heard($ledger, $_->{ended_at}, $kills, $noted // $until, $steps) } @denials;
 
 	$heard //= $denials[-1] if defined $noted;
 	return $heard ? $heard->{ended_at} : undef;
@@ -289,7 +290,7 @@ sub late
 	}
 	if (!took_effect_late($ledger, $pod) && @$deletes == 1 && $last->{tries} == 1 && ($last->{http_status} // 0) == 204)
 	{
-		my $look = heard_denial($ledger, $pod, $last->{denied}, $kills, $until);
+		my $look = heard_denial($ledger, $pod, $last->{denied}, $kills, $until, $steps);
 		my $unheard = !defined $last->{denied} && (asked_in_vain($ledger, $pod->{deleted_at}, $ended)
 			|| grep { $_ >= $pod->{deleted_at} - $on_its_way && $_ <= $until } @$kills);
 

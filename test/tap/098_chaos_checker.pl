@@ -94,6 +94,7 @@ my $late = sub { $_[2][1] = question(1103); @{ $_[1]{ops}[1] }{qw(answered denie
 is(said($late), '', 'a pod is counted until the provider says that it is not there');
 is(said($late, 1103.5), '', 'also if who noted that was killed soon after');
 is(said(sub { $late->(@_); unshift @{ $_[2] }, question(1101.9) }, 1101.95), '', 'and if who heard it before was killed');
+is(said(sub { $late->(@_); unshift @{ $_[2] }, question(1100.9) }, step(0.1, 1100.91, 1100.91), 1102.95), '', 'at whatever time, where the clocks were moved between');
 is(said(sub { $late->(@_); unshift @{ $_[2] }, question(1101) }, 1100.5), '', 'or did not know the account yet');
 is(said(sub { $late->(@_); delete $_[1]{ops}[1]{denied} }, 1103.05), '', 'or nobody lived to note it');
 is(said(sub { $late->(@_); delete $_[1]{ops}[1]{denied}; $_[2][1] = question(1100.5, 502) }), '', 'or the provider did not answer');
