@@ -108,6 +108,45 @@ subtest 'a leader that finds itself elsewhere does not undo an adoption that it 
 	is($node->sql('SELECT hold FROM gpu_orch.installation'), 'f', 'this copy acts');
 };
 
+subtest 'a session that tells nothing of itself keeps no lease from ending' => sub {
+	my $token = $node->sql(q{SELECT token FROM gpu_orch.register_worker('mute')});
+	my $task = $node->sql(q{SELECT gpu_orch.submit_task('mute')});
+
+	is($node->sql("SELECT task_id FROM gpu_orch.claim_tasks('mute', '$token')"), $task, 'a task runs');
+	$node->sql('ALTER ROLE dba SET track_activities = off');
+	my $reader = $node->background_psql('app', on_error_stop => 1, extra_params => [ '-U', 'dba' ]);
+	my $pid = $reader->query_safe('SELECT pg_backend_pid()');
+	$reader->query_safe('BEGIN');
+	$reader->query_safe('SELECT FROM gpu_orch.lease FOR KEY SHARE');
+	$node->set('gpu_orch.row_lock_timeout' => '2s');
+	time_passes();
+	$node->until('the lease ends', 'SELECT count(*) = 0 FROM gpu_orch.lease');
+	is(session_lives($pid), 0, 'the session is ended');
+	is($node->sql(qq{SELECT count(*) FROM gpu_orch.event WHERE kind = 'holder_ended' AND subject = 'task $task'
+		AND detail->>'why' LIKE 'session $pid of role "dba"%a time that the server does not tell'}), 1, 'and an event names it');
+	$reader->{run}->finish;
+	$node->sql("SELECT gpu_orch.cancel_task($task)");
+};
+
+subtest 'a call that waits for one who waits for its caller comes back' => sub {
+	my $token = $node->sql(q{SELECT token FROM gpu_orch.register_worker('crossed')});
+	my $operator = $node->background_psql('app', on_error_stop => 0);
+
+	$node->set('gpu_orch.row_lock_timeout' => 0);
+	$operator->query_safe('BEGIN');
+	$operator->query_safe('SELECT pg_advisory_xact_lock(1)');
+	my $pod = IPC::Run::start([ 'psql', '-X', '-q', '-d', $node->connstr('app'), '-c',
+		"SET deadlock_timeout = '1h'; BEGIN; SELECT FROM gpu_orch.heartbeat('crossed', '$token'); SELECT pg_advisory_xact_lock(1)" ]);
+	$node->until('it waits', q{SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'});
+	$operator->query(q{SELECT gpu_orch.terminate_worker('crossed', true)});
+	like($operator->{stderr}, qr/a transaction keeps its row.*DETAIL:  session \d+ of role /s, 'with who is in the way');
+	$operator->query('ROLLBACK');
+	$operator->quit;
+	$pod->finish;
+	is($pod->result(0), 0, 'the other goes on');
+	$node->sql(q{SELECT gpu_orch.terminate_worker('crossed', true)});
+};
+
 $node->holds_invariants;
 $node->stop;
 done_testing();
