@@ -107,6 +107,21 @@ CREATE TRIGGER watch AFTER INSERT ON event FOR EACH ROW EXECUTE FUNCTION pg_temp
 DROP TRIGGER watch ON event;
 SELECT ended FROM pg_temp.live();
 
+-- What stands under the name of a table and has no rows of its own, or rows that another table answers for.
+BEGIN;
+ALTER TABLE lease RENAME TO old_lease;
+ALTER INDEX lease_pkey RENAME TO old_pkey;
+CREATE TABLE lease (LIKE old_lease INCLUDING DEFAULTS, PRIMARY KEY (task_id)) PARTITION BY RANGE (task_id);
+CREATE TABLE lease_rest PARTITION OF lease DEFAULT;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+BEGIN;
+CREATE TABLE all_leases (LIKE lease) PARTITION BY RANGE (task_id);
+ALTER TABLE all_leases ATTACH PARTITION lease DEFAULT;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+SELECT ended FROM pg_temp.live();
+
 -- A constraint of somebody holds.
 ALTER TABLE task ADD CONSTRAINT small CHECK (pg_column_size(payload) < 200) NOT VALID;
 CALL pg_temp.refusals($$submit_task('changes', jsonb_build_object('long', repeat('x', 300)))$$);

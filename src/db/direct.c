@@ -312,7 +312,10 @@ direct_delete(Relation rel, TupleTableSlot *row, Snapshot snapshot, bool *change
 	return result == TM_Ok;
 }
 
-/* The transaction of a multixact that keeps the row from writers, or from who deletes it; invalid if none is open. */
+/*
+ * The transaction of a multixact, but ours, that keeps the row from writers, or from who deletes it;
+ * invalid if none is open.
+ */
 static TransactionId
 open_member(MultiXactId multi, bool only_locks, bool deletes)
 {
@@ -322,6 +325,7 @@ open_member(MultiXactId multi, bool only_locks, bool deletes)
 
 	for (int i = 0; i < n && !TransactionIdIsValid(xid); i++)
 		if ((deletes || members[i].status != MultiXactStatusForKeyShare) &&
+			!TransactionIdIsCurrentTransactionId(members[i].xid) &&
 			TransactionIdIsInProgress(members[i].xid))
 			xid = members[i].xid;
 	if (n > 0)
@@ -355,9 +359,15 @@ direct_locked_by(const char *table, ItemPointer tid, bool deletes)
 {
 	Oid relid = get_relname_relid(table, get_namespace_oid("gpu_orch", false));
 	Relation rel = table_open(relid, AccessShareLock);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row;
 	TransactionId xid = InvalidTransactionId;
 
+	if (!direct_is_heap(rel))
+	{
+		table_close(rel, AccessShareLock);
+		return xid;
+	}
+	row = table_slot_create(rel, NULL);
 	if (table_tuple_fetch_row_version(rel, tid, SnapshotAny, row) && TTS_IS_BUFFERTUPLE(row))
 	{
 		BufferHeapTupleTableSlot *held = (BufferHeapTupleTableSlot *) row;

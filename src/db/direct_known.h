@@ -33,5 +33,6 @@ typedef struct DirectKnown
 } DirectKnown;
 
 extern void direct_refuse(const DirectTable *table, const char *detail);
+extern bool direct_is_heap(Relation rel);
 
 #endif

@@ -17,6 +17,8 @@
 #include "base/compat.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class_d.h"
 #include "db/direct_known.h"
 #include "db/ext_guard.h"
 #include "executor/executor.h"
@@ -247,6 +249,16 @@ learn(DirectTable *table, Relation rel)
 	table->known = known;
 }
 
+/*
+ * Whether the rows of a relation are in its own heap, as those of a view, of a foreign table or of a
+ * partitioned one are not.
+ */
+bool
+direct_is_heap(Relation rel)
+{
+	return rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
+}
+
 /* Whether an open relation is still the one of the table's name. */
 static bool
 has_name(const DirectTable *table, Relation rel)
@@ -288,6 +300,9 @@ direct_open(DirectTable *table)
 			 * With the lock held nobody can change what is learned here but by what waits for us
 			 * before it counts: an index that is made or dropped concurrently.
 			 */
+			if (!direct_is_heap(rel) || rel->rd_rel->relispartition)
+				direct_refuse(
+					table, "It is not an ordinary table of its own with the access method heap.");
 			learn(table, rel);
 			return rel;
 		}
