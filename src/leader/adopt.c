@@ -109,6 +109,7 @@ leader_watch_owner(Leader *leader, void *arg)
 	Installation *installation = &leader->installation;
 	TimestampTz now = clock_now();
 	TimestampTz provider_now = answer->provider_time ? answer->provider_time : now;
+	int64 epoch;
 
 	if (!store_installation_read(installation) || installation->hold)
 		return;
@@ -122,7 +123,12 @@ leader_watch_owner(Leader *leader, void *arg)
 			made_at(pod, provider_now, now) <=
 				Max(installation->created_at, installation->taken_over_at))
 			continue;
+		/* Somebody may have adopted this copy meanwhile: the next list is looked at with what holds then. */
 		store_installation_take(now);
+		epoch = installation->epoch;
+		if (!store_installation_read(installation) || installation->hold ||
+			installation->epoch != epoch)
+			return;
 		store_installation_hold(
 			installation, ALERT_SECOND_OWNER,
 			psprintf("taken over by another copy, which made pod %s, %s", pod->id, pod->name), now);
