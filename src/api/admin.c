@@ -113,6 +113,8 @@ gpu_orch_kill_fleet_body(PG_FUNCTION_ARGS)
 	shmem_look_first();
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
+	if (owed < 0)
+		PG_RETURN_NULL();
 	PG_RETURN_INT64(owed);
 }
 

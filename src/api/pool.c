@@ -398,18 +398,32 @@ gpu_orch_spawn_worker_body(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Move a worker for an operator, or raise GO004 with where it stands. */
-static void
-move_worker(const WorkerRow *worker, const char *cause, TimestampTz now)
+/* A move of a worker that an operator asks for. */
+typedef struct Move
 {
-	if (store_worker_move(worker->no, cause, "by request", now) == NULL)
+	WorkerRow worker;
+	const char *cause;
+	bool spares; /* not a worker that runs tasks */
+	TimestampTz now;
+} Move;
+
+/* Move a worker, or raise GO004 with where it stands. */
+static void
+try_move(void *arg)
+{
+	Move *move = arg;
+
+	if (move->spares && store_lease_count_worker(move->worker.no, 1) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
-				 errmsg("worker \"%s\" cannot do that now", worker->id),
-				 errdetail("It is %s.", fsm_worker_state_name(worker->state)),
+				 errmsg("worker \"%s\" is running tasks", move->worker.id),
+				 errhint("Use drain_worker() to let it finish, or pass force => true.")));
+	if (store_worker_move(move->worker.no, move->cause, "by request", move->now) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
+				 errmsg("worker \"%s\" cannot do that now", move->worker.id),
+				 errdetail("It is %s.", fsm_worker_state_name(move->worker.state)),
 				 errhint("The view gpu_orch.worker_transition lists the legal moves.")));
-	ForceSyncCommit();
-	wake_at_commit(WAKE_DECIDE);
 }
 
 /*
@@ -439,16 +453,28 @@ lock_worker(const char *id, bool ends, WorkerRow *worker)
 					 "have not ended.")));
 }
 
+/*
+ * Move the worker of that name. With ends, a session that has kept the worker's row for too long is ended.
+ * 55P03 where a table is locked for longer than an operator waits.
+ */
+static void
+move_worker(const char *id, const char *cause, bool ends, bool spares)
+{
+	Move move = { .cause = cause, .spares = spares };
+
+	lock_worker(id, ends, &move.worker);
+	move.now = clock_now();
+	store_holder_demand_locks(try_move, &move, psprintf("worker \"%s\"", id));
+	ForceSyncCommit();
+	wake_at_commit(WAKE_DECIDE);
+}
+
 /* SQL: drain_worker(worker_id) -> void */
 static Datum
 gpu_orch_drain_worker_body(PG_FUNCTION_ARGS)
 {
-	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
-	WorkerRow worker;
-
 	api_begin_change();
-	lock_worker(id, false, &worker);
-	move_worker(&worker, "drain", clock_now());
+	move_worker(api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH), "drain", false, false);
 	PG_RETURN_VOID();
 }
 
@@ -460,18 +486,10 @@ gpu_orch_drain_worker_body(PG_FUNCTION_ARGS)
 static Datum
 gpu_orch_terminate_worker_body(PG_FUNCTION_ARGS)
 {
-	char *id = api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH);
 	bool force = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	WorkerRow worker;
 
 	api_begin_change();
-	lock_worker(id, force, &worker);
-	if (!force && store_lease_count_worker(worker.no, 1) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_GPU_ORCH_ILLEGAL_MOVE),
-				 errmsg("worker \"%s\" is running tasks", id),
-				 errhint("Use drain_worker() to let it finish, or pass force => true.")));
-	move_worker(&worker, "terminate", clock_now());
+	move_worker(api_text(fcinfo, 0, "worker_id", MAX_NAME_LENGTH), "terminate", force, !force);
 	PG_RETURN_VOID();
 }
 

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "base/guc.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid_d.h"
 #include "db/direct.h"
 #include "db/xact_part.h"
@@ -36,8 +37,8 @@
 #define SHORT_WAIT (100 * INT64CONST(1000))
 #define WAIT_OF_CYCLE USECS_PER_SEC
 
-/* How long a row is remembered that is not wanted again: the provider's list comes less often than cycles. */
-#define WISH_LASTS (2 * guc_us(guc_reconcile_interval))
+/* How long a row is remembered that is not wanted again: cycles and the provider's lists may come seldom. */
+#define WISH_LASTS (2 * guc_us(Max(guc_reconcile_interval, guc_cycle_interval)))
 
 /* Sessions that were told to end: an event tells of each once. */
 #define MAX_TOLD 64
@@ -125,8 +126,7 @@ run_as_server(SpiQuery *query, SpiArgs *args)
 	return n;
 }
 
-/* A session in words, and when its transaction began as far as the server tells. */
-#define SESSION_SINCE "coalesce(a.xact_start, a.backend_start)"
+/* A session in words. */
 #define SESSION_TEXT \
 	"pg_catalog.format('%s (application \"%s\", address %s) has been in a transaction since %s%s'," \
 	" CASE WHEN a.usename IS NULL THEN pg_catalog.format('%s %s', a.backend_type, a.pid)" \
@@ -142,9 +142,9 @@ run_as_server(SpiQuery *query, SpiArgs *args)
 bool
 store_holder_find(KeptKind kind, int64 id, Holder *holder)
 {
+	/* What waits for a standby has committed. */
 	static SpiQuery session = {
-		"SELECT " SESSION_SINCE
-		", coalesce(r.rolsuper, false)," /* what waits for a standby has committed */
+		"SELECT coalesce(a.xact_start, $3), coalesce(r.rolsuper, false),"
 		" coalesce(a.wait_event = 'SyncRep', false), " SESSION_TEXT
 		" FROM pg_catalog.pg_stat_activity a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
 		" WHERE a.pid = $1 AND a.backend_xid = $2"
@@ -155,18 +155,20 @@ store_holder_find(KeptKind kind, int64 id, Holder *holder)
 		"FROM pg_catalog.pg_prepared_xacts p WHERE p.transaction = $1"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
-	TransactionId xid = kept_by(kind, id, holder);
 	bool found;
 
-	if (!TransactionIdIsValid(xid))
+	holder->xid = kept_by(kind, id, holder);
+	if (!TransactionIdIsValid(holder->xid))
 		return false;
-	holder->pid = BackendXidGetPid(xid);
+	holder->pid = BackendXidGetPid(holder->xid);
 	/* What this transaction has read of sessions before is of another time. */
 	pgstat_clear_snapshot();
 	spi_begin();
 	if (holder->pid != 0)
 		spi_arg_int4(&args, holder->pid);
-	spi_arg(&args, XIDOID, TransactionIdGetDatum(xid), false);
+	spi_arg(&args, XIDOID, TransactionIdGetDatum(holder->xid), false);
+	if (holder->pid != 0)
+		spi_arg_time(&args, GetCurrentTimestamp());
 	found = run_as_server(holder->pid != 0 ? &session : &prepared, &args) == 1;
 	if (found)
 	{
@@ -186,15 +188,15 @@ is_news(const Holder *holder)
 	static struct
 	{
 		int pid;
-		TimestampTz since;
+		TransactionId xid;
 	} told[MAX_TOLD];
 	static int next = 0;
 
 	for (int i = 0; i < MAX_TOLD; i++)
-		if (told[i].pid == holder->pid && told[i].since == holder->since)
+		if (told[i].pid == holder->pid && told[i].xid == holder->xid)
 			return false;
 	told[next].pid = holder->pid;
-	told[next].since = holder->since;
+	told[next].xid = holder->xid;
 	next = (next + 1) % MAX_TOLD;
 	return true;
 }
@@ -207,31 +209,50 @@ is_overdue(TimestampTz since)
 		GetCurrentTimestamp() - since >= guc_us(guc_row_lock_timeout);
 }
 
+/* A session that was ended, at a time. */
+typedef struct Ended
+{
+	const Holder *holder;
+	TimestampTz now;
+} Ended;
+
+static void
+write_event(void *arg)
+{
+	const Ended *ended = arg;
+
+	store_event("holder_ended", ended->holder->row, store_detail("why", ended->holder->text),
+				ended->now);
+}
+
 /*
- * End the session of a holder; the server undoes what the session did. Superusers, prepared
- * transactions and what has committed are left alone. Returns whether the session was told. A
- * rollback of the caller does not undo that, so the server's log tells, too.
+ * End the session of a holder that does not stay, if the session is in that transaction still; the
+ * server undoes what the session did. A rollback of the caller does not undo that, and the event may
+ * be in the way of a lock, so the server's log tells, too.
  */
-static bool
+static void
 end_holder(const Holder *holder, TimestampTz now)
 {
-	static SpiQuery query = { "SELECT pg_catalog.pg_terminate_backend($1)" };
+	static SpiQuery query = {
+		"SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a"
+		" WHERE a.pid = $1 AND a.backend_xid = $2"
+	};
 	SpiArgs args = SPI_ARGS_INIT;
+	Ended ended = { .holder = holder, .now = now };
+	bool told;
 
-	if (holder->stays)
-		return false;
+	pgstat_clear_snapshot();
 	spi_begin();
 	spi_arg_int4(&args, holder->pid);
-	(void) run_as_server(&query, &args);
+	spi_arg(&args, XIDOID, TransactionIdGetDatum(holder->xid), false);
+	told = run_as_server(&query, &args) == 1;
 	spi_end();
-	if (is_news(holder))
-	{
-		ereport(LOG,
-				(errmsg("gpu_orch: ended a session that kept %s", holder->row),
-				 errdetail_log("%s.", holder->text)));
-		store_event("holder_ended", holder->row, store_detail("why", holder->text), now);
-	}
-	return true;
+	if (!told || !is_news(holder))
+		return;
+	ereport(LOG,
+			(errmsg("gpu_orch: ended a session that kept %s", holder->row),
+			 errdetail_log("%s.", holder->text)));
+	(void) xact_part_within(PATIENCE / 1000, write_event, &ended);
 }
 
 /* Lock the row of a key, and its table before it. */
@@ -289,8 +310,8 @@ store_holder_gives(KeptKind kind, int64 id, TimestampTz until, bool ends, Timest
 
 	if (lock_if_free(kind, id))
 		return true;
-	if (ends && store_holder_find(kind, id, &holder) && is_overdue(holder.since))
-		(void) end_holder(&holder, now);
+	if (ends && store_holder_find(kind, id, &holder) && !holder.stays && is_overdue(holder.since))
+		end_holder(&holder, now);
 	return wait_until(kind, id, until);
 }
 
@@ -323,23 +344,19 @@ store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends, Timest
 			   "pg_terminate_backend().");
 }
 
-static void
-lock_table(void *arg)
-{
-	spi_lock_for_write(arg);
-}
-
 /*
- * Take the lock that writes to a kind's table need, for an operator; 55P03 where somebody locks
- * the table for longer than an operator waits, or waits to lock it himself.
+ * Do a part of an operator's call in which each lock is waited for as long as an operator waits;
+ * 55P03 where that was too long: somebody locks one of our tables, or waits to lock it himself.
  */
 void
-store_holder_demand_table(KeptKind kind, const char *what)
+store_holder_demand_locks(void (*work)(void *arg), void *arg, const char *what)
 {
 	static SpiQuery query = {
-		"SELECT " SESSION_TEXT " FROM pg_catalog.pg_locks l"
+		"SELECT c.relname, " SESSION_TEXT " FROM pg_catalog.pg_locks l"
 		" JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
-		" WHERE l.locktype = 'relation' AND l.relation = $1 AND l.pid <> pg_catalog.pg_backend_pid()"
+		" JOIN pg_catalog.pg_class c ON c.oid = l.relation"
+		" WHERE l.locktype = 'relation' AND c.relnamespace = $1 AND c.relkind = 'r'"
+		" AND l.pid <> pg_catalog.pg_backend_pid()"
 		" AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d"
 		"  WHERE d.datname = pg_catalog.current_database())"
 		" AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
@@ -348,14 +365,29 @@ store_holder_demand_table(KeptKind kind, const char *what)
 	SpiArgs args = SPI_ARGS_INIT;
 	bool found;
 
-	if (xact_part_within(PATIENCE / 1000, lock_table, unconstify(char *, tables[kind])))
+	if (xact_part_within(PATIENCE / 1000, work, arg))
 		return;
 	spi_begin();
-	spi_arg(&args, OIDOID, ObjectIdGetDatum(spi_table(tables[kind])), false);
+	spi_arg(&args, OIDOID, ObjectIdGetDatum(get_namespace_oid("gpu_orch", false)), false);
 	found = run_as_server(&query, &args) == 1;
-	refuse(what, psprintf("the table gpu_orch.%s is locked", tables[kind]),
-		   found ? spi_text(0, 1) : NULL,
-		   "Wait for what changes the table, as REINDEX or ALTER TABLE, or end it.");
+	if (found)
+		refuse(what, psprintf("the table gpu_orch.%s is locked", spi_text(0, 1)), spi_text(0, 2),
+			   "Wait for what changes the table, as REINDEX or ALTER TABLE, or end it.");
+	refuse(what, "a transaction keeps rows of it", NULL,
+		   "Try again, or look into pg_locks for who waits for whom.");
+}
+
+static void
+lock_table(void *arg)
+{
+	spi_lock_for_write(arg);
+}
+
+/* Take the lock that writes to a kind's table need, for an operator. */
+void
+store_holder_demand_table(KeptKind kind, const char *what)
+{
+	store_holder_demand_locks(lock_table, unconstify(char *, tables[kind]), what);
 }
 
 /*
@@ -414,21 +446,29 @@ wait_a_little(KeptKind kind, int64 id, int64 most)
 static bool
 insist(KeptKind kind, int64 id, TimestampTz now)
 {
-	Holder holder;
+	bool waited = false;
 
-	if (store_holder_find(kind, id, &holder) && !holder.stays && !is_overdue(holder.since))
-	{
-		/* Nobody is ended for being there at the end of a cycle's waiting. */
-		if (wait_left < WAIT_OF_CYCLE / 2)
-			return false;
-		if (wait_a_little(kind, id, WAIT_OF_CYCLE / 2))
-			return true;
-	}
 	do
 	{
-		if (store_holder_find(kind, id, &holder) && !end_holder(&holder, now))
-			return false;
-		if (wait_a_little(kind, id, SHORT_WAIT))
+		int64 most = SHORT_WAIT;
+		Holder holder;
+
+		if (store_holder_find(kind, id, &holder))
+		{
+			if (holder.stays)
+				return false;
+			if (waited || is_overdue(holder.since))
+				end_holder(&holder, now);
+			else if (wait_left < WAIT_OF_CYCLE / 2)
+				/* Nobody is ended for being there at the end of a cycle's waiting. */
+				return false;
+			else
+			{
+				waited = true;
+				most = WAIT_OF_CYCLE / 2;
+			}
+		}
+		if (wait_a_little(kind, id, most))
 			return true;
 	} while (wait_left > SHORT_WAIT / 10);
 	return false;
@@ -526,8 +566,8 @@ store_holder_watch(TimestampTz now)
 			continue;
 		}
 		/* What the provider answers about the end of a worker is not asked for in each cycle. */
-		if (holder.ending && is_overdue(rows[i].since))
-			(void) end_holder(&holder, now);
+		if (holder.ending && !holder.stays && is_overdue(rows[i].since) && is_overdue(holder.since))
+			end_holder(&holder, now);
 		if (n_cases < MAX_CASES &&
 			GetCurrentTimestamp() - rows[i].since >= guc_us(guc_heartbeat_interval))
 		{

@@ -19,10 +19,11 @@ typedef enum KeptKind
 /* An open transaction that has a row. Its time is the server's, as the test clock moves no session. */
 typedef struct Holder
 {
-	const char *row;   /* which one, as alerts name it */
-	bool ending;	   /* the row is a worker's that is being ended */
-	int pid;		   /* 0: the transaction is prepared */
-	TimestampTz since; /* when the transaction began, or was prepared */
+	const char *row; /* which one, as alerts name it */
+	bool ending;	 /* the row is a worker's that is being ended */
+	int pid;		 /* 0: the transaction is prepared */
+	TransactionId xid;
+	TimestampTz since; /* when the transaction began, or was prepared; or now: not told */
 	bool superuser;	   /* its session is a superuser's */
 	bool stays;		   /* it is not ended: a superuser's, a prepared one, or it has committed */
 	const char *text;  /* who that is, in words */
@@ -34,6 +35,7 @@ extern bool store_holder_gives(KeptKind kind, int64 id, TimestampTz until, bool 
 extern void store_holder_demand(KeptKind kind, int64 id, const char *what, bool ends,
 								TimestampTz now);
 extern void store_holder_demand_table(KeptKind kind, const char *what);
+extern void store_holder_demand_locks(void (*work)(void *arg), void *arg, const char *what);
 extern bool store_holder_try(KeptKind kind, int64 id, bool must, TimestampTz now);
 extern bool store_holder_try_now(int64 worker, TimestampTz now);
 extern void store_holder_note(KeptKind kind, int64 id);

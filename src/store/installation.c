@@ -433,7 +433,6 @@ store_installation_kill(TimestampTz now)
 	spi_begin();
 	spi_arg_time(&args, now);
 	spi_run_one(&query, &args, "ending the fleet");
-	store_event("fleet_killed", "installation", NULL, now);
 	spi_end();
 }
 

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "db/xact_part.h"
+#include "store/event.h"
 #include "store/holder.h"
 #include "store/installation.h"
 #include "store/kill.h"
@@ -20,21 +21,23 @@
 /* How long any lock is waited for, in milliseconds. */
 #define TABLE_PATIENCE 5000
 
-/* How many pods are owed a delete that is not proved. */
-static int64
-count_owed(void)
+/* The same, to say what is left to do: who has met a lock for so long meets it again. */
+#define TELL_PATIENCE 100
+
+/* Count the pods that are owed a delete that is not proved. */
+static void
+count_owed(void *arg)
 {
 	static SpiQuery query = {
 		"SELECT count(*) FROM gpu_orch.cloud_op"
 		" WHERE kind = 'delete' AND state IN ('planned', 'sent', 'unknown')"
 	};
-	int64 n;
+	int64 *n = arg;
 
 	spi_begin();
 	spi_read(&query, NULL, 1);
-	n = spi_int8(0, 1);
+	*n = spi_int8(0, 1);
 	spi_end();
-	return n;
 }
 
 /* Tell that workers are still to be ended, and what keeps the first of them. */
@@ -68,7 +71,7 @@ typedef struct Kill
 	int64 kept; /* the first of them */
 } Kill;
 
-/* End every worker whose row is free, or becomes so, and announce the deletes. */
+/* Note the end of the fleet, end every worker whose row is free, or becomes so, and announce the deletes. */
 static void
 end_workers(void *arg)
 {
@@ -77,6 +80,7 @@ end_workers(void *arg)
 	WorkerInfo *workers;
 	int n;
 
+	store_event("fleet_killed", "installation", NULL, kill->now);
 	spi_lock_for_write("worker");
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
@@ -91,36 +95,47 @@ end_workers(void *arg)
 	store_op_plan_owed_deletes(kill->now);
 }
 
-/* All workers are left to the leader: one of the tables cannot be written to now. */
+/* Tell of all workers that they are left to the leader: one of the tables cannot be written to now. */
 static void
-leave_all(Kill *kill)
+leave_all(void *arg)
 {
 	WorkerInfo *workers;
 	int n = store_worker_list(&workers);
+	int64 kept = 0;
+	int n_kept = 0;
 
-	kill->n_kept = 0;
 	for (int i = 0; i < n; i++)
-		if (store_kill_concerns(&workers[i]) && kill->n_kept++ == 0)
-			kill->kept = workers[i].no;
+		if (store_kill_concerns(&workers[i]) && n_kept++ == 0)
+			kept = workers[i].no;
+	if (n_kept > 0)
+		warn_of_kept(kept, n_kept);
 }
 
 /*
  * Stop creating, end every cloud worker, and announce a delete for each pod that is
- * known. Returns how many deletes are owed, older ones included. Locks the installation, or raises
- * 55P03 if somebody keeps it, then the workers. A worker whose row a transaction keeps is left to the
- * leader, so that no session keeps the others alive; so are all where a table is locked for as long as an
- * operator waits. A WARNING names the session.
+ * known. Returns how many deletes are owed, older ones included; -1 where a table is locked so that
+ * they cannot be counted. Locks the installation, or raises 55P03 if somebody keeps it, then the
+ * workers. A worker whose row a transaction keeps is left to the leader, so that no session keeps the
+ * others alive; so are all, and no event tells of the call, where a table is locked for as long as an
+ * operator waits. A WARNING tells of both.
  */
 int64
 store_kill_fleet(TimestampTz now)
 {
 	Kill kill = { .now = now };
+	int64 owed = -1;
 
 	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
 	store_installation_kill(now);
-	if (!xact_part_within(TABLE_PATIENCE, end_workers, &kill))
-		leave_all(&kill);
-	if (kill.n_kept > 0)
-		warn_of_kept(kill.kept, kill.n_kept);
-	return count_owed();
+	if (xact_part_within(TABLE_PATIENCE, end_workers, &kill))
+	{
+		if (kill.n_kept > 0)
+			warn_of_kept(kill.kept, kill.n_kept);
+	}
+	else if (!xact_part_within(TELL_PATIENCE, leave_all, NULL))
+		ereport(WARNING,
+				(errmsg("no worker is ended yet: a table of gpu_orch is locked"),
+				 errhint("The leader ends the workers as soon as it can.")));
+	(void) xact_part_within(TELL_PATIENCE, count_owed, &owed);
+	return owed;
 }

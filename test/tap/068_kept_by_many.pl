@@ -91,6 +91,29 @@ subtest 'a table that somebody waits to lock holds up no operator for long' => s
 	$node->sql(q{SELECT gpu_orch.resume(); SELECT gpu_orch.terminate_worker('behind', true)});
 };
 
+subtest 'nor does one of the others, that is locked' => sub {
+	my $ddl = $node->session;
+
+	$node->sql(q{SELECT FROM gpu_orch.register_worker('served')});
+	for my $lock ('worker IN ACCESS EXCLUSIVE', 'event IN SHARE', 'lease IN ACCESS EXCLUSIVE', 'cloud_op IN ACCESS EXCLUSIVE')
+	{
+		my ($table) = split / /, $lock;
+
+		$ddl->query_safe('BEGIN');
+		$ddl->query_safe("LOCK TABLE gpu_orch.$lock MODE");
+		is($node->sqlstate(q{SET lock_timeout = '100ms'; SELECT gpu_orch.kill_fleet()}), '', "kill_fleet() ends, $lock MODE");
+		if ($table ne 'cloud_op')
+		{
+			my ($state, $error) = $node->sqlstate(q{SET lock_timeout = '100ms'; SELECT gpu_orch.terminate_worker('served', true)});
+			is($state, '55P03', 'terminate_worker() comes back');
+			like($error, qr/the table gpu_orch.$table is locked.*DETAIL:  session \d+ of role /s, 'and names who is in the way');
+		}
+		$ddl->query_safe('ROLLBACK');
+	}
+	$ddl->quit;
+	$node->sql(q{SELECT gpu_orch.resume(); SELECT gpu_orch.terminate_worker('served', true)});
+};
+
 subtest 'a leader that finds itself elsewhere does not undo an adoption that it waited for' => sub {
 	$node->set('gpu_orch.enabled' => 'off');
 	$node->until('no leader acts', q{SELECT current_setting('gpu_orch.enabled') = 'off'});
@@ -116,9 +139,16 @@ subtest 'a session that tells nothing of itself keeps no lease from ending' => s
 	$node->sql('ALTER ROLE dba SET track_activities = off');
 	my $reader = $node->background_psql('app', on_error_stop => 1, extra_params => [ '-U', 'dba' ]);
 	my $pid = $reader->query_safe('SELECT pg_backend_pid()');
+	$reader->query_safe('SELECT pg_sleep(2)');
+	$reader->query_safe('BEGIN');
+	$reader->query_safe('SELECT FROM gpu_orch.worker FOR UPDATE');
+	$node->set('gpu_orch.row_lock_timeout' => '2s');
+	is($node->sqlstate(q{SET lock_timeout = '100ms'; SELECT gpu_orch.terminate_worker('mute', true)}), '55P03',
+		'a call takes the transaction for young, however old the session is');
+	is(session_lives($pid), 1, 'which goes on');
+	$reader->query_safe('ROLLBACK');
 	$reader->query_safe('BEGIN');
 	$reader->query_safe('SELECT FROM gpu_orch.lease FOR KEY SHARE');
-	$node->set('gpu_orch.row_lock_timeout' => '2s');
 	time_passes();
 	$node->until('the lease ends', 'SELECT count(*) = 0 FROM gpu_orch.lease');
 	is(session_lives($pid), 0, 'the session is ended');
