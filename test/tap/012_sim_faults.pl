@@ -561,7 +561,8 @@ subtest 'the port' => sub {
 	kill 'USR1', $pid;
 	ok(wait_until(\&is_open), 'T8: until a signal');
 	is_deeply([ listed() ], [ $pod->{id} ], 'T8: nothing was lost');
-	control(POST => '/_sim/refuse', { seconds => 0.05 });
+	control(POST => '/_sim/refuse', { seconds => 2 });
+	ok(wait_until(sub { !is_open() }), 'T8: connections are refused again');
 	ok(wait_until(sub { (call(GET => '/v2/pods'))[0] == 200 }), 'T8: or for a time');
 	fault({ call => 'list', action => 'delay', seconds => 3600 });
 	my $socket = send_only('GET /v2/pods');
