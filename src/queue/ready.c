@@ -521,6 +521,7 @@ store_queue_slot_read(TaskSlot *slot, uint64 row)
 	slot->faults = spi_int4(row, 6);
 	slot->losses = spi_int4(row, 7);
 	slot->tag = spi_int8(row, 8);
+	ItemPointerSetInvalid(&slot->row);
 }
 
 /* Give a task that is about to wait for its tenant's room its place among the others. */

@@ -309,6 +309,7 @@ settle_deleted(const LeaseEnd *end, TimestampTz now)
 		slot.faults = DatumGetInt32(values[5]);
 		slot.losses = DatumGetInt32(values[6]);
 		slot.tag = DatumGetInt64(values[7]);
+		ItemPointerSetInvalid(&slot.row);
 		settle(&slot, DatumGetInt64(values[8]), DatumGetUUIDP(values[9]),
 			   DatumGetTimestampTz(values[10]), end, now);
 	}
