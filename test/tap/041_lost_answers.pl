@@ -81,10 +81,10 @@ for my $case (@cases)
 # and the first is adopted.
 subtest 'the leader is killed before the answer' => sub {
 	my $creates = $provider->ledger->{totals}{creates};
-	my $id = ask({call => 'create', action => 'delay', seconds => 1.5, count => 1});
+	my $id = ask({call => 'create', action => 'delay', seconds => 5, count => 1});
 
 	$node->until('the create is on its way', sub {
-		$node->sql("SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 'sent' });
+		$node->sql("SELECT sent_at IS NOT NULL FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 't' });
 	$node->kill_leader;
 	$node->worker_is($id, 'initializing', 'the pod is adopted');
 	is(pods_made_by($id), 1, 'one pod was made for the intent');
@@ -96,10 +96,10 @@ subtest 'the leader is killed before the answer' => sub {
 
 # kill -9 of the whole server in the same place.
 subtest 'the server is killed before the answer' => sub {
-	my $id = ask({call => 'create', action => 'delay', seconds => 1.5, count => 1});
+	my $id = ask({call => 'create', action => 'delay', seconds => 5, count => 1});
 
 	$node->until('the create is on its way', sub {
-		$node->sql("SELECT state FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 'sent' });
+		$node->sql("SELECT sent_at IS NOT NULL FROM gpu_orch.cloud_ops WHERE worker = '$id'") eq 't' });
 	$node->stop('immediate');
 	$node->start;
 	$node->worker_is($id, 'initializing', 'the pod is adopted');
