@@ -93,7 +93,29 @@ BEGIN;
 ALTER TABLE lease DROP CONSTRAINT lease_pkey;
 CREATE INDEX lease_pkey ON lease (worker);
 CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+DROP INDEX lease_pkey;
+CREATE INDEX lease_pkey ON lease USING hash (task_id);
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+DROP INDEX lease_pkey;
+CREATE INDEX lease_pkey ON lease (task_id) WHERE tenant = 0;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+DROP INDEX lease_pkey;
+CREATE INDEX lease_pkey ON lease (task_id DESC);
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
 ROLLBACK;
+-- A column of ours that takes less than its type has, or is computed.
+BEGIN;
+CREATE DOMAIN public.few AS int CHECK (value < 3);
+ALTER TABLE lease DROP losses CASCADE;
+ALTER TABLE lease ADD losses public.few;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+BEGIN;
+ALTER TABLE lease DROP losses CASCADE;
+ALTER TABLE lease ADD losses int GENERATED ALWAYS AS (attempt - 1) STORED;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+SELECT ended FROM pg_temp.live();
 
 -- Triggers, foreign keys and rules, which would be passed over now and then; other tables may have them.
 CREATE FUNCTION pg_temp.watch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN new; END$$;

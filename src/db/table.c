@@ -19,6 +19,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class_d.h"
+#include "catalog/pg_type.h"
 #include "db/direct_known.h"
 #include "db/ext_guard.h"
 #include "executor/executor.h"
@@ -31,6 +32,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 /* Tables that this backend has opened ever. */
 static DirectTable *tables = NULL;
@@ -87,6 +89,27 @@ number_of(const DirectTable *table, const char *name)
 	return 0;
 }
 
+/*
+ * Whether a value of the description's type may be put into a column as it is: the column is of that
+ * type, or of a domain of ours, which is told with the type, and nothing computes or rounds it.
+ */
+static bool
+takes_type(Form_pg_attribute column, Oid type, Oid schema)
+{
+	HeapTuple row;
+	bool ours;
+
+	if (column->atttypmod != -1 || column->attgenerated != '\0')
+		return false;
+	if (column->atttypid == type)
+		return true;
+	row = SearchSysCache1(TYPEOID, ObjectIdGetDatum(column->atttypid));
+	ours = HeapTupleIsValid(row) && ((Form_pg_type) GETSTRUCT(row))->typnamespace == schema;
+	if (HeapTupleIsValid(row))
+		ReleaseSysCache(row);
+	return ours && getBaseType(column->atttypid) == type;
+}
+
 /* Learn where each column of the description stands. */
 static void
 learn_columns(const DirectTable *table, Relation rel, DirectKnown *known)
@@ -102,10 +125,12 @@ learn_columns(const DirectTable *table, Relation rel, DirectKnown *known)
 
 		if (number == 0)
 			continue;
-		if (getBaseType(column->atttypid) != table->columns[number - 1].type)
+		if (!takes_type(column, table->columns[number - 1].type, RelationGetNamespace(rel)))
 			direct_refuse(table,
-						  psprintf("Its column \"%s\" is of type %s instead of %s.",
-								   NameStr(column->attname), format_type_be(column->atttypid),
+						  psprintf("Its column \"%s\" is of type %s%s instead of %s.",
+								   NameStr(column->attname),
+								   format_type_with_typemod(column->atttypid, column->atttypmod),
+								   column->attgenerated ? ", generated," : "",
 								   format_type_be(table->columns[number - 1].type)));
 		known->places[number] = column->attnum;
 	}
@@ -151,7 +176,7 @@ learn_defaults(const DirectTable *table, Relation rel, DirectKnown *known)
 	}
 }
 
-/* Whether an index is the one that rows are looked up by: its first columns are the key. */
+/* Whether an index is the one that rows are looked up by: an ascending btree whose first columns are the key. */
 static bool
 is_lookup_index(const DirectTable *table, const DirectKnown *known, Relation index)
 {
@@ -161,10 +186,13 @@ is_lookup_index(const DirectTable *table, const DirectKnown *known, Relation ind
 		return false;
 	while (n < DIRECT_MAX_KEYS && table->index_key[n] != 0)
 		n++;
-	if (!index->rd_index->indisvalid || IndexRelationGetNumberOfKeyAttributes(index) < n)
+	if (!index->rd_index->indisvalid || index->rd_rel->relam != BTREE_AM_OID ||
+		IndexRelationGetNumberOfKeyAttributes(index) < n ||
+		(!table->index_is_partial && RelationGetIndexPredicate(index) != NIL))
 		return false;
 	for (int i = 0; i < n; i++)
-		if (index->rd_index->indkey.values[i] != known->places[table->index_key[i]])
+		if (index->rd_index->indkey.values[i] != known->places[table->index_key[i]] ||
+			index->rd_indoption[i] != 0)
 			return false;
 	return true;
 }
@@ -200,7 +228,7 @@ learn_indexes(const DirectTable *table, Relation rel, DirectKnown *known)
 	list_free(list);
 	if (table->index_name != NULL && !OidIsValid(known->index))
 		direct_refuse(table,
-					  psprintf("Its index \"%s\" is missing, not valid, or has other columns.",
+					  psprintf("Its index \"%s\" is missing, not valid, or of another kind.",
 							   table->index_name));
 }
 

@@ -66,8 +66,9 @@ static DirectTable lease_table = DIRECT_TABLE("lease", lease_columns, .index_nam
 											  .index_key = { LEASE_TASK_ID });
 static DirectTable by_worker = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_worker",
 											.index_key = { LEASE_WORKER });
-static DirectTable by_tenant = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_tenant",
-											.index_key = { LEASE_TENANT });
+static DirectTable by_tenant =
+	DIRECT_TABLE("lease", lease_columns, .index_name = "lease_tenant",
+				 .index_key = { LEASE_TENANT }, .index_is_partial = true);
 
 /* Copy the current result row into a claimed task that outlives spi_end(). */
 static void

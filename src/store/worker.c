@@ -111,7 +111,8 @@ enum
 static const DirectColumn worker_columns[] = { WORKER_COLUMNS_OF_ROW(DIRECT_ENTRY, DIRECT_LATER) };
 
 static DirectTable worker_table =
-	DIRECT_TABLE("worker", worker_columns, .index_name = "worker_id", .index_key = { WORKER_ID });
+	DIRECT_TABLE("worker", worker_columns, .index_name = "worker_id", .index_key = { WORKER_ID },
+				 .index_is_partial = true);
 
 /*
  * Where workers' rows were found last, by their names' hashes: several times as many as the
