@@ -70,6 +70,18 @@ ALTER TABLE ready_queue DROP losses CASCADE;
 ALTER TABLE ready_queue ADD losses int NOT NULL DEFAULT 0;
 SELECT ended FROM pg_temp.live();
 ROLLBACK;
+-- Rows from before have the default, wherever they are read.
+BEGIN;
+SELECT submit_task('changes', '{"n": 2}') > 0 AS before;
+ALTER TABLE task RENAME payload TO old_payload;
+ALTER TABLE task ALTER old_payload DROP NOT NULL;
+ALTER TABLE task ADD payload jsonb NOT NULL DEFAULT '{"restored": true}';
+SELECT c.payload FROM session, claim_tasks('changes', token) c;
+ALTER TABLE lease DROP losses CASCADE;
+ALTER TABLE lease ADD losses int NOT NULL DEFAULT 2;
+SELECT fail_task('changes', token, l.task_id, l.id, 'once more') FROM session, lease l;
+SELECT losses FROM waiting;
+ROLLBACK;
 
 -- Indexes of every kind are maintained, also one that comes while the session knows the others.
 CREATE INDEX by_outcome ON attempt (outcome, ended_at) WHERE outcome = 'succeeded';
@@ -114,6 +126,33 @@ BEGIN;
 ALTER TABLE lease DROP losses CASCADE;
 ALTER TABLE lease ADD losses int GENERATED ALWAYS AS (attempt - 1) STORED;
 CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+-- Rows that are elsewhere, are hidden from their owner, or are deleted without a subscriber being told.
+BEGIN;
+CREATE TABLE heir () INHERITS (lease);
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+BEGIN;
+ALTER TABLE lease ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+BEGIN;
+SET LOCAL client_min_messages = error;
+CREATE PUBLICATION of_some FOR TABLE lease WHERE (worker > 0);
+RESET client_min_messages;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+-- A column of somebody that takes no null and has no default, and one that is made from its table.
+BEGIN;
+CREATE DOMAIN public.must AS int NOT NULL;
+ALTER TABLE lease ADD x public.must;
+CALL pg_temp.refusals($$session, claim_tasks('changes', token)$$);
+ROLLBACK;
+BEGIN;
+ALTER TABLE lease ADD of int GENERATED ALWAYS AS (tableoid::int) STORED;
+SELECT submit_task('changes', '{}') > 0 AS submitted;
+SELECT count(*) FROM session, claim_tasks('changes', token);
+SELECT of = tableoid::int AS right FROM lease;
 ROLLBACK;
 SELECT ended FROM pg_temp.live();
 

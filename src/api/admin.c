@@ -22,6 +22,7 @@
 #include "base/shmem.h"
 #include "base/value.h"
 #include "store/fleet.h"
+#include "store/holder.h"
 #include "store/installation.h"
 #include "store/kill.h"
 #include "store/retention.h"
@@ -101,6 +102,7 @@ gpu_orch_kill_fleet_body(PG_FUNCTION_ARGS)
 	int64 owed;
 
 	api_begin_change();
+	store_holder_demand_table(KEPT_INSTALLATION, "the fleet");
 	store_installation_ensure(&installation, now);
 	if (installation.hold)
 		ereport(ERROR,

@@ -278,7 +278,6 @@ direct_insert(DirectRow *row, Relation rel)
 	ExprContext *econtext = GetPerTupleExprContext(known->estate);
 	TupleTableSlot *slot = lay_out(row, econtext);
 
-	slot->tts_tableOid = RelationGetRelid(rel);
 	if (known->has_checks || has_forbidden_null(known, slot))
 		check_constraints(rel, slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);

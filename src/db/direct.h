@@ -55,6 +55,7 @@ typedef struct DirectTable
 	const char *index_name;			/* NULL: rows are never looked up */
 	int index_key[DIRECT_MAX_KEYS]; /* numbers of the columns that it begins with; 0 ends them */
 	bool index_is_partial;			/* the rows that are looked up are in it */
+	bool deletes;					/* rows are deleted without the executor */
 
 	struct DirectTable *next; /* of the tables that were opened ever */
 	Oid relid;				  /* invalid: to be looked up by name */

@@ -14,11 +14,13 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "base/compat.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class_d.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "db/direct_known.h"
 #include "db/ext_guard.h"
@@ -33,6 +35,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* Tables that this backend has opened ever. */
 static DirectTable *tables = NULL;
@@ -152,12 +155,15 @@ learn_defaults(const DirectTable *table, Relation rel, DirectKnown *known)
 
 	known->default_places = palloc(layout->natts * sizeof(AttrNumber));
 	known->defaults = palloc(layout->natts * sizeof(ExprState *));
-	for (int i = 0; i < layout->natts; i++)
+	/* What is generated comes after the values that it is generated from. */
+	for (int i = 0; i < 2 * layout->natts; i++)
 	{
-		Form_pg_attribute column = TupleDescAttr(layout, i);
+		Form_pg_attribute column = TupleDescAttr(layout, i % layout->natts);
+		bool generated = i >= layout->natts;
 		Node *value;
 
 		if (column->attisdropped || compat_is_virtual(column) ||
+			generated != (column->attgenerated != '\0') ||
 			number_of(table, NameStr(column->attname)) != 0)
 			continue;
 		value = build_column_default(rel, column->attnum);
@@ -167,11 +173,11 @@ learn_defaults(const DirectTable *table, Relation rel, DirectKnown *known)
 			known->defaults[known->n_defaults++] =
 				ExecInitExpr(expression_planner((Expr *) value), NULL);
 		}
-		else if (column->attnotnull)
+		else if (column->attnotnull || DomainHasConstraints(column->atttypid))
 			direct_refuse(
 				table,
-				psprintf("Its column \"%s\" is not null, has no default, and is not known to "
-						 "this library.",
+				psprintf("Its column \"%s\" may not be null, or not any value, has no default, and "
+						 "is not known to this library.",
 						 NameStr(column->attname)));
 	}
 }
@@ -267,7 +273,10 @@ learn(DirectTable *table, Relation rel)
 		get_relname_relid(psprintf("%s_id_seq", table->name), RelationGetNamespace(rel));
 	known->has_checks = rel->rd_att->constr != NULL && rel->rd_att->constr->num_check > 0;
 	learn_not_null(rel, known);
-	known->slot = MakeTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsVirtual);
+	/* With the values of columns that were added after a row was written. */
+	known->slot =
+		MakeTupleTableSlot(CreateTupleDescCopyConstr(RelationGetDescr(rel)), &TTSOpsVirtual);
+	known->slot->tts_tableOid = RelationGetRelid(rel);
 	known->row.known = known;
 	MemoryContextSwitchTo(old);
 
@@ -278,13 +287,30 @@ learn(DirectTable *table, Relation rel)
 }
 
 /*
- * Whether the rows of a relation are in its own heap, as those of a view, of a foreign table or of a
- * partitioned one are not.
+ * Whether the rows of a relation are in its own heap and nowhere else, as those of a view, of a
+ * foreign table, of a partitioned one or of one with heirs are not.
  */
 bool
 direct_is_heap(Relation rel)
 {
-	return rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		rel->rd_tableam == GetHeapamTableAmRoutine() &&
+		!(rel->rd_rel->relhassubclass &&
+		  find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL);
+}
+
+/* Refuse a table in which the server would look elsewhere for rows, or hide, check or keep them otherwise. */
+static void
+check_kind(const DirectTable *table, Relation rel)
+{
+	if (!direct_is_heap(rel) || rel->rd_rel->relispartition)
+		direct_refuse(table,
+					  "It is not an ordinary table of its own with the access method heap, or "
+					  "others inherit from it.");
+	if (rel->rd_rel->relrowsecurity && rel->rd_rel->relforcerowsecurity)
+		direct_refuse(table, "Row level security is forced on its owner.");
+	if (table->deletes)
+		CheckCmdReplicaIdentity(rel, CMD_DELETE);
 }
 
 /* Whether an open relation is still the one of the table's name. */
@@ -328,9 +354,7 @@ direct_open(DirectTable *table)
 			 * With the lock held nobody can change what is learned here but by what waits for us
 			 * before it counts: an index that is made or dropped concurrently.
 			 */
-			if (!direct_is_heap(rel) || rel->rd_rel->relispartition)
-				direct_refuse(
-					table, "It is not an ordinary table of its own with the access method heap.");
+			check_kind(table, rel);
 			learn(table, rel);
 			return rel;
 		}

@@ -123,7 +123,7 @@ leader_watch_owner(Leader *leader, void *arg)
 			made_at(pod, provider_now, now) <=
 				Max(installation->created_at, installation->taken_over_at))
 			continue;
-		/* Somebody may have adopted this copy meanwhile: the next list is looked at with what holds then. */
+		/* Somebody may have adopted this copy meanwhile: the next list tells whose the fleet is then. */
 		store_installation_take(now);
 		epoch = installation->epoch;
 		if (!store_installation_read(installation) || installation->hold ||

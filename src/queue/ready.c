@@ -50,9 +50,9 @@ enum
 
 static const DirectColumn ready_columns[] = { READY_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
 
-static DirectTable ready_queue =
-	DIRECT_TABLE("ready_queue", ready_columns, .index_name = "ready_queue_head",
-				 .index_key = { READY_SHAPE, READY_RANK, READY_TAG, READY_TASK_ID });
+static DirectTable ready_queue = DIRECT_TABLE(
+	"ready_queue", ready_columns, .index_name = "ready_queue_head",
+	.index_key = { READY_SHAPE, READY_RANK, READY_TAG, READY_TASK_ID }, .deletes = true);
 
 /* What this transaction did to the queue, for the rings; see at_end(). */
 static struct

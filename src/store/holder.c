@@ -40,6 +40,9 @@
 /* How long a row is remembered that is not wanted again: cycles and the provider's lists may come seldom. */
 #define WISH_LASTS (2 * guc_us(Max(guc_reconcile_interval, guc_cycle_interval)))
 
+/* Locks on our tables that are looked at for the one that is in an operator's way. */
+#define MAX_LOCKS 100
+
 /* Sessions that were told to end: an event tells of each once. */
 #define MAX_TOLD 64
 
@@ -63,10 +66,10 @@ static int64 wait_left = WAIT_OF_CYCLE;
 /* The tables, and how a row is named and found; and whether it is a worker's that is being ended. */
 static const char *const tables[] = { "worker", "lease", "pool", "installation" };
 static SpiQuery places[] = {
-	{ "SELECT 'worker ' || id, ctid, state = 'terminating' FROM gpu_orch.worker WHERE no = $1" },
-	{ "SELECT 'task ' || task_id, ctid, false FROM gpu_orch.lease WHERE task_id = $1" },
-	{ "SELECT 'pool ' || name, ctid, false FROM gpu_orch.pool WHERE id = $1" },
-	{ "SELECT 'the installation', ctid, false FROM gpu_orch.installation WHERE $1 = 0" },
+	{ "SELECT 'worker ' || id, ctid, state = 'terminating' FROM ONLY gpu_orch.worker WHERE no = $1" },
+	{ "SELECT 'task ' || task_id, ctid, false FROM ONLY gpu_orch.lease WHERE task_id = $1" },
+	{ "SELECT 'pool ' || name, ctid, false FROM ONLY gpu_orch.pool WHERE id = $1" },
+	{ "SELECT 'the installation', ctid, false FROM ONLY gpu_orch.installation WHERE $1 = 0" },
 };
 /* How those are locked that are waited for, and how they are where nobody has them. */
 static SpiQuery locks[] = {
@@ -113,7 +116,7 @@ kept_by(KeptKind kind, int64 id, Holder *holder)
  * constant that names nothing but pg_catalog. An error restores the user.
  */
 static uint64
-run_as_server(SpiQuery *query, SpiArgs *args)
+run_as_server(SpiQuery *query, SpiArgs *args, long limit)
 {
 	Oid user;
 	int context;
@@ -121,7 +124,7 @@ run_as_server(SpiQuery *query, SpiArgs *args)
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-	n = spi_read(query, args, 1);
+	n = spi_read(query, args, limit);
 	SetUserIdAndSecContext(user, context);
 	return n;
 }
@@ -169,7 +172,7 @@ store_holder_find(KeptKind kind, int64 id, Holder *holder)
 	spi_arg(&args, XIDOID, TransactionIdGetDatum(holder->xid), false);
 	if (holder->pid != 0)
 		spi_arg_time(&args, GetCurrentTimestamp());
-	found = run_as_server(holder->pid != 0 ? &session : &prepared, &args) == 1;
+	found = run_as_server(holder->pid != 0 ? &session : &prepared, &args, 1) == 1;
 	if (found)
 	{
 		holder->since = spi_time(0, 1);
@@ -245,14 +248,14 @@ end_holder(const Holder *holder, TimestampTz now)
 	spi_begin();
 	spi_arg_int4(&args, holder->pid);
 	spi_arg(&args, XIDOID, TransactionIdGetDatum(holder->xid), false);
-	told = run_as_server(&query, &args) == 1;
+	told = run_as_server(&query, &args, 1) == 1;
 	spi_end();
 	if (!told || !is_news(holder))
 		return;
 	ereport(LOG,
 			(errmsg("gpu_orch: ended a session that kept %s", holder->row),
 			 errdetail_log("%s.", holder->text)));
-	(void) xact_part_within(PATIENCE / 1000, write_event, &ended);
+	(void) xact_part_within(SHORT_WAIT / 1000, write_event, &ended);
 }
 
 /* Lock the row of a key, and its table before it. */
@@ -360,19 +363,22 @@ store_holder_demand_locks(void (*work)(void *arg), void *arg, const char *what)
 		" AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d"
 		"  WHERE d.datname = pg_catalog.current_database())"
 		" AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
-		" ORDER BY l.granted DESC, l.waitstart LIMIT 1"
+		" ORDER BY l.granted DESC, l.waitstart"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
-	bool found;
+	uint64 n;
 
 	if (xact_part_within(PATIENCE / 1000, work, arg))
 		return;
 	spi_begin();
 	spi_arg(&args, OIDOID, ObjectIdGetDatum(get_namespace_oid("gpu_orch", false)), false);
-	found = run_as_server(&query, &args) == 1;
-	if (found)
-		refuse(what, psprintf("the table gpu_orch.%s is locked", spi_text(0, 1)), spi_text(0, 2),
-			   "Wait for what changes the table, as REINDEX or ALTER TABLE, or end it.");
+	n = run_as_server(&query, &args, MAX_LOCKS);
+	for (uint64 i = 0; i < n; i++)
+		/* A table that can be locked now is not in the way. */
+		if (!spi_try_lock_for_write(spi_text(i, 1)))
+			refuse(what, psprintf("the table gpu_orch.%s is locked", spi_text(i, 1)),
+				   spi_text(i, 2),
+				   "Wait for what changes the table, as REINDEX or ALTER TABLE, or end it.");
 	refuse(what, "a transaction keeps rows of it", NULL,
 		   "Try again, or look into pg_locks for who waits for whom.");
 }

@@ -71,7 +71,15 @@ typedef struct Kill
 	int64 kept; /* the first of them */
 } Kill;
 
-/* Note the end of the fleet, end every worker whose row is free, or becomes so, and announce the deletes. */
+static void
+write_event(void *arg)
+{
+	const Kill *kill = arg;
+
+	store_event("fleet_killed", "installation", NULL, kill->now);
+}
+
+/* End every worker whose row is free, or becomes so, and announce the deletes. */
 static void
 end_workers(void *arg)
 {
@@ -80,7 +88,6 @@ end_workers(void *arg)
 	WorkerInfo *workers;
 	int n;
 
-	store_event("fleet_killed", "installation", NULL, kill->now);
 	spi_lock_for_write("worker");
 	n = store_worker_list(&workers);
 	for (int i = 0; i < n; i++)
@@ -116,8 +123,8 @@ leave_all(void *arg)
  * known. Returns how many deletes are owed, older ones included; -1 where a table is locked so that
  * they cannot be counted. Locks the installation, or raises 55P03 if somebody keeps it, then the
  * workers. A worker whose row a transaction keeps is left to the leader, so that no session keeps the
- * others alive; so are all, and no event tells of the call, where a table is locked for as long as an
- * operator waits. A WARNING tells of both.
+ * others alive; so are all where a table is locked for as long as an operator waits. A WARNING tells of
+ * both. No event tells of the call where the events are locked.
  */
 int64
 store_kill_fleet(TimestampTz now)
@@ -127,7 +134,8 @@ store_kill_fleet(TimestampTz now)
 
 	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
 	store_installation_kill(now);
-	if (xact_part_within(TABLE_PATIENCE, end_workers, &kill))
+	if (xact_part_within(TABLE_PATIENCE, write_event, &kill) &&
+		xact_part_within(TABLE_PATIENCE, end_workers, &kill))
 	{
 		if (kill.n_kept > 0)
 			warn_of_kept(kill.kept, kill.n_kept);

@@ -63,7 +63,7 @@ enum
 static const DirectColumn lease_columns[] = { LEASE_COLUMNS(DIRECT_ENTRY, DIRECT_LATER) };
 
 static DirectTable lease_table = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_pkey",
-											  .index_key = { LEASE_TASK_ID });
+											  .index_key = { LEASE_TASK_ID }, .deletes = true);
 static DirectTable by_worker = DIRECT_TABLE("lease", lease_columns, .index_name = "lease_worker",
 											.index_key = { LEASE_WORKER });
 static DirectTable by_tenant =

@@ -93,6 +93,8 @@ subtest 'a table that somebody waits to lock holds up no operator for long' => s
 
 subtest 'nor does one of the others, that is locked' => sub {
 	my $ddl = $node->session;
+	my $kills = q{SELECT count(*) FROM gpu_orch.event WHERE kind = 'fleet_killed'};
+	my $before = $node->sql($kills);
 
 	$node->sql(q{SELECT FROM gpu_orch.register_worker('served')});
 	for my $lock ('worker IN ACCESS EXCLUSIVE', 'event IN SHARE', 'lease IN ACCESS EXCLUSIVE', 'cloud_op IN ACCESS EXCLUSIVE')
@@ -110,6 +112,13 @@ subtest 'nor does one of the others, that is locked' => sub {
 		}
 		$ddl->query_safe('ROLLBACK');
 	}
+	is($node->sql($kills), $before + 3, 'events tell of those calls, but where no event could be written');
+	$ddl->query_safe('BEGIN');
+	$ddl->query_safe('LOCK TABLE gpu_orch.installation IN ACCESS EXCLUSIVE MODE');
+	my ($state, $error) = $node->sqlstate(q{SET lock_timeout = '100ms'; SELECT gpu_orch.kill_fleet()});
+	is($state, '55P03', 'kill_fleet() comes back where the installation is locked');
+	like($error, qr/the table gpu_orch.installation is locked.*DETAIL:  session \d+ of role /s, 'and names who is in the way');
+	$ddl->query_safe('ROLLBACK');
 	$ddl->quit;
 	$node->sql(q{SELECT gpu_orch.resume(); SELECT gpu_orch.terminate_worker('served', true)});
 };
