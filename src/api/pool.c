@@ -427,13 +427,12 @@ try_move(void *arg)
 }
 
 /*
- * Lock the live worker of that name, which is to be ended or not: GO004 for one that has ended,
+ * Lock the live worker of that name, called what in errors, which is to be ended or not: GO004 for one that has ended,
  * GO002 for an unknown one, 55P03 for one whose row somebody keeps.
  */
 static void
-lock_worker(const char *id, bool ends, WorkerRow *worker)
+lock_worker(const char *id, const char *what, bool ends, WorkerRow *worker)
 {
-	char *what = psprintf("worker \"%s\"", id);
 	TimestampTz ended;
 	char *cause;
 
@@ -460,11 +459,12 @@ lock_worker(const char *id, bool ends, WorkerRow *worker)
 static void
 move_worker(const char *id, const char *cause, bool ends, bool spares)
 {
+	char *what = psprintf("worker \"%s\"", id);
 	Move move = { .cause = cause, .spares = spares };
 
-	lock_worker(id, ends, &move.worker);
+	lock_worker(id, what, ends, &move.worker);
 	move.now = clock_now();
-	store_holder_demand_locks(try_move, &move, psprintf("worker \"%s\"", id));
+	store_holder_demand_locks(try_move, &move, what);
 	ForceSyncCommit();
 	wake_at_commit(WAKE_DECIDE);
 }

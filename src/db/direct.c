@@ -16,11 +16,11 @@
 #include "access/subtrans.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "base/compat.h"
 #include "catalog/index.h"
 #include "commands/sequence.h"
 #include "db/direct_known.h"
+#include "db/spi_util.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -356,8 +356,7 @@ keeper(HeapTupleHeader header, bool deletes)
 TransactionId
 direct_locked_by(const char *table, ItemPointer tid, bool deletes)
 {
-	Oid relid = get_relname_relid(table, get_namespace_oid("gpu_orch", false));
-	Relation rel = table_open(relid, AccessShareLock);
+	Relation rel = table_open(spi_table(table), AccessShareLock);
 	TupleTableSlot *row;
 	TransactionId xid = InvalidTransactionId;
 

@@ -10,6 +10,7 @@
 #include "base/caller.h"
 #include "decide/fsm_worker.h"
 #include "miscadmin.h"
+#include "db/xact_part.h"
 #include "store/event.h"
 #include "utils/builtins.h"
 
@@ -66,6 +67,32 @@ void
 store_event(const char *kind, const char *subject, Jsonb *detail, TimestampTz now)
 {
 	add_event(kind, subject, 0, NULL, NULL, detail, now);
+}
+
+/* What store_event() is given. */
+typedef struct Event
+{
+	const char *kind;
+	const char *subject;
+	Jsonb *detail;
+	TimestampTz now;
+} Event;
+
+static void
+write_event(void *arg)
+{
+	const Event *event = arg;
+
+	store_event(event->kind, event->subject, event->detail, event->now);
+}
+
+/* Record something as store_event() does, unless a lock is in the way for some milliseconds; false then. */
+bool
+store_event_within(int64 ms, const char *kind, const char *subject, Jsonb *detail, TimestampTz now)
+{
+	Event event = { .kind = kind, .subject = subject, .detail = detail, .now = now };
+
+	return xact_part_within(ms, write_event, &event);
 }
 
 /* Record a worker's move: the event is named after its cause and carries the rule. */

@@ -9,6 +9,8 @@
 #include "db/spi_util.h"
 
 extern void store_event(const char *kind, const char *subject, Jsonb *detail, TimestampTz now);
+extern bool store_event_within(int64 ms, const char *kind, const char *subject, Jsonb *detail,
+							   TimestampTz now);
 extern void store_event_move(const char *subject, int64 worker, const WorkerRule *rule,
 							 const char *detail, TimestampTz now);
 extern void store_event_added(const char *kind, const char *subject, int64 worker,

@@ -212,22 +212,6 @@ is_overdue(TimestampTz since)
 		GetCurrentTimestamp() - since >= guc_us(guc_row_lock_timeout);
 }
 
-/* A session that was ended, at a time. */
-typedef struct Ended
-{
-	const Holder *holder;
-	TimestampTz now;
-} Ended;
-
-static void
-write_event(void *arg)
-{
-	const Ended *ended = arg;
-
-	store_event("holder_ended", ended->holder->row, store_detail("why", ended->holder->text),
-				ended->now);
-}
-
 /*
  * End the session of a holder that does not stay, if the session is in that transaction still; the
  * server undoes what the session did. A rollback of the caller does not undo that, and the event may
@@ -241,7 +225,6 @@ end_holder(const Holder *holder, TimestampTz now)
 		" WHERE a.pid = $1 AND a.backend_xid = $2"
 	};
 	SpiArgs args = SPI_ARGS_INIT;
-	Ended ended = { .holder = holder, .now = now };
 	bool told;
 
 	pgstat_clear_snapshot();
@@ -255,7 +238,8 @@ end_holder(const Holder *holder, TimestampTz now)
 	ereport(LOG,
 			(errmsg("gpu_orch: ended a session that kept %s", holder->row),
 			 errdetail_log("%s.", holder->text)));
-	(void) xact_part_within(SHORT_WAIT / 1000, write_event, &ended);
+	(void) store_event_within(SHORT_WAIT / 1000, "holder_ended", holder->row,
+							  store_detail("why", holder->text), now);
 }
 
 /* Lock the row of a key, and its table before it. */

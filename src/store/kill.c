@@ -71,14 +71,6 @@ typedef struct Kill
 	int64 kept; /* the first of them */
 } Kill;
 
-static void
-write_event(void *arg)
-{
-	const Kill *kill = arg;
-
-	store_event("fleet_killed", "installation", NULL, kill->now);
-}
-
 /* End every worker whose row is free, or becomes so, and announce the deletes. */
 static void
 end_workers(void *arg)
@@ -134,7 +126,7 @@ store_kill_fleet(TimestampTz now)
 
 	store_holder_demand(KEPT_INSTALLATION, 0, "the fleet", true, now);
 	store_installation_kill(now);
-	if (xact_part_within(TABLE_PATIENCE, write_event, &kill) &&
+	if (store_event_within(TABLE_PATIENCE, "fleet_killed", "installation", NULL, now) &&
 		xact_part_within(TABLE_PATIENCE, end_workers, &kill))
 	{
 		if (kill.n_kept > 0)
