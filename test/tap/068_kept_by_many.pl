@@ -10,15 +10,8 @@ use Test::More;
 
 my $node = GpuOrch->running('many', 'gpu_orch.test_clock' => 'on', 'gpu_orch.heartbeat_interval' => '1s',
 	'gpu_orch.heartbeat_timeout' => '1min', 'gpu_orch.row_lock_timeout' => '2s');
-$node->sql(q{
-	DROP EXTENSION gpu_orch;
-	DROP SCHEMA gpu_orch;
-	CREATE ROLE dba SUPERUSER LOGIN;
-	SET SESSION AUTHORIZATION dba;
-	CREATE EXTENSION gpu_orch;
-	RESET SESSION AUTHORIZATION;
-	ALTER ROLE dba NOSUPERUSER;
-	CREATE ROLE pod LOGIN IN ROLE gpu_orch_worker});
+$node->give_to_ordinary_owner('dba');
+$node->sql('CREATE ROLE pod LOGIN IN ROLE gpu_orch_worker');
 $node->wait_for_leader;
 
 sub session_of_pod { return $node->background_psql('app', on_error_stop => 1, extra_params => [ '-U', 'pod' ]); }

@@ -9,14 +9,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = GpuOrch->running('owner', 'gpu_orch.test_clock' => 'on');
+$node->give_to_ordinary_owner('dba');
 $node->sql(q{
-	DROP EXTENSION gpu_orch;
-	DROP SCHEMA gpu_orch;
-	CREATE ROLE dba SUPERUSER LOGIN;
-	SET SESSION AUTHORIZATION dba;
-	CREATE EXTENSION gpu_orch;
-	RESET SESSION AUTHORIZATION;
-	ALTER ROLE dba NOSUPERUSER;
 	CREATE TABLE public.seen (at timestamptz DEFAULT clock_timestamp(), who name, said text);
 	ALTER TABLE public.seen OWNER TO dba;
 	GRANT CREATE ON SCHEMA public TO dba});

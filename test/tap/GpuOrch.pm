@@ -73,6 +73,22 @@ sub calling
 	return $self;
 }
 
+# give_to_ordinary_owner(ROLE): the extension anew, made by this new role, who has lost SUPERUSER since.
+sub give_to_ordinary_owner
+{
+	my ($self, $role) = @_;
+
+	$self->sql(qq{
+		DROP EXTENSION gpu_orch;
+		DROP SCHEMA gpu_orch;
+		CREATE ROLE $role SUPERUSER LOGIN;
+		SET SESSION AUTHORIZATION $role;
+		CREATE EXTENSION gpu_orch;
+		RESET SESSION AUTHORIZATION;
+		ALTER ROLE $role NOSUPERUSER});
+	return;
+}
+
 sub _append
 {
 	my ($self, %settings) = @_;
